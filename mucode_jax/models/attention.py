@@ -1,0 +1,194 @@
+"""Attention on every device: splash on TPU, cuDNN's flash on GPU, plain XLA elsewhere.
+
+Axes: B batch, T query length, S key length, N query heads, K key/value heads, G = N / K, H head
+width. Query t of row b sees key column s where s ≤ limits[b, t] and, if segments are given, where
+both belong to the same segment. Scores and softmax are float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mucode_jax.models import sharding
+
+IMPLEMENTATIONS = ("auto", "splash", "cudnn", "xla")
+
+# Longer queries are worked through in blocks of this many, so that scores of [T, S] never lie whole
+# in memory (plain XLA only; the kernels do it themselves).
+_QUERY_BLOCK = 512
+_MASKED = -0.7 * float(np.finfo(np.float32).max)
+
+
+def choose(implementation: str, dtype: jnp.dtype) -> str:
+    """What "auto" stands for on the default backend: cuDNN has no float32."""
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"attention {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}")
+    if implementation != "auto":
+        return implementation
+    backend = jax.default_backend()
+    if backend == "tpu":
+        return "splash"
+    return "cudnn" if backend == "gpu" and dtype in (jnp.bfloat16, jnp.float16) else "xla"
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segment_ids: jax.Array | None = None,
+    *,
+    implementation: str = "auto",
+) -> jax.Array:
+    """Causal self-attention over (packed) rows.
+
+    Args:
+      q: [B, T, N, H].
+      k, v: [B, T, K, H].
+      segment_ids: int32 [B, T], or None where each row is one segment. Tokens attend within their
+        own segment only; padding is a segment of its own (0 by custom).
+      implementation: one of IMPLEMENTATIONS.
+
+    Returns:
+      [B, T, N, H], in q's dtype.
+    """
+    which = choose(implementation, q.dtype)
+    if which == "splash":
+        return _splash(q, k, v, segment_ids)
+    if which == "cudnn":
+        same = None
+        if segment_ids is not None:
+            same = (segment_ids[:, :, None] == segment_ids[:, None, :])[:, None]
+        return jax.nn.dot_product_attention(
+            q, k, v, mask=same, is_causal=True, implementation="cudnn"
+        )
+    limits = jnp.arange(q.shape[1], dtype=jnp.int32)[None]
+    return _xla(q, k, v, limits, segment_ids)
+
+
+def attend_cached(q: jax.Array, k: jax.Array, v: jax.Array, limits: jax.Array) -> jax.Array:
+    """Attention of new tokens over a cache that already holds them.
+
+    Args:
+      q: [B, T, N, H].
+      k, v: the cache [B, S, K*H].
+      limits: int32 [B, T], the last column that each query sees (its own position).
+
+    Returns:
+      [B, T, N, H], in q's dtype.
+    """
+    batch, length, heads, width = q.shape
+    columns = k.shape[1]
+    k = k.reshape(batch, columns, -1, width).astype(q.dtype)
+    v = v.reshape(batch, columns, -1, width).astype(q.dtype)
+    return _xla(q, k, v, limits, None)
+
+
+def _xla(
+    q: jax.Array, k: jax.Array, v: jax.Array, limits: jax.Array, segment_ids: jax.Array | None
+) -> jax.Array:
+    batch, length, heads, width = q.shape
+    if length > _QUERY_BLOCK and length % _QUERY_BLOCK == 0:
+        blocks = length // _QUERY_BLOCK
+
+        def split(x: jax.Array) -> jax.Array:
+            return jnp.moveaxis(x.reshape(x.shape[0], blocks, _QUERY_BLOCK, *x.shape[2:]), 1, 0)
+
+        @jax.checkpoint
+        def one(block: tuple[jax.Array, ...]) -> jax.Array:
+            return _xla_block(block[0], k, v, block[1], segment_ids, *block[2:])
+
+        parts = (q, limits) if segment_ids is None else (q, limits, segment_ids)
+        out = jax.lax.map(one, tuple(split(part) for part in parts))
+        return jnp.moveaxis(out, 0, 1).reshape(q.shape)
+    return _xla_block(q, k, v, limits, segment_ids, segment_ids)
+
+
+def _xla_block(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    limits: jax.Array,
+    key_segments: jax.Array | None,
+    query_segments: jax.Array | None = None,
+) -> jax.Array:
+    batch, length, heads, width = q.shape
+    columns, groups = k.shape[1], k.shape[2]
+    q = q.reshape(batch, length, groups, heads // groups, width)
+    scores = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32)
+    seen = jnp.arange(columns, dtype=jnp.int32) <= limits[:, :, None]
+    if key_segments is not None:
+        seen &= query_segments[:, :, None] == key_segments[:, None, :]
+    scores = jnp.where(seen[:, None, None], scores * (1 / math.sqrt(width)), _MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(batch, length, heads, width)
+
+
+def _splash(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segment_ids: jax.Array | None,
+    *,
+    interpret: bool = False,
+) -> jax.Array:
+    """The TPU kernel, on each device's own rows and heads (it cannot be split by the compiler)."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    batch, length, heads, width = q.shape
+    # The kernel's blocks are multiples of 128 columns; the rows are filled up with a segment that
+    # no token belongs to.
+    fill = -length % 128
+    if segment_ids is None:
+        segment_ids = jnp.zeros((batch, length), jnp.int32)
+    if fill:
+        q, k, v = (jnp.pad(x, ((0, 0), (0, fill), (0, 0), (0, 0))) for x in (q, k, v))
+        segment_ids = jnp.pad(segment_ids, ((0, 0), (0, fill)), constant_values=-1)
+
+    axes = sharding.automatic_axes()
+    tensor = axes.get("tensor", 1)
+    if tensor > 1 and heads % tensor == 0 and k.shape[2] % tensor:
+        # More devices than key/value heads: each device gets a copy of the ones it needs.
+        k, v = (jnp.repeat(x, heads // x.shape[2], axis=2) for x in (k, v))
+
+    def local(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
+        heads, length = q.shape[2], q.shape[1]
+        block = next(size for size in (512, 384, 256, 128) if length % size == 0)
+        kernel = splash.make_splash_mha(
+            mask=splash.MultiHeadMask([splash.CausalMask((length, length))] * heads),
+            block_sizes=splash.BlockSizes(
+                **dict.fromkeys(
+                    ("block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv"),
+                    block,
+                ),
+                **dict.fromkeys(("block_kv_dkv_compute", "block_q_dq", "block_kv_dq"), block),
+            ),
+            head_shards=1,
+            q_seq_shards=1,
+            interpret=interpret,
+        )
+        by_head = [jnp.swapaxes(x, 1, 2) for x in (q * (1 / math.sqrt(width)), k, v)]
+        out = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, splash.SegmentIds(ids, ids)))(
+            *by_head, segments
+        )
+        return jnp.swapaxes(out, 1, 2).astype(q.dtype)
+
+    if math.prod(axes.values()) > 1:
+        of_q = sharding.spec(("batch", "length", "heads", None), q.shape, axes)
+        of_k = sharding.spec(("batch", "length", "kv_heads", None), k.shape, axes)
+        of_ids = sharding.spec(("batch", "length"), segment_ids.shape, axes)
+        local = jax.shard_map(
+            local,
+            in_specs=(of_q, of_k, of_k, of_ids),
+            out_specs=of_q,
+            axis_names=set(axes),
+            check_vma=False,
+        )
+    return local(q, k, v, segment_ids)[:, :length]
+
+
+splash_interpreted = functools.partial(_splash, interpret=True)

@@ -1,0 +1,424 @@
+"""Llama 2, 3, 3.1 and 3.2 in Flax Linen, used as pure functions.
+
+The modules below are stateless descriptions; parameters are a plain nested dict that goes in, the
+key/value cache a value that goes in and comes out. In training the layers' parameters are stacked
+(leading axis L) and scanned; for sampling `unstack` gives one dict a layer, because a cache that is
+scanned over is copied at every step.
+
+    {"embed": {"embedding": [V, D]},
+     "layers": {"attention_norm": {"scale": [L, D]},
+                "attention": {"query": {"kernel": [L, D, N*H]}, "key": {"kernel": [L, D, K*H]},
+                              "value": {"kernel": [L, D, K*H]}, "output": {"kernel": [L, N*H, D]}},
+                "mlp_norm": {"scale": [L, D]},
+                "mlp": {"gate": {"kernel": [L, D, F]}, "up": {"kernel": [L, D, F]},
+                        "down": {"kernel": [L, F, D]}}},
+     "norm": {"scale": [D]},
+     "head": {"kernel": [D, V]}}            # absent where the embedding is tied
+
+Axes: B batch, T query length, S cache length, D model width, N query heads, K key/value heads,
+H head width, F feed-forward width, V vocabulary, L layers.
+
+Sources: Touvron et al. 2023 (Llama 2), Grattafiori et al. 2024 (Llama 3); RoPE after Su et al. 2021
+in the half-split form of the Hugging Face checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from mucode_jax.models import attention
+from mucode_jax.models.sharding import constrain
+
+Params = dict[str, Any]
+Cache = tuple[dict[str, jax.Array], ...]
+
+_INIT_STD = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3.1's stretching of RoPE to longer contexts (rope type "llama3")."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+    """The shape of a model and how it is computed.
+
+    Attributes:
+      vocab_size, d_model, n_layers, n_heads, n_kv_heads, head_dim, d_ff: V, D, L, N, K, H, F.
+      rope_theta, rope_scaling: rotary embedding.
+      rms_eps: epsilon of the norms.
+      tied: the head is the embedding.
+      max_positions: the longest context that the model was made for.
+      dtype: of computation, "float32" or "bfloat16"; norms, softmax and logits are float32 anyway.
+      param_dtype: of parameters at initialisation.
+      remat: compute each layer again in the backward pass instead of keeping its activations.
+      scan: scan over stacked layers (quick to compile) instead of unrolling them.
+      attention: one of `attention.IMPLEMENTATIONS`.
+    """
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    d_ff: int
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    rms_eps: float = 1e-5
+    tied: bool = False
+    max_positions: int = 4096
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: bool = False
+    scan: bool = True
+    attention: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"{self.n_heads} heads are no multiple of {self.n_kv_heads} kv heads")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} is odd; rotary embedding needs pairs")
+        for name in ("dtype", "param_dtype"):
+            if getattr(self, name) not in ("float32", "bfloat16"):
+                raise ValueError(f"{name} {getattr(self, name)!r} is not float32 or bfloat16")
+
+
+# Given q [B,T,N,H], k and v [B,T,K*H]: the attention's output [B,T,N,H] and whatever was stored.
+Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+Rope = tuple[jax.Array, jax.Array]
+
+
+class RMSNorm(nn.Module):
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        ones = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+        scale = self.param("scale", ones, (x.shape[-1],), jnp.dtype(c.param_dtype))
+        x = x.astype(jnp.float32)
+        x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + c.rms_eps)
+        return (x * scale).astype(c.dtype)
+
+
+def _dense(config: LlamaConfig, features: int, name: str, axes: tuple[str, str]) -> nn.Dense:
+    init = nn.with_logical_partitioning(nn.initializers.normal(_INIT_STD), axes)
+    return nn.Dense(
+        features,
+        use_bias=False,
+        dtype=jnp.dtype(config.dtype),
+        param_dtype=jnp.dtype(config.param_dtype),
+        kernel_init=init,
+        name=name,
+    )
+
+
+class Attention(nn.Module):
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rope: Rope, attend: Attend) -> tuple[jax.Array, Any]:
+        c = self.config
+        batch, length, _ = x.shape
+        q = _dense(c, c.n_heads * c.head_dim, "query", ("embed", "heads"))(x)
+        k = _dense(c, c.n_kv_heads * c.head_dim, "key", ("embed", "kv_heads"))(x)
+        v = _dense(c, c.n_kv_heads * c.head_dim, "value", ("embed", "kv_heads"))(x)
+        q = _rotate(q.reshape(batch, length, c.n_heads, c.head_dim), rope)
+        k = _rotate(k.reshape(batch, length, c.n_kv_heads, c.head_dim), rope)
+        out, kept = attend(q, k.reshape(v.shape), v)
+        out = out.reshape(batch, length, c.n_heads * c.head_dim)
+        return _dense(c, c.d_model, "output", ("heads", "embed"))(out), kept
+
+
+class MLP(nn.Module):
+    """SwiGLU (Shazeer 2020)."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        gate = _dense(c, c.d_ff, "gate", ("embed", "ff"))(x)
+        up = _dense(c, c.d_ff, "up", ("embed", "ff"))(x)
+        return _dense(c, c.d_model, "down", ("ff", "embed"))(nn.silu(gate) * up)
+
+
+class Block(nn.Module):
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rope: Rope, attend: Attend) -> tuple[jax.Array, Any]:
+        c = self.config
+        x = constrain(x, "batch", "length", "width")
+        out, kept = Attention(c, name="attention")(
+            RMSNorm(c, name="attention_norm")(x), rope, attend
+        )
+        x = x + out
+        x = x + MLP(c, name="mlp")(RMSNorm(c, name="mlp_norm")(x))
+        return x, kept
+
+
+class Ends(nn.Module):
+    """What is not a layer: embedding, final norm, head. Called only to make its parameters."""
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self) -> None:
+        c = self.config
+        nn.Embed(
+            c.vocab_size,
+            c.d_model,
+            param_dtype=jnp.dtype(c.param_dtype),
+            embedding_init=nn.with_logical_partitioning(
+                nn.initializers.normal(_INIT_STD), ("vocab", "embed")
+            ),
+            name="embed",
+        )(jnp.zeros((1,), jnp.int32))
+        x = RMSNorm(c, name="norm")(jnp.zeros((1, c.d_model)))
+        if not c.tied:
+            _dense(c, c.vocab_size, "head", ("embed", "vocab"))(x)
+
+
+def _boxed_block(config: LlamaConfig, key: jax.Array) -> Params:
+    """A layer's parameters with their logical axes in Linen's boxes."""
+    x = jnp.zeros((1, 1, config.d_model))
+    half = jnp.zeros((1, 1, 1, config.head_dim // 2))
+    return Block(config).init(key, x, (half, half), lambda q, k, v: (q, None))["params"]
+
+
+def init(config: LlamaConfig, key: jax.Array) -> Params:
+    """Random parameters: normal, std 0.02; norms 1. Jitted with `out_shardings`, made in place."""
+    ends, layers = jax.random.split(key)
+    params = nn.meta.unbox(Ends(config).init(ends)["params"])
+    one = functools.partial(_boxed_block, config)
+    params["layers"] = jax.vmap(lambda k: nn.meta.unbox(one(k)))(
+        jax.random.split(layers, config.n_layers)
+    )
+    return params
+
+
+def abstract_params(config: LlamaConfig) -> Params:
+    """The tree of `jax.ShapeDtypeStruct`s that `init` would return."""
+    return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
+
+
+def logical_axes(config: LlamaConfig) -> Params:
+    """The logical axis names of every parameter, a PartitionSpec each (see `sharding.RULES`)."""
+
+    def names(boxed: Callable[[jax.Array], Params]) -> Params:
+        return nn.get_partition_spec(jax.eval_shape(boxed, jax.random.key(0)))
+
+    axes = names(lambda key: Ends(config).init(key)["params"])
+    axes["layers"] = jax.tree.map(
+        lambda spec: PartitionSpec("layers", *spec), names(functools.partial(_boxed_block, config))
+    )
+    return axes
+
+
+def unstack(params: Params) -> Params:
+    """The same parameters with "layers" a tuple of one dict a layer: the form that decodes fast.
+
+    Works on arrays, on `jax.ShapeDtypeStruct`s and on the axes of `logical_axes`.
+    """
+
+    def layer(index: int) -> Params:
+        def pick(x: Any) -> Any:
+            if isinstance(x, PartitionSpec):
+                return PartitionSpec(*x[1:])
+            if isinstance(x, jax.ShapeDtypeStruct):
+                return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+            return x[index]
+
+        return jax.tree.map(pick, params["layers"])
+
+    count = next(x.shape[0] for x in jax.tree.leaves(params["layers"]))
+    return {**params, "layers": tuple(layer(index) for index in range(count))}
+
+
+def _frequencies(config: LlamaConfig) -> np.ndarray:
+    """float32 [H/2]: radians per position of each pair of a head's dimensions."""
+    pairs = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    frequencies = (1.0 / np.float32(config.rope_theta) ** pairs).astype(np.float32)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    # Long wavelengths are stretched by `factor`, short ones kept, those between blended.
+    turns = scaling.original_max_positions * frequencies / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    blended = kept * frequencies + (1 - kept) * frequencies / scaling.factor
+    return blended.astype(np.float32)
+
+
+def _rope(config: LlamaConfig, positions: jax.Array) -> Rope:
+    """Cosine and sine, float32 [B, T, 1, H/2]."""
+    angles = positions[..., None, None].astype(jnp.float32) * _frequencies(config)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def _rotate(x: jax.Array, rope: Rope) -> jax.Array:
+    """Turns pairs (i, i + H/2) of x [B, T, heads, H] by their angles, in float32."""
+    cos, sin = rope
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1)
+    return turned.astype(x.dtype)
+
+
+def _embed(config: LlamaConfig, params: Params, tokens: jax.Array) -> jax.Array:
+    x = jnp.take(params["embed"]["embedding"], tokens, axis=0, mode="clip")
+    return constrain(x.astype(config.dtype), "batch", "length", "width")
+
+
+def _norm(config: LlamaConfig, params: Params, x: jax.Array) -> jax.Array:
+    return RMSNorm(config).apply({"params": params["norm"]}, x)
+
+
+def hidden(
+    config: LlamaConfig,
+    params: Params,
+    tokens: jax.Array,
+    *,
+    positions: jax.Array,
+    segment_ids: jax.Array | None = None,
+) -> jax.Array:
+    """The normed output of the last layer, for training and scoring: causal, packed rows.
+
+    Args:
+      config, params: the model; "layers" stacked or unstacked.
+      tokens: int32 [B, T].
+      positions: int32 [B, T], each token's place within its own text.
+      segment_ids: int32 [B, T], or None where each row is one text. A token sees the earlier
+        columns of its own segment only. Padding is a segment of its own (0 by custom), on whichever
+        side; what comes out at its columns means nothing.
+
+    Returns:
+      [B, T, D] in config.dtype.
+    """
+    rope = _rope(config, positions)
+    heads = (*tokens.shape, config.n_kv_heads, config.head_dim)
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, None]:
+        out = attention.attend(
+            q, k.reshape(heads), v.reshape(heads), segment_ids, implementation=config.attention
+        )
+        return out, None
+
+    def layer(x: jax.Array, layer_params: Params) -> tuple[jax.Array, None]:
+        return Block(config).apply({"params": layer_params}, x, rope, attend)
+
+    if config.remat:
+        layer = jax.checkpoint(layer, prevent_cse=not config.scan)
+    x = _embed(config, params, tokens)
+    layers = params["layers"]
+    if config.scan and not isinstance(layers, tuple):
+        x, _ = jax.lax.scan(layer, x, layers)
+    else:
+        for layer_params in layers if isinstance(layers, tuple) else unstack(params)["layers"]:
+            x, _ = layer(x, layer_params)
+    return _norm(config, params, x)
+
+
+def logits(config: LlamaConfig, params: Params, hidden: jax.Array) -> jax.Array:
+    """float32 [..., V]: the scores of the next token, from `hidden` [..., D]."""
+    if config.tied:
+        kernel = params["embed"]["embedding"].astype(config.dtype)
+        return jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=jnp.float32)
+    kernel = params["head"]["kernel"].astype(config.dtype)
+    return jnp.einsum("...d,dv->...v", hidden, kernel, preferred_element_type=jnp.float32)
+
+
+def init_cache(
+    config: LlamaConfig, batch: int, length: int, dtype: str | jnp.dtype | None = None
+) -> Cache:
+    """An empty cache: per layer {"k", "v"}, each [B, S, K*H] in `dtype` (default config.dtype)."""
+    shape = (batch, length, config.n_kv_heads * config.head_dim)
+    dtype = jnp.dtype(dtype or config.dtype)
+    return tuple(
+        {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)} for _ in range(config.n_layers)
+    )
+
+
+# Logical axes of each of the cache's arrays, for `sharding.spec`.
+CACHE_AXES = PartitionSpec("batch", "length", "kv_heads")
+
+
+def extend(
+    config: LlamaConfig,
+    params: Params,
+    tokens: jax.Array,
+    positions: jax.Array,
+    cache: Cache,
+    *,
+    live: jax.Array | None = None,
+    rows: jax.Array | None = None,
+    read: int | None = None,
+) -> tuple[jax.Array, Cache]:
+    """Reads T new tokens a row into the cache: prefill (T > 1) and decode (T = 1).
+
+    The key and value of a token at position p go to column p of its row; the token sees the columns
+    0 … p of that row, so what lies behind (an earlier occupant's text) does no harm. Texts in other
+    rows never matter. Donate the cache, and it is updated where it lies.
+
+    Args:
+      config, params: the model, "layers" as `unstack` gives them.
+      tokens: int32 [R, T].
+      positions: int32 [R, T], in 0 … S - 1.
+      cache: per layer {"k", "v"}: [B, S, K*H].
+      live: bool [R, T], which tokens are real; the others are written nowhere, and what comes out
+        at their places means nothing. None: all are. Real tokens of a row see every column up to
+        their own position, which must therefore have been written, now or before.
+      rows: int32 [R], the cache rows that the tokens belong to, each at most once (those without
+        live tokens may repeat any). None: R = B, in order.
+      read: attention reads only the first `read` columns (static); all live positions must lie
+        below it. None: all S.
+
+    Returns:
+      the normed hidden states [R, T, D] in config.dtype, and the cache.
+    """
+    rope = _rope(config, positions)
+    columns = cache[0]["k"].shape[1]
+    # A column behind the end is not written: scatter drops it.
+    write_at = positions if live is None else jnp.where(live, positions, columns)
+    write_rows = (jnp.arange(tokens.shape[0]) if rows is None else rows)[:, None]
+
+    def into(old: jax.Array, new: jax.Array) -> jax.Array:
+        return old.at[write_rows, write_at].set(new.astype(old.dtype), mode="drop")
+
+    def columns_read(x: jax.Array) -> jax.Array:
+        x = x if read is None else x[:, :read]
+        return x if rows is None else jnp.take(x, rows, axis=0, mode="clip")
+
+    x = _embed(config, params, tokens)
+    extended = []
+    for layer_params, old in zip(params["layers"], cache, strict=True):
+
+        def attend(
+            q: jax.Array, k: jax.Array, v: jax.Array, old: dict[str, jax.Array] = old
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
+            new = {"k": into(old["k"], k), "v": into(old["v"], v)}
+            out = attention.attend_cached(
+                q, columns_read(new["k"]), columns_read(new["v"]), positions
+            )
+            return out, new
+
+        x, new = Block(config).apply({"params": layer_params}, x, rope, attend)
+        extended.append(new)
+    return _norm(config, params, x), tuple(extended)
