@@ -1,0 +1,197 @@
+"""Reading benchmark files: one JSON object a line, plain or gzip, every error with file and line.
+
+A record is handed on as `Row`, which knows where it came from, so that whatever is wrong with a
+field can be said in one sentence: what, where, what would be right.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import gzip
+import json
+import pathlib
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mucode_jax.records import Problem, Tests
+
+Path = str | pathlib.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One problem as a reader makes it of a record.
+
+    Attributes:
+      problem: the public side.
+      private: its private tests, None where it has none.
+      solution: a reference solution as a whole program, None where the record gives none.
+      impossible: no program can pass the private tests (they do not parse; `compat` only).
+    """
+
+    problem: Problem
+    private: Tests | None
+    solution: str | None
+    impossible: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One record and where it stands; its methods raise ValueError that names both.
+
+    Attributes:
+      fields: the JSON object.
+      where: "FILE, line N", or the hub's name and the record's number.
+    """
+
+    fields: dict[str, Any]
+    where: str
+
+    def has(self, name: str) -> bool:
+        return self.fields.get(name) is not None
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A field that is text; `default` where it is absent or null, else it is required."""
+        if default is not None and not self.has(name):
+            return default
+        return self._checked(self._get(name), f"field {name!r}")
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A required field that is a list of texts."""
+        return tuple(
+            self._checked(item, f"entry {i + 1} of {name!r}")
+            for i, item in enumerate(self._list(self._get(name), name))
+        )
+
+    def task_id(self, name: str = "task_id") -> str:
+        """The id, text or whole number, as text."""
+        value = self._get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        text = self._checked(value, f"field {name!r}")
+        if not text.strip():
+            raise ValueError(f"{self.where}: field {name!r} is empty; every problem needs an id")
+        return text
+
+    def pairs(self, name: str) -> tuple[tuple[str, str], ...]:
+        """A field {"input": [..], "output": [..]} as (input, output) pairs; () where absent."""
+        if not self.has(name):
+            return ()
+        value = self._get(name)
+        if not isinstance(value, dict) or not {"input", "output"} <= set(value):
+            raise ValueError(f'{self.where}: field {name!r} must be {{"input": [], "output": []}}')
+        columns = [
+            [
+                self._checked(item, f"an {key} of {name!r}")
+                for item in self._list(value[key], f"{name}.{key}")
+            ]
+            for key in ("input", "output")
+        ]
+        if len(columns[0]) != len(columns[1]):
+            raise ValueError(
+                f"{self.where}: {name!r} has {len(columns[0])} inputs and {len(columns[1])} outputs"
+            )
+        return tuple(zip(*columns, strict=True))
+
+    def _get(self, name: str) -> Any:
+        if name not in self.fields:
+            there = ", ".join(map(str, self.fields)) or "none"
+            raise ValueError(f"{self.where}: field {name!r} is missing (fields there: {there})")
+        return self.fields[name]
+
+    def _list(self, value: Any, name: str) -> Sequence[Any]:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{self.where}: {name!r} must be a list, not {_kind(value)}")
+        return value
+
+    def _checked(self, value: Any, what: str) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"{self.where}: {what} must be text, not {_kind(value)}")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{self.where}: {what} holds half of a surrogate pair, which is no UTF-8 text"
+            ) from None
+        return value
+
+
+def _kind(value: Any) -> str:
+    names = {"NoneType": "null", "dict": "an object", "list": "a list", "str": "text"}
+    return names.get(type(value).__name__, f"a {type(value).__name__}")
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(line number from 1, line) of a file, which is unpacked where its name ends in .gz.
+
+    Raises:
+      ValueError: no such file, not readable, or damaged gzip.
+    """
+    path = pathlib.Path(path)
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, line
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{path}, after line {number}: not a whole gzip file ({error})") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def parse_line(path: Path, number: int, line: bytes) -> Row:
+    """One line of a JSONL file. Raises ValueError with file and line number."""
+    where = f"{path}, line {number}"
+    if line.startswith(b"\x1f\x8b") and number == 1:
+        raise ValueError(f"{where}: this is gzip; its name must end in .gz")
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not UTF-8 (byte {error.start + 1} of the line)") from None
+    try:
+        fields = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error.msg}, column {error.colno})") from None
+    except (RecursionError, ValueError) as error:  # too deep; a number of thousands of digits
+        raise ValueError(f"{where}: not JSON that can be read ({error})") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{where}: must be a JSON object, not {_kind(fields)}")
+    return Row(fields, where)
+
+
+def read_jsonl(path: Path) -> Iterator[Row]:
+    """The records of a .jsonl or .jsonl.gz file, one at a time; blank lines are passed over.
+
+    Raises:
+      ValueError: the file cannot be read, or a line is not a JSON object in UTF-8.
+    """
+    for number, line in read_lines(path):
+        if line.strip():
+            yield parse_line(path, number, line)
+
+
+def syntax_error(text: str) -> str:
+    """Why `text` is no Python program ("invalid syntax, line 3"); "" where it is one."""
+    try:
+        with warnings.catch_warnings():  # an odd escape in a test is not our business
+            warnings.simplefilter("ignore")
+            compile(text, "<test>", "exec", ast.PyCF_ONLY_AST)
+    except SyntaxError as error:
+        return f"{error.msg}, line {error.lineno}"
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes; nested too deep
+        return str(error) or type(error).__name__
+    return ""
+
+
+def python_tests(
+    row: Row, statements: Sequence[str], *, setup: str = "", timeout_s: float = 10.0
+) -> Tests:
+    """Tests made of Python text, each of which must parse. Raises ValueError where one does not."""
+    for i, text in enumerate((setup, *statements)):
+        if error := syntax_error(text):
+            what = f"test {i} of {len(statements)}" if i else "the setup of the tests"
+            raise ValueError(f"{row.where}: {what} does not parse ({error})")
+    return Tests(statements=tuple(statements), setup=setup, timeout_s=timeout_s)

@@ -1,0 +1,45 @@
+"""Problems of one's own: a JSONL file with tests in Python.
+
+A line is {"task_id", "prompt", "public_tests": [..], "private_tests": [..]} and, where wanted,
+"entry_point", "setup" (Python text run between the program and its tests), "solution" and "split".
+`prompt` is the problem's text; the request around it is the one of the other benchmarks.
+"""
+
+from __future__ import annotations
+
+from mucode_jax.benchmarks import prompts
+from mucode_jax.benchmarks.files import Entry, Row, python_tests
+from mucode_jax.records import Problem
+
+TIMEOUT_S = 10.0
+
+
+def read(row: Row, *, compat: bool, testless: bool) -> Entry:
+    """One record. Its split is "" where it names none.
+
+    Raises:
+      ValueError: a field is missing or of another kind, there is no test, or one does not parse.
+    """
+    task_id, text = row.task_id(), row.text("prompt")
+    shown, hidden = row.texts("public_tests"), row.texts("private_tests")
+    if not shown and not hidden:
+        raise ValueError(f"{row.where}: problem {task_id!r} has no tests, public or private")
+    if not text.strip():
+        raise ValueError(f"{row.where}: problem {task_id!r} has an empty prompt")
+    setup, name = row.text("setup", "").strip(), row.text("entry_point", "")
+    public = python_tests(row, shown, setup=setup, timeout_s=TIMEOUT_S)
+    private = python_tests(row, hidden, setup=setup, timeout_s=TIMEOUT_S) if hidden else None
+    if testless:
+        prompt = prompts.function_prompt(text, signature=name and f"def {name}(...):")
+    else:
+        prompt = prompts.function_prompt(text, tests="\n".join([setup, *shown]))
+    problem = Problem(
+        benchmark="jsonl",
+        task_id=task_id,
+        split=row.text("split", ""),
+        prompt=prompt,
+        public=public,
+        entry_point=name,
+        feedback=prompts.COMPAT_FEEDBACK if compat else prompts.FEEDBACK,
+    )
+    return Entry(problem, private, row.text("solution", "") or None)
