@@ -220,19 +220,21 @@ def _array(x: Mapping[str, str]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(x["data"]), little).astype(np.dtype(x["dtype"]))
 
 
+def decode_turn(x: Mapping[str, Any]) -> Turn:
+    """The inverse of `encode` for a turn; raises KeyError or ValueError on anything else."""
+    return Turn(
+        prompt_ids=_array(x["prompt_ids"]),
+        completion_ids=_array(x["completion_ids"]),
+        logprobs=_array(x["logprobs"]),
+        truncated=bool(x["truncated"]),
+        code=x["code"],
+        grade=Grade(**x["grade"]),
+    )
+
+
 def decode_rollout(x: Mapping[str, Any]) -> Rollout:
     """The inverse of `encode` for a rollout; raises KeyError or ValueError on anything else."""
-    turns = tuple(
-        Turn(
-            prompt_ids=_array(turn["prompt_ids"]),
-            completion_ids=_array(turn["completion_ids"]),
-            logprobs=_array(turn["logprobs"]),
-            truncated=bool(turn["truncated"]),
-            code=turn["code"],
-            grade=Grade(**turn["grade"]),
-        )
-        for turn in x["turns"]
-    )
+    turns = tuple(decode_turn(turn) for turn in x["turns"])
     return Rollout(x["benchmark"], x["task_id"], int(x["index"]), turns)
 
 

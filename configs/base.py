@@ -1,0 +1,104 @@
+"""Every setting with its default: the published hyperparameters, our choices where they differ.
+
+Experiments import this and change what they need; nothing reads a setting that is not named here.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The settings of an expert-iteration experiment."""
+    c = ConfigDict()
+    c.experiment = "iterate"  # or "pretrain" (configs/mini_pretrain.py)
+    c.seed = 0
+    c.methods = ("mucode",)  # star, multi_star, multi_star_all, multi_star_balanced, rft_lv, mucode
+    c.iterations = 2  # M
+
+    c.generator = ConfigDict()
+    c.generator.path = "mini"  # "mini", a Hugging Face directory, or a hub id
+    c.generator.dtype = "float32"  # of computation
+    c.generator.param_dtype = "float32"
+    c.generator.remat = False
+    # A randomly initialised Llama instead of `path`: {"d_model": .., "tokenizer": DIR}.
+    c.generator.random = ConfigDict()
+
+    c.train = ConfigDict()  # the problems that are learned from
+    c.train.benchmark = "mini"
+    c.train.split = "train"
+    c.train.data = ""  # a local JSONL file; "": the hub
+    c.train.size = 0  # 0: all (mini has no end: it needs a number)
+    c.train.seed = 0  # mini: which problems
+
+    c.rollout = ConfigDict()
+    c.rollout.n = 15  # N rollouts a problem
+    c.rollout.turns = 3  # T
+    c.rollout.temperature = 0.7
+    c.rollout.top_p = 1.0
+    c.rollout.top_k = 0
+    c.rollout.max_new_tokens = 1000
+    c.rollout.max_feedback_tokens = 512
+    c.rollout.context = 8192
+    c.rollout.slots = 0  # sequences decoded at a time; 0: as many as memory holds
+
+    c.expert = ConfigDict()
+    c.expert.kind = "ov+lv"  # lv, ov, ov+lv
+    c.expert.scope = "all_turns"  # or "final"
+    c.expert.drop_unsolved = True
+    c.expert.max_unsuccessful = 3  # relabelled rollouts a problem and iteration
+
+    c.verifier_training = ConfigDict()
+    v = c.verifier_training
+    v.loss = "bt"  # Bradley-Terry, or "bce"
+    v.epochs = 2
+    v.pairs_per_problem = 32
+    v.batch = 64  # pairs (or single examples) a step
+    v.length = 2048
+    v.score_penalty = 1e-3  # L2 on scores
+    v.held_out = 0.1  # share of problems the verifier is measured on
+    _optimizer(v, 1e-6)
+
+    c.sft = ConfigDict()
+    s = c.sft
+    s.epochs = 2
+    s.batch = 16  # examples a step
+    s.length = 8192
+    _optimizer(s, 5e-7)
+
+    c.evaluation = ConfigDict()
+    c.evaluation.benchmark = "mini"
+    c.evaluation.split = "test"
+    c.evaluation.data = ""
+    c.evaluation.size = 0
+    c.evaluation.seed = 0
+    c.evaluation.protocol = "deployable"  # or "paper"
+
+    c.search = ConfigDict()  # multi-turn Best-of-N, for the base and each method's last generator
+    c.search.n = 5
+    c.search.temperature = 0.7
+    c.search.searches = 10
+    c.search.choices = ("random", "pt", "lv", "pt+lv", "oracle")
+    c.search.skip_failed = True
+
+    c.sandbox = ConfigDict()
+    c.sandbox.isolation = "landlock"  # the weakest level accepted: namespaces, landlock, rlimits
+    c.sandbox.workers = 0  # 0: one a core
+    c.sandbox.memory_mb = 512
+    c.sandbox.feedback = "values"  # or "traceback", "none"
+
+    c.mesh = ConfigDict()
+    c.mesh.data = -1  # -1: whatever the others leave
+    c.mesh.fsdp = 1
+    c.mesh.tensor = 1
+    return c
+
+
+def _optimizer(section: ConfigDict, learning_rate: float) -> None:
+    section.learning_rate = learning_rate
+    section.schedule = "linear"  # to zero; or "cosine", "constant"
+    section.warmup_steps = 0
+    section.weight_decay = 0.0
+    section.b1 = 0.9
+    section.b2 = 0.999
+    section.eps = 1e-5
+    section.clip_norm = 1.0
+    section.moment_dtype = "float32"

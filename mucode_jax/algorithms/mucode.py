@@ -1,0 +1,143 @@
+"""μCode: expert iteration on a one-step recoverable problem (paper, section 3 and Algorithm 1).
+
+From any state of a conversation the right code is one turn away, so no credit has to be assigned
+over turns: a verifier scores single completions, the best one seen for a problem becomes the target
+of *every* state visited on that problem, and the generator imitates it.
+
+    for i = 0 … M-1
+      roll out π_i                                 collect
+      label every turn, by all tests               labels
+      train the verifier R(x, y)                   on all labelled turns so far
+      y*(x) = argmax of R over the turns seen      local_search
+      target of every visited state := y*(x)       relabel
+      fine-tune the base on all targets so far     → π_{i+1}
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mucode_jax import keys
+from mucode_jax.algorithms import common
+from mucode_jax.grading import Label
+from mucode_jax.lab import Lab
+from mucode_jax.records import Rollout, SFTExample
+
+EXPERTS = ("lv", "ov", "ov+lv")
+SCOPES = ("all_turns", "final")
+
+Scores = Sequence[np.ndarray]  # per rollout: float32 [turns], the verifier's
+
+
+def iterate(config: ConfigDict, lab: Lab) -> Iterator[common.Trained]:
+    """Runs μCode; yields the generator and the verifier of each iteration as it is finished."""
+    generator = lab.base
+    visited = []
+    examples: list[SFTExample] = []
+    for i in range(config.iterations):
+        rollouts = common.roll_out(config, lab, generator, i)
+        visited.append(rollouts)
+        verifier = common.train_verifier(config, lab, generator, visited)
+        scores = lab.scores(generator, verifier, rollouts)
+        experts = local_search(
+            rollouts.items,
+            rollouts.labels,
+            scores.items,
+            expert=config.expert.kind,
+            scope=config.expert.scope,
+            drop_unsolved=config.expert.drop_unsolved,
+            key=(config.seed, "expert", i),
+        )
+        examples += relabel(
+            rollouts.items,
+            rollouts.labels,
+            scores.items,
+            experts,
+            max_unsuccessful=config.expert.max_unsuccessful,
+        )
+        generator = common.fine_tune(
+            config, lab, f"mucode_{i + 1}", examples, [*visited, scores], config.expert.to_dict()
+        )
+        yield common.Trained("mucode", i + 1, generator, verifier)
+
+
+def local_search(
+    rollouts: Sequence[Rollout],
+    labels: Sequence[Label],
+    scores: Scores,
+    *,
+    expert: str,
+    scope: str,
+    drop_unsolved: bool,
+    key: tuple[int | str, ...],
+) -> dict[str, np.ndarray]:
+    """The local-search expert: the best completion seen for each problem (paper, equation 4).
+
+    Args:
+      rollouts: this iteration's.
+      labels: per rollout and turn, correct or not.
+      scores: per rollout and turn, the verifier's.
+      expert: `lv` the highest score; `ov` a correct one, at random; `ov+lv` correct ones first, the
+        highest score among those.
+      scope: `all_turns`, or only the `final` turn of each rollout.
+      drop_unsolved: a problem without a correct completion gets no expert.
+      key: for the random choice of `ov` and for ties.
+
+    Returns:
+      task_id -> int32 [C], the expert's completion ids.
+    """
+    if expert not in EXPERTS:
+        raise ValueError(f"unknown expert.kind {expert!r}; one of {', '.join(EXPERTS)}")
+    if scope not in SCOPES:
+        raise ValueError(f"unknown expert.scope {scope!r}; one of {', '.join(SCOPES)}")
+    seen = defaultdict(list)  # task_id -> [(correct, score, completion ids)]
+    for rollout, label, score in zip(rollouts, labels, scores, strict=True):
+        first = 0 if scope == "all_turns" else len(rollout.turns) - 1
+        for t in range(first, len(rollout.turns)):
+            completion = rollout.turns[t].completion_ids
+            seen[rollout.task_id].append((label[t], float(score[t]), completion))
+    experts = {}
+    for task_id, candidates in seen.items():
+        solved = any(correct for correct, _, _ in candidates)
+        if not solved and (drop_unsolved or expert == "ov"):
+            continue
+        ties = keys.rng(*key, task_id).permutation(len(candidates))
+        rank = {
+            "lv": lambda c, tie: (c[1], tie),
+            "ov": lambda c, tie: (c[0], tie),
+            "ov+lv": lambda c, tie: (c[0], c[1], tie),
+        }[expert]
+        best = max(zip(candidates, ties, strict=True), key=lambda pair: rank(*pair))
+        experts[task_id] = best[0][2]
+    return experts
+
+
+def relabel(
+    rollouts: Sequence[Rollout],
+    labels: Sequence[Label],
+    scores: Scores,
+    experts: Mapping[str, np.ndarray],
+    *,
+    max_unsuccessful: int,
+) -> list[SFTExample]:
+    """Every visited state with its target (paper, Algorithm 1, line 7).
+
+    A successful rollout (its final turn is correct) keeps its own final completion as the target of
+    all its states. Of the unsuccessful ones of a problem, the `max_unsuccessful` with the highest
+    final score get the expert's completion in all their states.
+    """
+    examples = []
+    unsuccessful = defaultdict(list)
+    for rollout, label, score in zip(rollouts, labels, scores, strict=True):
+        if label[-1]:
+            examples += common.relabelled(rollout, rollout.turns[-1].completion_ids)
+        elif rollout.task_id in experts:
+            unsuccessful[rollout.task_id].append((-float(score[-1]), rollout.index, rollout))
+    for task_id, ranked in unsuccessful.items():
+        for _, _, rollout in sorted(ranked, key=lambda entry: entry[:2])[:max_unsuccessful]:
+            examples += common.relabelled(rollout, experts[task_id])
+    return examples

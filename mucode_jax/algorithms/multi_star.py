@@ -1,0 +1,92 @@
+"""Multi-STaR: multi-turn rollouts, fine-tuning on the successful ones, in four forms.
+
+`multi_star`: every state of a successful rollout gets the rollout's final completion as its target
+(the published code's form). `multi_star_all`: the loss lies on each of its own turns.
+`multi_star_balanced`: as `multi_star`, each solved problem with the same weight, the control that
+tells relabelling from reweighting. `rft_lv`: the rollout that the verifier scores best, correct or
+not (the paper's rejection fine-tuning by the learned verifier).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mucode_jax.algorithms import common
+from mucode_jax.lab import Lab
+from mucode_jax.records import Rollout, SFTExample
+
+FORMS = ("multi_star", "multi_star_all", "multi_star_balanced", "rft_lv")
+
+
+def iterate(config: ConfigDict, lab: Lab, form: str) -> Iterator[common.Trained]:
+    """Runs one of `FORMS`; yields the generator of each iteration as it is finished."""
+    if form not in FORMS:
+        raise ValueError(f"unknown method {form!r}; one of {', '.join(FORMS)}")
+    generator = lab.base
+    visited, examples = [], []
+    for i in range(config.iterations):
+        rollouts = common.roll_out(config, lab, generator, i)
+        visited.append(rollouts)
+        inputs, verifier = list(visited), None
+        if form == "rft_lv":
+            verifier = common.train_verifier(config, lab, generator, visited)
+            scores = lab.scores(generator, verifier, rollouts)
+            inputs.append(scores)
+            examples += best_scored(rollouts.items, scores.items)
+        else:
+            successful = [
+                rollout
+                for rollout, label in zip(rollouts.items, rollouts.labels, strict=True)
+                if label[-1]
+            ]
+            examples += own_turns(successful) if form == "multi_star_all" else finals(successful)
+        selected = balance(examples) if form == "multi_star_balanced" else examples
+        generator = common.fine_tune(config, lab, f"{form}_{i + 1}", selected, inputs, {})
+        yield common.Trained(form, i + 1, generator, verifier)
+
+
+def finals(rollouts: Sequence[Rollout]) -> list[SFTExample]:
+    """Every state of each rollout with the rollout's own final completion as its target."""
+    return [
+        e for rollout in rollouts for e in common.relabelled(rollout, rollout.turns[-1].completion_ids)
+    ]
+
+
+def own_turns(rollouts: Sequence[Rollout]) -> list[SFTExample]:
+    """Each rollout as one conversation, every completion of it learned."""
+    examples = []
+    for rollout in rollouts:
+        parts = [ids for t in rollout.turns for ids in (t.prompt_ids, t.completion_ids)]
+        learned = [part for t in rollout.turns for part in (0.0, 1.0)]
+        weights = [
+            np.full(len(ids), weight, np.float32)
+            for ids, weight in zip(parts, learned, strict=True)
+        ]
+        ids = np.concatenate(parts).astype(np.int32)
+        examples.append(SFTExample(rollout.task_id, ids, np.concatenate(weights)))
+    return examples
+
+
+def balance(examples: Sequence[SFTExample]) -> list[SFTExample]:
+    """The same examples, weighted so that every problem counts alike and the total is unchanged."""
+    count = Counter(e.task_id for e in examples)
+    if not count:
+        return []
+    share = len(examples) / len(count)
+    return [
+        dataclasses.replace(e, weights=e.weights * np.float32(share / count[e.task_id]))
+        for e in examples
+    ]
+
+
+def best_scored(rollouts: Sequence[Rollout], scores: Sequence[np.ndarray]) -> list[SFTExample]:
+    """Per problem, the rollout whose final completion scores highest, with all its states."""
+    of_problem = defaultdict(list)
+    for rollout, score in zip(rollouts, scores, strict=True):
+        of_problem[rollout.task_id].append((float(score[-1]), -rollout.index, rollout))
+    return finals([max(ranked, key=lambda r: r[:2])[2] for ranked in of_problem.values()])

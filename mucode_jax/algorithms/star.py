@@ -1,0 +1,29 @@
+"""STaR: single-turn samples, fine-tuning on the correct ones (Zelikman et al., 2022).
+
+The same budget of completions as the multi-turn methods: N·T samples a problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict
+
+from mucode_jax.algorithms import common
+from mucode_jax.lab import Lab
+from mucode_jax.records import SFTExample
+
+
+def iterate(config: ConfigDict, lab: Lab) -> Iterator[common.Trained]:
+    """Runs STaR; yields the generator of each iteration as it is finished."""
+    generator = lab.base
+    visited = []
+    examples: list[SFTExample] = []
+    for i in range(config.iterations):
+        samples = common.roll_out(config, lab, generator, i, single_turn=True)
+        visited.append(samples)
+        for rollout, label in zip(samples.items, samples.labels, strict=True):
+            if label[-1]:
+                examples += common.relabelled(rollout, rollout.turns[-1].completion_ids)
+        generator = common.fine_tune(config, lab, f"star_{i + 1}", examples, visited, {})
+        yield common.Trained("star", i + 1, generator, None)

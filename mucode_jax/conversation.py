@@ -1,0 +1,136 @@
+"""Between text and token ids: the chat template, and the code inside a completion.
+
+The rule of the house is that the ids sampled are the ids stored, scored and trained on. So a
+conversation is never rendered again: `Chat.first` gives the ids of the first user message,
+`Chat.next` the ids that a further user message adds after a completion, and a state is their
+concatenation with the sampled completions in between.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+# Templates that write today's date get this one instead, so that a prompt is the same every day.
+_DATE = "26 Jul 2024"
+_MARK = "COMPLETION-GOES-HERE"
+_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.S | re.M)
+
+
+def extract_code(text: str) -> str:
+    """The code in a completion.
+
+    The first fenced block tagged python (or py, python3, or nothing); a block that is never closed
+    reaches to the end; without any such block the whole text is the code, and so is "" for "".
+    """
+    for tag, code in _FENCE.findall(text):
+        if tag.lower() in ("", "py", "python", "python3"):
+            return code
+    return text
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text` with its middle replaced by a mark where it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    mark = "\n[...]\n"
+    keep = max(limit - len(mark), 0)
+    return text[: keep - keep // 2] + mark + (text[-(keep // 2) :] if keep // 2 else "")
+
+
+class Chat:
+    """A checkpoint's tokenizer and chat template, read as token ids.
+
+    Attributes:
+      eot_ids: the ids that end a turn; the first is the one the template closes a completion with.
+    """
+
+    def __init__(self, tokenizer: Any, eot_ids: Sequence[int] = ()) -> None:
+        """Reads the template once.
+
+        Args:
+          tokenizer: a `transformers` tokenizer with a chat template.
+          eot_ids: further ids that end a turn (from the checkpoint's generation config).
+
+        Raises:
+          ValueError: no chat template, one that drops the user's or the assistant's text, or no
+            end-of-turn token.
+        """
+        self._tokenizer = tokenizer
+        name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
+        if not tokenizer.chat_template:
+            raise ValueError(
+                f"{name} has no chat template; add chat_template.jinja to its directory, or use the "
+                "instruct version of the model"
+            )
+        known = {int(i) for i in eot_ids}
+        if tokenizer.eos_token_id is not None:
+            known.add(int(tokenizer.eos_token_id))
+        if not known:
+            raise ValueError(f"{name} names no end-of-turn token; set eos_token in its config")
+        closed = self._render([("user", "a"), ("assistant", _MARK), ("user", "b")])
+        if closed.count(_MARK) != 1:
+            raise ValueError(f"the chat template of {name} does not show the assistant's message")
+        after = closed.split(_MARK)[1]
+        ends = [
+            (after.find(token), token_id)
+            for token_id in sorted(known)
+            if (token := tokenizer.decode([token_id])) and token in after
+        ]
+        if not ends:
+            raise ValueError(
+                f"the chat template of {name} closes the assistant's message with "
+                f"{after[:30]!r}, which holds none of its end-of-turn tokens {sorted(known)}"
+            )
+        closing = min(ends)[1]
+        self._closing_text = tokenizer.decode([closing])
+        self.eot_ids = (closing, *sorted(known - {closing}))
+
+    def _render(self, messages: Sequence[tuple[str, str]]) -> str:
+        return self._tokenizer.apply_chat_template(
+            [{"role": role, "content": content} for role, content in messages],
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=_DATE,
+        )
+
+    def _ids(self, text: str) -> np.ndarray:
+        return np.asarray(self._tokenizer.encode(text, add_special_tokens=False), np.int32)
+
+    def first(self, prompt: str) -> np.ndarray:
+        """int32 [P]: a conversation that opens with `prompt`, ready for the first completion."""
+        return self._ids(self._render([("user", prompt)]))
+
+    def next(self, message: str) -> np.ndarray:
+        """int32 [P]: what a further user message adds after a completion and its end of turn."""
+        text = self._render([("user", "a"), ("assistant", _MARK), ("user", message)])
+        after = text.split(_MARK, 1)[1]
+        return self._ids(after.split(self._closing_text, 1)[1])
+
+    def next_within(self, template: str, parts: dict[str, str], limit: int) -> np.ndarray:
+        """As `next` for a filled template, its parts shortened in the middle to `limit` ids.
+
+        Raises:
+          ValueError: the template does not fit even with empty parts.
+        """
+        longest = max((len(part) for part in parts.values()), default=0)
+        while True:
+            message = template
+            for name, part in parts.items():
+                message = message.replace("{" + name + "}", shorten(part, longest))
+            ids = self.next(message)
+            if len(ids) <= limit:
+                return ids
+            if longest == 0:
+                raise ValueError(
+                    f"the feedback message alone takes {len(ids)} tokens, more than "
+                    f"max_feedback_tokens={limit}; raise rollout.max_feedback_tokens"
+                )
+            longest = longest * limit // (len(ids) + 1) if longest > 8 else 0
+
+    def text(self, ids: np.ndarray) -> str:
+        """The text of completion ids, without special tokens; broken UTF-8 becomes U+FFFD."""
+        return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=True)

@@ -1,0 +1,164 @@
+"""Accuracy from finished rollouts and searches, with intervals, and pass@k.
+
+Labels are made here after the fact (`grading`), so every protocol is a way of reading the same
+records: `deployable` counts the turn at which a conversation stopped by its public tests, `paper`
+counts greedy conversations that were right at any turn (the published oracle stopping) and
+Best-of-N ones that passed the public tests with a correct choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mucode_jax.grading import Label
+from mucode_jax.records import Rollout
+from mucode_jax.search import Search
+
+Json = Any
+Z95 = 1.959963984540054
+
+
+def wilson(mean: float, problems: int) -> list[float]:
+    """The 95 % Wilson score interval of an accuracy over `problems` independent problems.
+
+    With several searches a problem `mean` is the mean of per-problem means; their variance is at
+    most that of single outcomes, so the interval is then wider than it need be.
+    """
+    if problems < 1:
+        raise ValueError("no problems to evaluate on")
+    z2 = Z95**2 / problems
+    centre = (mean + z2 / 2) / (1 + z2)
+    half = Z95 / (1 + z2) * math.sqrt(mean * (1 - mean) / problems + z2 / (4 * problems))
+    return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Probability that one of k samples drawn from n, of which `correct` are right, is right.
+
+    The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et al., 2021, as a product.
+    """
+    if not 0 <= correct <= n or not 1 <= k <= n:
+        raise ValueError(f"need 0 ≤ correct ≤ n and 1 ≤ k ≤ n, not n={n}, correct={correct}, k={k}")
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - correct + 1, n + 1))
+
+
+def greedy_per_turn(labels: Sequence[Label], turns: int, protocol: str) -> np.ndarray:
+    """float64 [turns]: the accuracy had every conversation stopped after that turn.
+
+    Args:
+      labels: one conversation a problem; correct or not, per turn that was taken.
+      turns: T.
+      protocol: `deployable` or `paper`.
+    """
+    outcome = np.zeros((len(labels), turns))
+    for row, label in zip(outcome, labels, strict=True):
+        for t in range(turns):
+            taken = label[: t + 1]
+            row[t] = any(taken) if protocol == "paper" else taken[-1]
+    return outcome.mean(0)
+
+
+def greedy_evaluation(
+    rollouts: Sequence[Rollout], labels: Sequence[Label], turns: int, protocol: str, **about: Json
+) -> dict[str, Json]:
+    """One entry of `evaluations` in results.json for greedy conversations."""
+    per_turn = greedy_per_turn(labels, turns, protocol)
+    taken = [turn for rollout in rollouts for turn in rollout.turns]
+    return {
+        **about,
+        "protocol": protocol,
+        "search": "greedy",
+        "n": 1,
+        "turns": turns,
+        "searches": 1,
+        **_accuracy(per_turn, len(rollouts)),
+        "tokens": int(sum(len(turn.completion_ids) for turn in taken)),
+        "executions": len(taken),
+    }
+
+
+def search_evaluation(
+    searches: Sequence[Search],
+    labels: Sequence[Sequence[Sequence[bool]]],
+    *,
+    choice: str,
+    turns: int,
+    protocol: str,
+    **about: Json,
+) -> dict[str, Json]:
+    """One entry of `evaluations` in results.json for a way of multi-turn Best-of-N.
+
+    Args:
+      searches: of one choice; `oracle` is read off the `pt` searches.
+      labels: per search, turn and candidate, correct or not.
+      choice: as it is to be reported.
+      turns: T.
+      protocol: `deployable` or `paper`.
+      about: method, iteration, benchmark, split.
+    """
+    problems = sorted({s.task_id for s in searches})
+    outcome = np.zeros((len(searches), turns))
+    tokens = executions = 0
+    for row, search, label in zip(outcome, searches, labels, strict=True):
+        right = []  # per turn taken
+        for turn, of_turn in zip(search.turns, label, strict=True):
+            chosen = turn.candidates[turn.chosen]
+            tokens += sum(len(c.completion_ids) for c in turn.candidates)
+            # Only the public tests' ways need every candidate executed.
+            executions += 1 if choice in ("random", "lv") else len(turn.candidates)
+            if choice == "oracle":
+                right.append(any(of_turn) or any(right))
+            else:
+                # `paper` counts a choice that passed the public tests; a correct one always did.
+                right.append(of_turn[turn.chosen] and (protocol == "deployable" or chosen.grade.passed))
+        row[:] = [right[min(t, len(right) - 1)] for t in range(turns)]
+    n = len(searches[0].turns[0].candidates) if searches else 0
+    return {
+        **about,
+        "protocol": protocol,
+        "search": choice,
+        "n": n,
+        "turns": turns,
+        "searches": len(searches) // max(len(problems), 1),
+        **_accuracy(outcome.mean(0), len(problems)),
+        "tokens": int(tokens),
+        "executions": int(executions),
+    }
+
+
+def _accuracy(per_turn: np.ndarray, problems: int) -> dict[str, Json]:
+    accuracy = float(per_turn[-1])
+    return {
+        "accuracy": round(accuracy, 6),
+        "ci95": [round(bound, 6) for bound in wilson(accuracy, problems)],
+        "per_turn": [round(float(a), 6) for a in per_turn],
+        "problems": problems,
+    }
+
+
+def paired_difference(
+    a: np.ndarray, b: np.ndarray, generator: np.random.Generator, resamples: int = 10_000
+) -> tuple[float, list[float], float]:
+    """Mean of a - b over problems, its bootstrap interval and a two-sided p-value.
+
+    Args:
+      a, b: float [problems]; the two methods' outcome on the same problems (means over searches or
+        seeds are fine).
+      generator: for the resampling of problems.
+      resamples: bootstrap samples.
+
+    Returns:
+      (difference, [lower, upper] of the 95 % percentile interval, p).
+    """
+    difference = np.asarray(a, float) - np.asarray(b, float)
+    if difference.ndim != 1 or not len(difference):
+        raise ValueError("paired outcomes must be two vectors over the same problems")
+    picks = generator.integers(len(difference), size=(resamples, len(difference)))
+    means = difference[picks].mean(1)
+    lower, upper = np.quantile(means, [0.025, 0.975])
+    tail = (np.sum(means <= 0) + 1) / (resamples + 1), (np.sum(means >= 0) + 1) / (resamples + 1)
+    return float(difference.mean()), [float(lower), float(upper)], float(min(1.0, 2 * min(tail)))

@@ -1,0 +1,75 @@
+"""The verifier at work: scores of (first prompt, completion), in batches of fixed shape.
+
+    python -m mucode_jax.score --verifier DIR --pairs IN.jsonl --out OUT.jsonl
+
+The command adds `"score"` to lines of `{"prompt", "completion"}`: the prompt is one user message,
+the completion the whole assistant message, through the checkpoint's chat template.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mucode_jax.models import verifier
+from mucode_jax.models.llama import LlamaConfig, Params
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _scores(config: LlamaConfig, params: Params, tokens: jax.Array, ends: jax.Array) -> jax.Array:
+    """float32 [B]: one text a row, from column 0 to its end; what follows is never looked at."""
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    return verifier.scores(
+        config, params, tokens, positions=positions, segment_ids=None, ends=ends[:, None]
+    )[:, 0]
+
+
+class Scorer:
+    """A verifier that remembers what it has scored: identical texts are scored once."""
+
+    def __init__(
+        self, config: LlamaConfig, params: Params, *, rows: int = 64, shortest: int = 64
+    ) -> None:
+        """Wraps verifier parameters.
+
+        Args:
+          config, params: the verifier (`models.verifier`).
+          rows: texts in a batch.
+          shortest: columns of the smallest batch; longer texts go into batches of twice, four times
+            … as many.
+        """
+        self._config = config
+        self._params = params
+        self._rows = rows
+        self._shortest = shortest
+        self._known: dict[bytes, float] = {}
+
+    def __call__(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """float32 [len(texts)]: the score of each int32 [n] of prompt and completion ids.
+
+        A text's score depends on the text alone: its batch has the shape of its own length, and the
+        rows of a batch do not see each other.
+        """
+        new = {text.tobytes(): text for text in texts if text.tobytes() not in self._known}
+        buckets: dict[int, list[np.ndarray]] = {}
+        for text in new.values():
+            columns = self._shortest
+            while columns < len(text):
+                columns *= 2
+            buckets.setdefault(columns, []).append(text)
+        for columns, waiting in sorted(buckets.items()):
+            for start in range(0, len(waiting), self._rows):
+                batch = waiting[start : start + self._rows]
+                tokens = np.zeros((self._rows, columns), np.int32)
+                ends = np.zeros(self._rows, np.int32)
+                for row, text in enumerate(batch):
+                    tokens[row, : len(text)] = text
+                    ends[row] = len(text) - 1
+                scores = np.asarray(_scores(self._config, self._params, tokens, ends))
+                for text, score in zip(batch, scores, strict=False):
+                    self._known[text.tobytes()] = float(score)
+        return np.array([self._known[text.tobytes()] for text in texts], np.float32)

@@ -1,0 +1,229 @@
+"""The work directory: stages that are done once, recorded in a ledger, and taken up where they stopped.
+
+A stage is a named folder. While it is made it holds `begun.json` (what it was begun with) and
+whatever pieces are finished; when it is done, `stage.json` records its settings, the fingerprints of
+its inputs, the checksums of its files, how long it took and what it counted. Both are written
+atomically. A stage whose settings and inputs still hold is not made again; one whose do not is said
+so, by name, and made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+Json = Any
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes `text` so that a reader sees the old file or the new one, never a part."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(part, path)
+
+
+def _digest(value: Json) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _checksum(path: pathlib.Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+class Pieces:
+    """Records appended to a JSONL file, one line each, readable after any interruption."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self._file = None
+
+    def read(self) -> list[Json]:
+        """Every whole record; a last line that was cut short is removed from the file."""
+        if not self.path.exists():
+            return []
+        whole = []
+        with open(self.path, "rb+") as f:
+            end = 0
+            for line in f:
+                try:
+                    if not line.endswith(b"\n"):
+                        raise ValueError
+                    whole.append(json.loads(line))
+                except ValueError:
+                    break
+                end += len(line)
+            f.truncate(end)
+        return whole
+
+    def append(self, line: str) -> None:
+        if self._file is None:
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A finished stage.
+
+    Attributes:
+      name: its folder below `stages/`.
+      path: the folder.
+      fingerprint: changes whenever its settings, inputs or files do.
+      record: what `stage.json` holds: settings, inputs, files, seconds, counts.
+    """
+
+    name: str
+    path: pathlib.Path
+    fingerprint: str
+    record: Mapping[str, Json]
+
+
+class Workdir:
+    """The folder of one run. One process at a time: it holds a lock while it lives."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], say: Callable[[str], None] = print
+    ) -> None:
+        """Opens or makes the folder.
+
+        Raises:
+          ValueError: it cannot be written, or another process works in it.
+        """
+        self.path = pathlib.Path(path)
+        self._say = say
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / "lock", "a+")  # noqa: SIM115 (held while we live)
+        except OSError as error:
+            raise ValueError(f"cannot write to --workdir {self.path}: {error.strerror}") from error
+        import fcntl
+
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise ValueError(
+                f"another process works in {self.path}; wait for it, or give another --workdir"
+            ) from error
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def _load(self, name: str) -> Stage | None:
+        path = self.path / "stages" / name
+        try:
+            record = json.loads((path / "stage.json").read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            self._say(f"{name}: its ledger is damaged; made again")
+            return None
+        return Stage(name, path, _digest([record[k] for k in ("settings", "inputs", "files")]), record)
+
+    def _reason_to_redo(self, begun: Json, settings: Json, inputs: Json) -> str | None:
+        for kind, old, new in (
+            ("setting", begun["settings"], settings),
+            ("input", begun["inputs"], inputs),
+        ):
+            for key in sorted({*old, *new}):
+                if old.get(key) != new.get(key):
+                    if kind == "setting":
+                        return f"setting {key} was {old.get(key)!r}, is now {new.get(key)!r}"
+                    return f"its input {key} has changed"
+        return None
+
+    def _damage(self, stage: Stage) -> str | None:
+        for file, expected in stage.record["files"].items():
+            path = stage.path / file
+            if not path.is_file():
+                return f"{file} is missing"
+            if _checksum(path) != expected:
+                return f"{file} does not match its checksum"
+        return None
+
+    def stage(
+        self,
+        name: str,
+        settings: Mapping[str, Json],
+        inputs: Mapping[str, Stage],
+        make: Callable[[pathlib.Path], Mapping[str, Json]],
+    ) -> Stage:
+        """The stage `name`, made now unless it is there already.
+
+        Args:
+          name: its folder below `stages/`.
+          settings: everything that decides what it makes, besides its inputs; JSON values.
+          inputs: the stages that it reads.
+          make: fills the folder it is given, taking up the pieces that are there, and returns what
+            the stage counted (JSON values, the same however often it was interrupted).
+        """
+        settings = json.loads(json.dumps(settings))
+        fingerprints = {key: stage.fingerprint for key, stage in inputs.items()}
+        path = self.path / "stages" / name
+        stage = self._load(name)
+        if stage is not None:
+            reason = self._reason_to_redo(stage.record, settings, fingerprints)
+            reason = reason or self._damage(stage)
+            if reason is None:
+                return stage
+            self._say(f"{name}: {reason}; made again")
+            shutil.rmtree(path)
+        begun = {"settings": settings, "inputs": fingerprints, "seconds": 0.0}
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            before = json.loads((path / "begun.json").read_text())
+            reason = self._reason_to_redo(before, settings, fingerprints)
+        except (OSError, ValueError):
+            reason = "it was not begun properly" if any(path.iterdir()) else None
+            before = begun
+        if reason is not None:
+            self._say(f"{name}: {reason}; begun again")
+            shutil.rmtree(path)
+            path.mkdir(parents=True)
+            before = begun
+        write_atomically(path / "begun.json", json.dumps(before))
+        started = time.monotonic()
+        try:
+            counts = dict(make(path))
+        finally:
+            before["seconds"] += time.monotonic() - started
+            if path.exists():
+                with contextlib.suppress(OSError):  # a full disk must not hide the first error
+                    write_atomically(path / "begun.json", json.dumps(before))
+        record = {
+            "settings": settings,
+            "inputs": fingerprints,
+            "files": {
+                str(file.relative_to(path)): _checksum(file) for file in _files(path)
+            },
+            "seconds": round(before["seconds"], 3),
+            "counts": counts,
+        }
+        write_atomically(path / "stage.json", json.dumps(record, indent=1))
+        (path / "begun.json").unlink()
+        return self._load(name)
+
+
+def _files(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and file.name not in ("begun.json", "stage.json"):
+            yield file
