@@ -1,0 +1,122 @@
+"""config.json of a Hugging Face directory: read, and written so that any reader opens it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from mucode_jax.models.llama import LlamaConfig, RopeScaling
+
+GENERATOR = "LlamaForCausalLM"
+VERIFIER = "LlamaForSequenceClassification"
+
+
+def read_json(file: pathlib.Path) -> dict[str, Any]:
+    """A JSON file of a model directory.
+
+    Raises:
+      ValueError: it is not there.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file.parent} is no model directory: it holds no {file.name}")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def read_config(directory: str | pathlib.Path, **changes: Any) -> LlamaConfig:
+    """The config of a model directory.
+
+    Parameters and computation have the dtype that the weights were stored in (float32 for float16)
+    unless `changes`, the fields of LlamaConfig to set otherwise, says so.
+
+    Raises:
+      ValueError: no config.json, or something in it that this Llama does not do.
+    """
+    stored = read_json(pathlib.Path(directory) / "config.json")
+
+    def refuse(what: str) -> ValueError:
+        return ValueError(f"{directory}/config.json: {what}")
+
+    if stored.get("model_type") != "llama":
+        raise refuse(f"model_type is {stored.get('model_type')!r}; only llama is supported")
+    for name, value in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+        if stored.get(name, value) != value:
+            raise refuse(f"{name} is {stored[name]!r}; only {value!r} is supported")
+    if stored.get("quantization_config"):
+        raise refuse("the weights are quantized; give the original checkpoint")
+
+    # Newer files put theta and scaling into one entry, older ones at the top and in rope_scaling.
+    rope = stored.get("rope_parameters") or stored.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "llama3"):
+        raise refuse(f"rope type is {kind!r}; supported are 'default' and 'llama3'")
+    try:
+        heads = stored["num_attention_heads"]
+        scaling = None
+        if kind == "llama3":
+            scaling = RopeScaling(
+                factor=float(rope["factor"]),
+                low_freq_factor=float(rope["low_freq_factor"]),
+                high_freq_factor=float(rope["high_freq_factor"]),
+                original_max_positions=int(rope["original_max_position_embeddings"]),
+            )
+        dtype = stored.get("dtype") or stored.get("torch_dtype") or "float32"
+        config = LlamaConfig(
+            vocab_size=stored["vocab_size"],
+            d_model=stored["hidden_size"],
+            n_layers=stored["num_hidden_layers"],
+            n_heads=heads,
+            n_kv_heads=stored.get("num_key_value_heads") or heads,
+            head_dim=stored.get("head_dim") or stored["hidden_size"] // heads,
+            d_ff=stored["intermediate_size"],
+            rope_theta=float(rope.get("rope_theta") or stored.get("rope_theta") or 10000.0),
+            rope_scaling=scaling,
+            rms_eps=stored.get("rms_norm_eps", 1e-6),
+            tied=stored.get("tie_word_embeddings", False),
+            max_positions=stored.get("max_position_embeddings", 2048),
+            dtype="bfloat16" if dtype == "bfloat16" else "float32",
+            param_dtype="bfloat16" if dtype == "bfloat16" else "float32",
+        )
+    except KeyError as error:
+        raise refuse(f"{error.args[0]} is missing") from error
+    return dataclasses.replace(config, **changes)
+
+
+def describe(
+    config: LlamaConfig, architecture: str, dtype: str, ids: dict[str, Any]
+) -> dict[str, Any]:
+    """The contents of config.json: `ids` are its special token ids, `dtype` that of the weights."""
+    scaling = config.rope_scaling
+    out = {
+        "architectures": [architecture],
+        "model_type": "llama",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_ff,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.max_positions,
+        "rms_norm_eps": config.rms_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": None
+        if scaling is None
+        else {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_max_positions,
+        },
+        "tie_word_embeddings": config.tied,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "torch_dtype": dtype,
+        **ids,
+    }
+    if architecture == VERIFIER:
+        out |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "num_labels": 1}
+    return out

@@ -1,0 +1,56 @@
+"""Where a model's directory is: the one that comes along, one of yours, or the hub's."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import time
+
+MINI = pathlib.Path(__file__).parent / "mini"
+_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer*", "LICENSE*", "NOTICE*")
+
+
+def resolve(path: str | pathlib.Path, *, attempts: int = 4, wait_s: float = 2.0) -> pathlib.Path:
+    """The directory of a model: "mini" (the one that comes along), a directory, or a hub id.
+
+    A hub id is downloaded to the hub's own cache; a failing network is tried `attempts` times, with
+    `wait_s` seconds between, doubling.
+
+    Raises:
+      ValueError: no such directory and no hub id, or the hub does not give it.
+    """
+    if str(path) == "mini":
+        return MINI
+    if pathlib.Path(path).is_dir():
+        return pathlib.Path(path)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+        raise ValueError(f"model {path}: no such directory, and not a hub id like owner/name")
+
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    for attempt in range(attempts):
+        try:
+            return pathlib.Path(
+                huggingface_hub.snapshot_download(str(path), allow_patterns=list(_FILES))
+            )
+        except errors.GatedRepoError as error:
+            raise ValueError(
+                f"model {path} is gated: accept its licence at https://huggingface.co/{path} and"
+                " log in (`hf auth login`, or HF_TOKEN), or give the path of a local copy"
+            ) from error
+        except errors.RepositoryNotFoundError as error:
+            raise ValueError(
+                f"model {path}: no such directory here and no such model on the hub; if it is"
+                " private, log in (`hf auth login`, or HF_TOKEN), or give the path of a local copy"
+            ) from error
+        except OSError as error:
+            offline = isinstance(error, errors.OfflineModeIsEnabled)
+            if attempt + 1 == attempts or offline or huggingface_hub.constants.HF_HUB_OFFLINE:
+                raise ValueError(
+                    f"model {path} cannot be fetched from the hub"
+                    f" ({type(error).__name__}: {str(error).strip().splitlines()[0]}); check the"
+                    " network, log in (`hf auth login`), or give the path of a local copy"
+                ) from error
+            time.sleep(wait_s * 2**attempt)
+    raise ValueError(f"attempts is {attempts}; it must be at least 1")

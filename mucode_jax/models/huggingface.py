@@ -1,0 +1,352 @@
+"""Hugging Face model directories, in and out.
+
+A directory holds config.json, safetensors and tokenizer files. Weights stream: each tensor goes
+from its file straight into the sharded array, or back, so that no host holds a whole model at once.
+
+    directory = huggingface.resolve("meta-llama/Llama-3.2-1B-Instruct")
+    config = huggingface.read_config(directory, dtype="bfloat16")
+    params = huggingface.load_generator(directory, config, mesh=mesh)
+    huggingface.save_generator(params, config, "out", tokenizer_from=directory)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from mucode_jax.models import llama, sharding, verifier, weights
+from mucode_jax.models.checkpoint_config import (
+    GENERATOR,
+    VERIFIER,
+    describe,
+    read_config,
+    read_json,
+)
+from mucode_jax.models.hub import resolve
+from mucode_jax.models.llama import LlamaConfig, Params
+from mucode_jax.models.tokenizer import build_llama3_tokenizer, load_tokenizer
+
+__all__ = [
+    "build_llama3_tokenizer",
+    "load_generator",
+    "load_tokenizer",
+    "load_verifier",
+    "read_config",
+    "resolve",
+    "save_generator",
+    "save_verifier",
+]
+
+Path = str | pathlib.Path
+
+# Our path -> (their name, whether it is stored transposed).
+_EMBED = {"embed/embedding": ("model.embed_tokens.weight", False)}
+_NORM = {"norm/scale": ("model.norm.weight", False)}
+_HEAD = {"head/kernel": ("lm_head.weight", True)}
+_SCORE = {"head/kernel": ("score.weight", True)}
+_LAYER = {
+    "attention_norm/scale": ("input_layernorm.weight", False),
+    "attention/query/kernel": ("self_attn.q_proj.weight", True),
+    "attention/key/kernel": ("self_attn.k_proj.weight", True),
+    "attention/value/kernel": ("self_attn.v_proj.weight", True),
+    "attention/output/kernel": ("self_attn.o_proj.weight", True),
+    "mlp_norm/scale": ("post_attention_layernorm.weight", False),
+    "mlp/gate/kernel": ("mlp.gate_proj.weight", True),
+    "mlp/up/kernel": ("mlp.up_proj.weight", True),
+    "mlp/down/kernel": ("mlp.down_proj.weight", True),
+}
+_CARRIED = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "*.jinja",
+    "generation_config.json",
+    "LICENSE*",
+    "NOTICE*",
+)
+
+
+def load_generator(
+    directory: Path, config: LlamaConfig, *, mesh: jax.sharding.Mesh | None = None
+) -> Params:
+    """The parameters of a LlamaForCausalLM directory, in config.param_dtype.
+
+    Args:
+      directory: a model directory.
+      config: its config, from `read_config`.
+      mesh: where to lay them out (`sharding.RULES`); None: the default device.
+
+    Raises:
+      ValueError: another architecture, or tensors missing, in excess or misshapen.
+    """
+    abstract, axes = llama.abstract_params(config), llama.logical_axes(config)
+    return _load(pathlib.Path(directory), config, GENERATOR, abstract, axes, mesh)
+
+
+def load_verifier(
+    directory: Path, config: LlamaConfig, *, mesh: jax.sharding.Mesh | None = None
+) -> Params:
+    """The parameters {"trunk", "head"} of a LlamaForSequenceClassification directory (one label).
+
+    See `load_generator`.
+    """
+    abstract, axes = verifier.abstract_params(config), verifier.logical_axes(config)
+    return _load(pathlib.Path(directory), config, VERIFIER, abstract, axes, mesh)
+
+
+def save_generator(
+    params: Params,
+    config: LlamaConfig,
+    directory: Path,
+    *,
+    tokenizer_from: Path | None = None,
+    shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Writes a LlamaForCausalLM directory that transformers, vLLM and llama.cpp's converter open.
+
+    config.json is written last: a directory without one was cut short. With several hosts all of
+    them call this, and the first one writes.
+
+    Args:
+      params: stacked or unstacked; stored in the dtype they have.
+      config: their config.
+      directory: made if need be.
+      tokenizer_from: the directory whose tokenizer files, chat template, generation config and
+        special token ids are carried along; None: weights and config.json alone.
+      shard_bytes: the largest weight file.
+    """
+    _save(params, config, pathlib.Path(directory), GENERATOR, tokenizer_from, shard_bytes)
+
+
+def save_verifier(
+    params: Params,
+    config: LlamaConfig,
+    directory: Path,
+    *,
+    tokenizer_from: Path | None = None,
+    shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Writes a LlamaForSequenceClassification directory with one label; see `save_generator`."""
+    _save(params, config, pathlib.Path(directory), VERIFIER, tokenizer_from, shard_bytes)
+
+
+def _check_architecture(directory: pathlib.Path, expected: str) -> None:
+    stored = read_json(directory / "config.json")
+    found = stored.get("architectures") or [expected]
+    if expected not in found:
+        raise ValueError(f"{directory} holds a {' '.join(found)}, expected a {expected}")
+    labels = len(stored.get("id2label") or {0: ""})
+    if expected == VERIFIER and labels != 1:
+        raise ValueError(f"{directory} has {labels} labels; a verifier has one (num_labels=1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """One of our arrays, and the tensors that it is made of: one, or one a layer."""
+
+    path: tuple[str, ...]
+    names: tuple[str, ...]
+    transposed: bool
+
+    @property
+    def stacked(self) -> bool:
+        return "layers" in self.path
+
+
+def _entries(config: LlamaConfig, architecture: str) -> list[_Entry]:
+    trunk = () if architecture == GENERATOR else ("trunk",)
+    if architecture == VERIFIER:
+        ends = [(trunk, _EMBED), (trunk, _NORM), ((), _SCORE)]
+    else:
+        ends = [(trunk, _EMBED), (trunk, _NORM)] + ([] if config.tied else [(trunk, _HEAD)])
+    entries = []
+    for prefix, table in ends:
+        for path, (name, transposed) in table.items():
+            entries.append(_Entry((*prefix, *path.split("/")), (name,), transposed))
+    for path, (name, transposed) in _LAYER.items():
+        names = tuple(f"model.layers.{i}.{name}" for i in range(config.n_layers))
+        entries.append(_Entry((*trunk, "layers", *path.split("/")), names, transposed))
+    return entries
+
+
+def _at(tree: Any, path: tuple[str, ...], layer: int = 0) -> Any:
+    for part in path:
+        tree = (tree[layer] if isinstance(tree, tuple) else tree)[part]
+    return tree
+
+
+def _load(
+    directory: pathlib.Path,
+    config: LlamaConfig,
+    architecture: str,
+    abstract: Params,
+    axes: Params,
+    mesh: jax.sharding.Mesh | None,
+) -> Params:
+    _check_architecture(directory, architecture)
+    if mesh is None:
+        places = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), abstract)
+    else:
+        places = sharding.shardings(abstract, axes, mesh)
+    entries = _entries(config, architecture)
+    stored = weights.index(directory)
+    # Copies that some files carry of what is known otherwise.
+    surplus = {name for name in stored if name.endswith("rotary_emb.inv_freq")}
+    if config.tied or architecture == VERIFIER:
+        surplus.add("lm_head.weight")
+    expected = {name for entry in entries for name in entry.names}
+    missing, extra = sorted(expected - set(stored)), sorted(set(stored) - expected - surplus)
+    if missing or extra:
+        names = missing or extra
+        verb = "lacks" if missing else "holds, beside what config.json describes,"
+        some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        raise ValueError(f"{directory} {verb} {len(names)} tensor(s): {some}")
+    for entry in entries:
+        shape = _at(abstract, entry.path).shape[1 if entry.stacked else 0 :]
+        shape = shape[::-1] if entry.transposed else shape
+        for name in entry.names:
+            if stored[name].shape != shape:
+                raise ValueError(
+                    f"{directory}: tensor {name} has shape {stored[name].shape}; by config.json it"
+                    f" should be {shape}"
+                )
+
+    params: Params = {}
+    for entry in entries:
+        node = params
+        for part in entry.path[:-1]:
+            node = node.setdefault(part, {})
+        node[entry.path[-1]] = _load_array(
+            [stored[name] for name in entry.names],
+            entry,
+            _at(abstract, entry.path),
+            _at(places, entry.path),
+        )
+    return params
+
+
+def _load_array(
+    stored: list[weights.Stored],
+    entry: _Entry,
+    array: jax.ShapeDtypeStruct,
+    place: jax.sharding.Sharding,
+) -> jax.Array:
+    """One of our arrays, its layers read one after the other into the place where they will lie."""
+    single = place
+    if isinstance(place, NamedSharding):
+        axes = (*place.spec, *[None] * (array.ndim - len(place.spec)))[1 if entry.stacked else 0 :]
+        single = NamedSharding(
+            place.mesh, PartitionSpec(*(axes[::-1] if entry.transposed else axes))
+        )
+    out = jnp.zeros(array.shape, array.dtype, device=place) if entry.stacked else None
+    for index, tensor in enumerate(stored):
+        values = tensor.read()
+        piece = jax.make_array_from_callback(
+            tensor.shape, single, lambda where, values=values: np.array(values[where])
+        )
+        if out is None:
+            return _place(piece, entry.transposed, array.dtype, place)
+        out = _place_layer(out, piece, np.int32(index), entry.transposed, place)
+    assert out is not None
+    return out
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _place(piece: jax.Array, transposed: bool, dtype: Any, place: Any) -> jax.Array:
+    piece = (piece.T if transposed else piece).astype(dtype)
+    return jax.lax.with_sharding_constraint(piece, place)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4), donate_argnums=0)
+def _place_layer(
+    out: jax.Array, piece: jax.Array, index: jax.Array, transposed: bool, place: Any
+) -> jax.Array:
+    piece = (piece.T if transposed else piece).astype(out.dtype)
+    return jax.lax.with_sharding_constraint(out.at[index].set(piece), place)
+
+
+def _outgoing(params: Params, entry: _Entry, layer: int) -> weights.Outgoing:
+    array = _at(params, entry.path, layer)
+    trunk = params.get("trunk", params)
+    cut = entry.stacked and not isinstance(trunk["layers"], tuple)
+    shape = array.shape[1:] if cut else array.shape
+
+    def fetch() -> np.ndarray:
+        values = _to_host(array[layer] if cut else array)
+        return values.T if entry.transposed else values
+
+    shape = shape[::-1] if entry.transposed else shape
+    return weights.Outgoing(entry.names[layer], np.dtype(array.dtype), shape, fetch)
+
+
+def _save(
+    params: Params,
+    config: LlamaConfig,
+    directory: pathlib.Path,
+    architecture: str,
+    tokenizer_from: Path | None,
+    shard_bytes: int,
+) -> None:
+    outgoing = [
+        _outgoing(params, entry, layer)
+        for entry in _entries(config, architecture)
+        for layer in range(len(entry.names))
+    ]
+    first = jax.process_index() == 0
+    if first:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.json").unlink(missing_ok=True)
+    weights.write(outgoing, directory, shard_bytes=shard_bytes, keep=first)
+    if first:
+        ids = {} if tokenizer_from is None else _carry(pathlib.Path(tokenizer_from), directory, config)
+        dtype = str(np.dtype(params.get("trunk", params)["embed"]["embedding"].dtype))
+        text = json.dumps(describe(config, architecture, dtype, ids), indent=2)
+        (directory / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _to_host(array: jax.Array) -> np.ndarray:
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def _carry(source: pathlib.Path, directory: pathlib.Path, config: LlamaConfig) -> dict[str, Any]:
+    """Copies the tokenizer's files; returns the ids of special tokens for config.json."""
+    if not source.is_dir():
+        raise ValueError(f"tokenizer_from: {source} is no directory")
+    if source.resolve() != directory.resolve():
+        for pattern in _CARRIED:
+            for file in source.glob(pattern):
+                shutil.copyfile(file, directory / file.name)
+    tokenizer = load_tokenizer(directory)
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"the tokenizer of {source} has {len(tokenizer)} tokens, the model {config.vocab_size}"
+        )
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos")}
+    ids["pad_token_id"] = tokenizer.pad_token_id
+    for name in ("generation_config.json", "config.json"):
+        if (source / name).is_file():
+            told = json.loads((source / name).read_text(encoding="utf-8"))
+            ids.update({key: told[key] for key in ids if told.get(key) is not None})
+    if ids["pad_token_id"] is None:
+        # transformers finds the last token of a batched text by it.
+        eos = ids["eos_token_id"]
+        ids["pad_token_id"] = eos[0] if isinstance(eos, list) else eos
+    if not (directory / "generation_config.json").is_file():
+        text = json.dumps(ids, indent=2)
+        (directory / "generation_config.json").write_text(text + "\n", encoding="utf-8")
+    return ids
