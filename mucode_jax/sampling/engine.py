@@ -1,0 +1,410 @@
+"""Continuous batching: requests in, completions out as they finish, over a fixed set of slots.
+
+A slot is one row of the key/value cache. A request's prompt is prefilled once and copied to the
+slots of its samples; all live slots decode together; a slot that finishes is filled anew while
+the others go on. A finished completion keeps its slot until it is released, so that the next turn
+of the conversation reads only its new text.
+
+**What a token depends on.** The bits of a slot's cache depend on its conversation alone: on which
+part of it was prefilled (in a shape that follows from that part's length) and which was decoded.
+Prefilling text that had been decoded gives other low bits, so that is never done: a conversation
+whose slot was given to another one comes back by *replay*, its prompts prefilled and its
+completions decoded again with the tokens forced, in the same shapes. Hence the same request gives
+the same tokens and log-probabilities whatever else is running, in whatever order things arrive and
+however long the caller takes between turns, as long as the engine's own shapes are the same.
+
+Axes: B slots, R rows of one prefill, T query length, S cache length (`context`), K decode steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Hashable, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from mucode_jax.models import llama, sharding
+from mucode_jax.sampling import programs
+from mucode_jax.sampling.memory import fitting_slots
+from mucode_jax.sampling.scheduler import Handle, Scheduler, Work
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Samples of one conversation's next message.
+
+    Attributes:
+      id: names the request; unique among those pending or kept.
+      prompt_ids: int32 [P], the whole conversation so far, generation prompt included.
+      keys: uint32 [n, 2], a threefry key for each of the n samples.
+      max_new_tokens: the most tokens to draw for each sample; P + max_new_tokens ≤ context.
+      parent: the (request id, index) of the kept completion that the conversation goes on from, or
+        None. `prompt_ids` must begin with the parent's prompt and completion.
+      temperature: None takes the engine's; 0 is greedy.
+      keep: whether completions keep their slot, to be somebody's parent, until released.
+    """
+
+    id: Hashable
+    prompt_ids: np.ndarray
+    keys: np.ndarray
+    max_new_tokens: int
+    parent: Handle | None = None
+    temperature: float | None = None
+    keep: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One finished sample.
+
+    Attributes:
+      request_id, index: which sample of which request.
+      ids: int32 [C]; the last is an end-of-turn id: the drawn one, or, where `truncated`,
+        `eot_ids[0]`, put there to close the turn (then C = max_new_tokens + 1).
+      logprobs: float32 [C]: of each id in the distribution it was drawn from (after temperature,
+        top-k and top-p; at temperature 0, the model's own distribution); 0 for a closing id that
+        was not drawn.
+      truncated: the limit was met before an end-of-turn id was drawn.
+    """
+
+    request_id: Hashable
+    index: int
+    ids: np.ndarray
+    logprobs: np.ndarray
+    truncated: bool
+
+
+@dataclasses.dataclass
+class Counters:
+    """What the engine has done since it was made.
+
+    Attributes:
+      prefilled: prompt tokens read by prefill; `padding`: places of prefill shapes left empty.
+      decoded: tokens drawn; `replayed`: tokens decoded again after a slot had been given away.
+      completions: samples finished; `evictions`: kept slots given away; `copies`: slots filled from
+        a sibling's prompt.
+      steps: decode steps; `slot_steps`: the same times slots, `decoded / slot_steps` is occupancy.
+      blocks, prefills: calls of the decode and of the prefill program.
+      seconds: from the first dispatch of work to the last result; `idle_seconds`: of these, with
+        nothing to decode although completions were kept, that is, waiting for the caller.
+      programs: distinct (program, shape) pairs used, an upper bound of compilations.
+    """
+
+    prefilled: int = 0
+    padding: int = 0
+    decoded: int = 0
+    replayed: int = 0
+    completions: int = 0
+    evictions: int = 0
+    copies: int = 0
+    steps: int = 0
+    slot_steps: int = 0
+    blocks: int = 0
+    prefills: int = 0
+    seconds: float = 0.0
+    idle_seconds: float = 0.0
+    programs: int = 0
+
+    @property
+    def occupancy(self) -> float:
+        """The share of decode work that drew a new token."""
+        return self.decoded / max(self.slot_steps, 1)
+
+    @property
+    def wasted(self) -> int:
+        """Token places computed for nothing: idle or replaying slots, and padding of prefills."""
+        return self.slot_steps - self.decoded + self.padding
+
+
+def _buckets(smallest: int, context: int) -> tuple[int, ...]:
+    """Powers of two from `smallest`, and the context."""
+    sizes = []
+    while smallest < context:
+        sizes.append(smallest)
+        smallest *= 2
+    return (*sizes, context)
+
+
+def _bucket(size: int, buckets: Sequence[int]) -> int:
+    return next(bucket for bucket in buckets if size <= bucket)
+
+
+class Engine:
+    """Owns the cache and the slots. Not thread-safe; the caller drives it:
+
+        engine.submit(request) ...
+        while engine.pending:
+            for completion in engine.step(): ...
+
+    `step` takes up the results of the decode block that is running, refills slots, starts the next
+    block, and only then returns, so that the caller's own work runs beside the device's.
+    """
+
+    def __init__(
+        self,
+        config: llama.LlamaConfig,
+        params: llama.Params,
+        *,
+        slots: int | None,
+        context: int,
+        eot_ids: Sequence[int],
+        temperature: float,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        steps: int = 16,
+        refill: int | None = None,
+        prefill_tokens: int | None = None,
+        wait_seconds: float | None = None,
+        mesh: Mesh | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+          config, params: the generator; parameters as `llama.init` gives them.
+          slots: B, how many conversations are decoded at once; None takes what memory allows.
+          context: S, the longest conversation, in tokens.
+          eot_ids: ids that end a turn; the first closes truncated completions.
+          temperature: of requests that do not say their own; 0 is greedy.
+          top_p, top_k: see `sampler.draw`; 1 and 0 are off.
+          steps: K, the most decode steps of one dispatch.
+          refill: a dispatch ends once so many slots have finished (default: an eighth of B).
+          prefill_tokens: how many token places one prefill has, whatever their length; default by
+            backend.
+          wait_seconds: how long a kept slot is left to its conversation while other requests need
+            it; None: as long as a replay of that conversation would take. With nothing to decode it
+            is given away at once. No outcome depends on this.
+          mesh: devices to spread over: slots over data and fsdp, heads over tensor.
+          clock: seconds; for tests.
+
+        Raises:
+          ValueError: a size or a setting makes no sense; the message says which.
+        """
+        eot_ids = tuple(int(i) for i in eot_ids)
+        if not eot_ids or not all(0 <= i < config.vocab_size for i in eot_ids):
+            raise ValueError(f"eot_ids {eot_ids} must be ids of the {config.vocab_size} vocabulary")
+        if not 0 < top_p <= 1 or top_k < 0:
+            raise ValueError(f"top_p {top_p} is not in (0, 1], or top_k {top_k} is negative")
+        if not 2 <= context <= config.max_positions:
+            raise ValueError(
+                f"context {context} is not between 2 and the model's {config.max_positions}"
+            )
+        _check_temperature(temperature)
+        if slots is None:
+            slots = fitting_slots(config, context, mesh)
+        if slots < 1 or steps < 1:
+            raise ValueError(f"slots {slots} and steps {steps} must be at least 1")
+        if prefill_tokens is None:
+            prefill_tokens = 256 if jax.default_backend() == "cpu" else 2048
+        self.slots, self.context = slots, context
+        self._config, self._mesh, self._clock = config, mesh, clock
+        self._eot_ids = eot_ids
+        self._settings = {"eot_ids": eot_ids, "top_p": float(top_p), "top_k": int(top_k)}
+        self._temperature = float(temperature)
+        self._steps = steps
+        self._refill = max(1, slots // 8) if refill is None else refill
+        self._prefill_tokens = prefill_tokens
+        self._lengths = _buckets(16, context)
+        self._reads = _buckets(128, context)
+        self._scheduler = Scheduler(slots, context, eot_ids, wait_seconds, clock)
+        self._counters = Counters()
+        self._used: set[tuple] = set()
+        self._block: tuple | None = None
+        self._started = 0.0
+        self._idle_since: float | None = None
+        self._shapes = jax.tree.map(lambda x: (x.shape, x.dtype), params)
+        with self._devices():
+            self._params = programs.prepare(config, params)
+            self._cache = self._empty_cache()
+
+    def _devices(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
+
+    def _empty_cache(self) -> llama.Cache:
+        make = lambda: llama.init_cache(self._config, self.slots, self.context)  # noqa: E731
+        if self._mesh is None:
+            return jax.jit(make)()
+        shape = (self.slots, self.context, self._config.n_kv_heads * self._config.head_dim)
+        spec = sharding.spec(llama.CACHE_AXES, shape, dict(self._mesh.shape), "cache")
+        return jax.jit(make, out_shardings=NamedSharding(self._mesh, spec))()
+
+    # What the caller asks for.
+
+    def submit(self, request: Request) -> None:
+        """Queues a request.
+
+        Raises:
+          ValueError: it does not fit the context, its id is taken, its parent is not kept, or a
+            field makes no sense; nothing is changed then.
+        """
+        prompt = np.asarray(request.prompt_ids, np.int32)
+        keys = np.asarray(request.keys, np.uint32)
+        where = f"request {request.id!r}"
+        if prompt.ndim != 1 or not len(prompt):
+            raise ValueError(f"{where}: prompt_ids must be one row of at least one id")
+        if prompt.min() < 0 or prompt.max() >= self._config.vocab_size:
+            raise ValueError(f"{where}: prompt ids outside 0 … {self._config.vocab_size - 1}")
+        if keys.ndim != 2 or keys.shape[1] != 2 or not len(keys):
+            raise ValueError(f"{where}: keys are uint32 [n, 2] with n ≥ 1, not {keys.shape}")
+        if request.max_new_tokens < 1:
+            raise ValueError(f"{where}: max_new_tokens {request.max_new_tokens} is less than 1")
+        if len(prompt) + request.max_new_tokens > self.context:
+            raise ValueError(
+                f"{where}: a prompt of {len(prompt)} tokens and {request.max_new_tokens} new ones"
+                f" do not fit the context of {self.context}; shorten the prompt or raise context"
+            )
+        temperature = self._temperature if request.temperature is None else request.temperature
+        _check_temperature(temperature)
+        self._scheduler.submit(
+            request.id,
+            prompt,
+            keys,
+            request.max_new_tokens,
+            request.parent,
+            programs.bits(temperature),
+            request.keep,
+        )
+
+    def release(self, handle: Handle) -> None:
+        """Gives up a kept completion, (request id, index): its slot is free for others.
+
+        Children that were submitted before are not touched. Raises ValueError if it is not kept.
+        """
+        self._scheduler.release(handle)
+
+    @property
+    def pending(self) -> int:
+        """Samples submitted and not yet returned."""
+        return self._scheduler.pending
+
+    @property
+    def counters(self) -> Counters:
+        """A copy of the counters as they stand."""
+        return dataclasses.replace(
+            self._counters,
+            evictions=self._scheduler.evictions,
+            copies=self._scheduler.copies,
+            programs=len(self._used),
+        )
+
+    def set_params(self, params: llama.Params) -> None:
+        """Takes other parameters of the same shapes, without compiling; kept completions are lost.
+
+        Raises ValueError while samples are pending, or for other shapes or dtypes.
+        """
+        if self.pending:
+            raise ValueError(f"{self.pending} samples are pending; finish them before set_params")
+        if jax.tree.map(lambda x: (x.shape, x.dtype), params) != self._shapes:
+            raise ValueError("set_params: shapes or dtypes differ from the engine's parameters")
+        self._scheduler.forget()
+        with self._devices():
+            self._params = programs.prepare(self._config, params)
+
+    def step(self) -> list[Completion]:
+        """Takes up what has finished, refills the slots, starts the next block of decoding.
+
+        Returns the completions of the block that was running; [] if none was. Where nothing is live
+        after refilling, no block is started.
+        """
+        with self._devices():
+            finished = self._collect()
+            self._execute(self._scheduler.admit())
+            self._dispatch()
+        completions = [self._completion(*sample) for sample in finished]
+        self._counters.completions += len(completions)
+        return completions
+
+    # What the device does.
+
+    def _execute(self, work: Work) -> None:
+        """Copies, prefills and copies again, in this order."""
+        self._copy(work.copies)
+        groups: dict[tuple[int, int], list[tuple[int, int, np.ndarray]]] = {}
+        for slot, start, tokens in work.prefills:
+            length = _bucket(len(tokens), self._lengths)
+            # A first prompt sees itself alone; a later message the whole conversation.
+            read = length if start == 0 else self.context
+            groups.setdefault((length, read), []).append((slot, start, tokens))
+        for (length, read), texts in groups.items():
+            rows = max(1, self._prefill_tokens // length)
+            for first in range(0, len(texts), rows):
+                packed = np.zeros((rows, 3 + length), np.int32)
+                for row, (slot, start, tokens) in enumerate(texts[first : first + rows]):
+                    packed[row, :3] = slot, start, len(tokens)
+                    packed[row, 3 : 3 + len(tokens)] = tokens
+                self._cache = programs.prefill(
+                    self._config, self._params, self._cache, packed, read=read
+                )
+                self._used.add(("prefill", length, read))
+                real = int(packed[:, 2].sum())
+                self._counters.prefills += 1
+                self._counters.prefilled += real
+                self._counters.padding += rows * length - real
+        self._copy(work.late_copies)
+
+    def _copy(self, copies: list[tuple[int, int, int]]) -> None:
+        rows = min(self.slots, 16)
+        for first in range(0, len(copies), rows):
+            some = copies[first : first + rows]
+            read = _bucket(max(length for _, _, length in some), self._lengths)
+            pairs = np.full((rows, 2), self.slots, np.int32)
+            pairs[: len(some)] = [pair[:2] for pair in some]
+            self._cache = programs.copy(self._cache, pairs, read=read)
+            self._used.add(("copy", read))
+
+    def _dispatch(self) -> None:
+        table, positions = self._scheduler.table(self._steps)
+        now = self._clock()
+        if table is None:
+            if self._idle_since is None and self._scheduler.waiting:
+                self._idle_since = now
+            return
+        if self._idle_since is not None:
+            self._counters.idle_seconds += now - self._idle_since
+            self._counters.seconds += now - self._idle_since
+            self._idle_since = None
+        read = _bucket(min(positions + self._steps, self.context), self._reads)
+        limits = np.asarray([self._steps, self._refill], np.int32)
+        self._cache, tokens, logprobs, steps = programs.decode(
+            self._config, self._params, self._cache, table, limits, read=read, **self._settings
+        )
+        self._used.add(("decode", read))
+        self._block = tokens, logprobs, steps
+        self._started = now
+
+    def _collect(self) -> list[tuple]:
+        if self._block is None:
+            return []
+        tokens, logprobs, steps = jax.device_get(self._block)
+        steps = int(steps)
+        self._block = None
+        seconds = self._clock() - self._started
+        finished, drawn, replayed = self._scheduler.advance(
+            tokens[:steps], logprobs[:steps], seconds / steps
+        )
+        counters = self._counters
+        counters.seconds += seconds
+        counters.blocks += 1
+        counters.steps += steps
+        counters.slot_steps += steps * self.slots
+        counters.decoded += drawn
+        counters.replayed += replayed
+        return finished
+
+    def _completion(
+        self, request_id: Hashable, index: int, ids: np.ndarray, logprobs: np.ndarray
+    ) -> Completion:
+        truncated = int(ids[-1]) not in self._eot_ids
+        if truncated:
+            ids = np.append(ids, np.int32(self._eot_ids[0]))
+            logprobs = np.append(logprobs, np.float32(0))
+        return Completion(request_id, index, ids, logprobs, truncated)
+
+
+def _check_temperature(temperature: float) -> None:
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ValueError(f"temperature {temperature} is not a finite number ≥ 0")
