@@ -220,37 +220,33 @@ def abstract_params(config: LlamaConfig) -> Params:
     return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 
 
-def logical_axes(config: LlamaConfig) -> Params:
-    """The logical axis names of every parameter, a PartitionSpec each (see `sharding.RULES`)."""
+def logical_axes(config: LlamaConfig, *, stacked: bool = True) -> Params:
+    """The logical axis names of every parameter, a PartitionSpec each (see `sharding.RULES`).
+
+    The tree is that of `init`, or, not `stacked`, that of `unstack`.
+    """
 
     def names(boxed: Callable[[jax.Array], Params]) -> Params:
         return nn.get_partition_spec(jax.eval_shape(boxed, jax.random.key(0)))
 
     axes = names(lambda key: Ends(config).init(key)["params"])
-    axes["layers"] = jax.tree.map(
-        lambda spec: PartitionSpec("layers", *spec), names(functools.partial(_boxed_block, config))
-    )
+    layer = names(functools.partial(_boxed_block, config))
+    if stacked:
+        axes["layers"] = jax.tree.map(lambda spec: PartitionSpec("layers", *spec), layer)
+    else:
+        axes["layers"] = (layer,) * config.n_layers
     return axes
 
 
 def unstack(params: Params) -> Params:
     """The same parameters with "layers" a tuple of one dict a layer: the form that decodes fast.
 
-    Works on arrays, on `jax.ShapeDtypeStruct`s and on the axes of `logical_axes`.
+    Works on arrays and, within `jax.eval_shape`, on their shapes.
     """
-
-    def layer(index: int) -> Params:
-        def pick(x: Any) -> Any:
-            if isinstance(x, PartitionSpec):
-                return PartitionSpec(*x[1:])
-            if isinstance(x, jax.ShapeDtypeStruct):
-                return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-            return x[index]
-
-        return jax.tree.map(pick, params["layers"])
-
-    count = next(x.shape[0] for x in jax.tree.leaves(params["layers"]))
-    return {**params, "layers": tuple(layer(index) for index in range(count))}
+    stacked = params["layers"]
+    count = jax.tree.leaves(stacked)[0].shape[0]
+    layers = tuple(jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(count))
+    return {**params, "layers": layers}
 
 
 def _frequencies(config: LlamaConfig) -> np.ndarray:
@@ -283,7 +279,12 @@ def _rotate(x: jax.Array, rope: Rope) -> jax.Array:
 
 
 def _embed(config: LlamaConfig, params: Params, tokens: jax.Array) -> jax.Array:
+    # Every device looks all rows up in its part of the width, then rows are exchanged for width: the
+    # table is never gathered (and XLA's partitioner aborts on the split it would choose by itself
+    # inside a shard_map over `data`).
+    tokens = constrain(tokens, None, None)
     x = jnp.take(params["embed"]["embedding"], tokens, axis=0, mode="clip")
+    x = constrain(x, None, None, "embed")
     return constrain(x.astype(config.dtype), "batch", "length", "width")
 
 
