@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
+
+from mucode_jax.benchmarks.files import parse
 
 _SEPARATOR = re.compile(r"[ \t]*(?:#[ \t]*)?(?:==>|=>|==|=|->|➞|→|(?:should )?returns?\b)[ \t]*")
 _END = re.compile(r"\.?[ \t]*(?:#.*|\(.*\))?$")
@@ -39,10 +40,8 @@ def _call(text: str, name: str) -> tuple[str, int] | None:
     for end in re.finditer(r"\)", text[:_LONGEST]):
         source = text[: end.end()]
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                node = ast.parse(source, mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            node = parse(source, "eval").body
+        except SyntaxError:
             continue  # not yet the closing parenthesis of the call
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
             return None
@@ -62,11 +61,9 @@ def _literal(text: str) -> str | None:
     text = text.strip()
     text = _WORDS.get(text, text)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            node = ast.parse(text, mode="eval").body
+        node = parse(text, "eval").body
         ast.literal_eval(node)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, TypeError, RecursionError):
         return None
     return ast.unparse(node)
 

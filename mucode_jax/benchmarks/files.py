@@ -173,16 +173,22 @@ def read_jsonl(path: Path) -> Iterator[Row]:
             yield parse_line(path, number, line)
 
 
+def parse(text: str, mode: str = "exec") -> ast.AST:
+    """The syntax tree of `text`, without a word about odd escapes. Raises SyntaxError alone."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return compile(text, "<test>", mode, ast.PyCF_ONLY_AST)
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes; nested too deep
+        raise SyntaxError(str(error) or type(error).__name__) from None
+
+
 def syntax_error(text: str) -> str:
     """Why `text` is no Python program ("invalid syntax, line 3"); "" where it is one."""
     try:
-        with warnings.catch_warnings():  # an odd escape in a test is not our business
-            warnings.simplefilter("ignore")
-            compile(text, "<test>", "exec", ast.PyCF_ONLY_AST)
+        parse(text)
     except SyntaxError as error:
-        return f"{error.msg}, line {error.lineno}"
-    except (ValueError, RecursionError, MemoryError) as error:  # null bytes; nested too deep
-        return str(error) or type(error).__name__
+        return f"{error.msg}, line {error.lineno}" if error.lineno else str(error.msg)
     return ""
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from mucode_jax.benchmarks.files import Row
 
 ATTEMPTS = 3
+TIMEOUT_S = 10.0  # for the hub's first answer
 FIRST_WAIT_S = 2.0  # doubled after every attempt
 
 log = logging.getLogger(__name__)
@@ -39,34 +41,50 @@ def rows(source: Source, split: str) -> Iterator[Row]:
     """The records that hold `split`, under their upstream field names.
 
     Raises:
-      ValueError: the hub did not answer, or not with this data set, after all attempts.
+      ValueError: the hub did not answer after several attempts, or not with this data set.
     """
     for hub_split in source.splits[split]:
         for number, fields in enumerate(_load(source, hub_split), start=1):
             yield Row(fields, f"{source.name}, {hub_split} record {number}")
 
 
-def _load(source: Source, hub_split: str):
-    """The records of one of the hub's splits; tried again with growing waits unless offline."""
+def _load(source: Source, hub_split: str) -> Iterable[dict[str, Any]]:
+    """The records of one of the hub's splits."""
     import datasets  # takes seconds, and a local file needs none of it
 
-    attempts = 1 if datasets.config.HF_HUB_OFFLINE else ATTEMPTS
-    attempt = 1
-    while True:
+    try:
+        if not datasets.config.HF_HUB_OFFLINE:
+            _await_answer(source)
+        if source.files:
+            url = f"hf://datasets/{source.path}/{source.files}"
+            return datasets.load_dataset("json", data_files={hub_split: url}, split=hub_split)
+        return datasets.load_dataset(source.path, source.config, split=hub_split)
+    except Exception as error:  # whatever the layers below raise, the way out is the same
+        raise ValueError(
+            f"the data set {source.name} could not be loaded from the hub ({_reason(error)}); give "
+            "a local file in the same field names with --data FILE or config.benchmark.data, or "
+            "set HF_HUB_OFFLINE=1 where the data set is in the cache"
+        ) from error
+
+
+def _await_answer(source: Source) -> None:
+    """Returns once the hub has answered for this data set; asks again after growing waits.
+
+    `datasets` itself would try for many minutes before it gave up on a hub that hangs.
+    """
+    import huggingface_hub
+
+    for attempt in range(ATTEMPTS):
         try:
-            if source.files:
-                url = f"hf://datasets/{source.path}/{source.files}"
-                return datasets.load_dataset("json", data_files={hub_split: url}, split=hub_split)
-            return datasets.load_dataset(source.path, source.config, split=hub_split)
-        except Exception as error:  # whatever the layers below raise, the way out is the same
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            if attempt == attempts:
-                raise ValueError(
-                    f"the data set {source.name} could not be loaded from the hub, {attempts} "
-                    f"attempt(s) made ({reason}); give a local file in the same field names with "
-                    "--data FILE or config.benchmark.data"
-                ) from error
-        wait = FIRST_WAIT_S * 2 ** (attempt - 1)
-        log.warning("%s: attempt %d failed (%s); again in %g s", source.name, attempt, reason, wait)
-        time.sleep(wait)
-        attempt += 1
+            huggingface_hub.HfApi().dataset_info(source.path, timeout=TIMEOUT_S)
+            return
+        except Exception as error:
+            if attempt == ATTEMPTS - 1:
+                raise
+            wait = FIRST_WAIT_S * 2**attempt
+            log.warning("%s: no answer (%s); again in %g s", source.name, _reason(error), wait)
+            time.sleep(wait)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

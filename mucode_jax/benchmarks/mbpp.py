@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 
 from mucode_jax.benchmarks import prompts
-from mucode_jax.benchmarks.files import Entry, Row, python_tests, syntax_error
+from mucode_jax.benchmarks.files import Entry, Row, parse, python_tests
 from mucode_jax.records import Problem
 
 SPLITS = ("prompt", "train", "validation", "test")
@@ -22,7 +22,7 @@ _LAST_ID = 974
 
 
 def split_of(row: Row) -> str:
-    """The split that the record's task id belongs to. Raises ValueError where MBPP has no such id."""
+    """The split that the record's task id belongs to; ValueError where MBPP has no such id."""
     task_id = row.task_id()
     number = int(task_id) if task_id.isdecimal() else 0
     if not 1 <= number <= _LAST_ID:
@@ -99,7 +99,7 @@ def _entry(
         split=split_of(row),
         prompt=prompt,
         public=python_tests(row, public, setup=setup, timeout_s=timeout_s),
-        entry_point=entry_point(code, public),
+        entry_point=entry_point(code, row.texts("test_list")),
         feedback=prompts.COMPAT_FEEDBACK if compat else prompts.FEEDBACK,
     )
     hidden = python_tests(row, private, setup=setup, timeout_s=timeout_s) if private else None
@@ -108,7 +108,7 @@ def _entry(
 
 def _called(text: str) -> list[str]:
     """The plain names that are called in a Python text, in order, without repetition."""
-    calls = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+    calls = (node for node in ast.walk(parse(text)) if isinstance(node, ast.Call))
     return list(dict.fromkeys(call.func.id for call in calls if isinstance(call.func, ast.Name)))
 
 
@@ -118,20 +118,16 @@ def entry_point(code: str, tests: tuple[str, ...]) -> str:
     The first `def` of a solution is often a helper, and solutions are named like builtins (`sum`),
     so the name is one that both sides know.
     """
-    if not tests or syntax_error(code):
-        return ""
-    defined = {node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)}
+    defined = {node.name for node in _body(code) if isinstance(node, ast.FunctionDef)}
     common = set.intersection(*({*_called(test)} for test in tests))
     return next((name for name in _called(tests[0]) if name in common & defined), "")
 
 
 def signatures(code: str, tests: tuple[str, ...]) -> str:
     """The heads of the functions and classes of `code` that the tests call."""
-    if syntax_error(code):
-        return ""
     called = {name for text in tests for name in _called(text)}
     heads = []
-    for node in ast.parse(code).body:
+    for node in _body(code):
         if isinstance(node, ast.FunctionDef) and node.name in called:
             heads.append(_head(node))
         if isinstance(node, ast.ClassDef) and node.name in called:
@@ -139,6 +135,14 @@ def signatures(code: str, tests: tuple[str, ...]) -> str:
             methods = (item for item in node.body if isinstance(item, ast.FunctionDef))
             heads += [f"    {_head(item)}" for item in methods if item.name == "__init__"]
     return "\n".join(heads)
+
+
+def _body(code: str) -> list[ast.stmt]:
+    """The statements of a solution; none where it does not parse."""
+    try:
+        return parse(code).body
+    except SyntaxError:
+        return []
 
 
 def _head(function: ast.FunctionDef) -> str:

@@ -1,0 +1,303 @@
+"""`python -m mucode_jax.grade`: grades code against a benchmark's public and private tests.
+
+The candidates are read twice: once to check every line before anything runs, once to grade them.
+What is in flight is bounded, so the memory needed does not grow with their number, and the results
+are written in the order of the candidates as they come.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import gzip
+import io
+import json
+import logging
+import math
+import os
+import pathlib
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, NoReturn, TextIO
+
+from mucode_jax import benchmarks
+from mucode_jax.benchmarks.files import Row, read_jsonl
+from mucode_jax.records import Benchmark, Problem, Tests
+from mucode_jax.sandbox import Outcome, Pool
+
+ISOLATION = ("namespaces", "landlock", "rlimits")
+MAX_PENDING = 2048  # candidates whose results wait for an earlier one
+MAX_PENDING_BYTES = 64 << 20  # the code of those
+PLAIN_PROGRESS_S = 10.0
+
+
+@dataclasses.dataclass
+class Tally:
+    """How the candidates fared so far."""
+
+    graded: int = 0
+    passed: int = 0
+    infra: int = 0
+
+    def __str__(self) -> str:
+        infra = f", {self.infra} not graded (infra)" if self.infra else ""
+        return f"{self.graded} graded, {self.passed} pass all their tests{infra}"
+
+
+def check_candidates(path: str, known: Iterable[str]) -> int:
+    """How many candidates `path` holds.
+
+    Raises:
+      ValueError: a line is not {"task_id", "code"} with an id of the benchmark, or there is none.
+    """
+    known = frozenset(known)
+    count = 0
+    for row in read_jsonl(path):
+        candidate(row, known)
+        count += 1
+    if not count:
+        raise ValueError(f"{path}: no candidates in it")
+    return count
+
+
+def candidate(row: Row, known: Iterable[str]) -> tuple[str, str]:
+    """(task id, code) of one line of candidates. Raises ValueError with the line."""
+    task_id, code = row.task_id(), row.fields.get("code")
+    if not isinstance(code, str):
+        raise ValueError(f"{row.where}: field 'code' must be there and be text")
+    if task_id not in known:
+        some = ", ".join(sorted(known)[:3])
+        raise ValueError(
+            f"{row.where}: task_id {task_id!r} is not in the benchmark (its ids are like {some})"
+        )
+    return task_id, code
+
+
+def grade(
+    pool: Pool, benchmark: Benchmark, rows: Iterable[Row], *, timeout_s: float | None = None
+) -> Iterator[tuple[Row, Outcome, Outcome | None]]:
+    """Grades candidates; yields them in their order with their public and private outcome.
+
+    Args:
+      pool: where the programs run.
+      benchmark: what the candidates answer; a problem without private tests has None for outcome.
+      rows: the candidates, taken only as fast as they are graded.
+      timeout_s: a limit in place of the one that each problem's tests have.
+
+    Raises:
+      ValueError: a candidate is not one.
+    """
+    problems = {problem.task_id: problem for problem in benchmark.problems}
+
+    def limited(tests: Tests) -> Tests:
+        return tests if timeout_s is None else dataclasses.replace(tests, timeout_s=timeout_s)
+
+    def submit(problem: Problem, code: str) -> list[Future[Outcome]]:
+        program = problem.program(code)
+        private = benchmark.private.get(problem.task_id)
+        both = [problem.public] if private is None else [problem.public, private]
+        return [pool.submit(program, limited(tests)) for tests in both]
+
+    pending: collections.deque[tuple[Row, int, list[Future[Outcome]]]] = collections.deque()
+    pending_bytes = 0
+    for row in rows:
+        task_id, code = candidate(row, problems.keys())
+        pending.append((row, len(code), submit(problems[task_id], code)))
+        pending_bytes += len(code)
+        while pending and (
+            len(pending) >= MAX_PENDING or pending_bytes >= MAX_PENDING_BYTES or _done(pending[0])
+        ):
+            pending_bytes -= pending[0][1]
+            yield _result(*pending.popleft())
+    while pending:
+        yield _result(*pending.popleft())
+
+
+def _done(item: tuple[Row, int, list[Future[Outcome]]]) -> bool:
+    return all(future.done() for future in item[2])
+
+
+def _result(
+    row: Row, _: int, futures: list[Future[Outcome]]
+) -> tuple[Row, Outcome, Outcome | None]:
+    outcomes = [future.result() for future in futures]
+    return row, outcomes[0], outcomes[1] if len(outcomes) > 1 else None
+
+
+def _as_json(outcome: Outcome | None) -> dict[str, Any] | None:
+    if outcome is None:
+        return None
+    passed = outcome.status == "pass"
+    return {"passed": passed, "status": outcome.status, "feedback": outcome.feedback}
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[TextIO]:
+    """A text file that appears under its name when it is whole; gzip where the name ends in .gz.
+
+    What is no ordinary file (a pipe, a terminal) is written as it comes.
+
+    Raises:
+      ValueError: the file cannot be made.
+      OSError: it could not be written to its end (a full disk).
+    """
+    target = pathlib.Path(path)
+    try:
+        ordinary = not target.exists() or stat.S_ISREG(target.stat().st_mode)
+        name = target.with_name(f".{target.name}.{os.getpid()}.part") if ordinary else target
+        raw = open(name, "wb")  # noqa: SIM115 (closed by the stack below)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror or error})") from error
+    try:
+        with contextlib.ExitStack() as stack:
+            binary = stack.enter_context(raw)
+            if target.suffix == ".gz":
+                binary = stack.enter_context(
+                    gzip.GzipFile(target.stem, "wb", compresslevel=6, fileobj=raw, mtime=0)
+                )
+            text = stack.enter_context(io.TextIOWrapper(binary, "utf-8", newline="\n"))
+            yield text
+            text.flush()
+        if ordinary:
+            os.replace(name, target)
+    except BaseException:
+        if ordinary:
+            name.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def progress(total: int, tally: Tally) -> Iterator[Callable[[], None]]:
+    """A function to call after each candidate: a bar on a terminal, a line now and then else."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("grading", total=total)
+            yield lambda: bar.update(task, completed=tally.graded)
+        return
+    last = time.monotonic()
+
+    def line() -> None:
+        nonlocal last
+        if time.monotonic() - last >= PLAIN_PROGRESS_S:
+            last = time.monotonic()
+            print(f"grading: {tally} of {total}", file=sys.stderr, flush=True)
+
+    yield line
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the flags."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+# argparse names the type in its message.
+_positive.__name__, _count.__name__ = "number of seconds", "count"
+
+
+def _flags(argv: list[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog="python -m mucode_jax.grade",
+        description="Grades code against the public and private tests of a benchmark.",
+        epilog="Exit status: 0 graded, 1 something could not be graded, 2 bad input.",
+    )
+    parser.add_argument("--benchmark", required=True, choices=benchmarks.NAMES)
+    parser.add_argument(
+        "--data", help="the benchmark as .jsonl or .jsonl.gz in the upstream's field names"
+    )
+    parser.add_argument(
+        "--candidates", required=True, help='.jsonl or .jsonl.gz of {"task_id", "code"}'
+    )
+    parser.add_argument("--out", required=True, help=".jsonl or .jsonl.gz for the results")
+    parser.add_argument(
+        "--timeout", type=_positive, help="seconds a program (default: the benchmark's own)"
+    )
+    parser.add_argument("--workers", type=_count, help="processes (default: one a core)")
+    parser.add_argument(
+        "--isolation", choices=ISOLATION, default="landlock", help="the weakest level accepted"
+    )
+    parser.add_argument("--split", help="only problems of this split (default: all; of mini, test)")
+    parser.add_argument("--seed", type=int, default=0, help="of mini: what it was made from")
+    parser.add_argument("--size", type=_count, help="of mini: how many problems")
+    parser.add_argument(
+        "--compat", action="store_true", help="the published division into public and private"
+    )
+    return parser.parse_args(argv)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"python -m mucode_jax.grade: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    flags = _flags(argv)
+    split = flags.split or ("test" if flags.benchmark == "mini" else benchmarks.ALL)
+    try:
+        benchmark = benchmarks.load(
+            flags.benchmark,
+            split,
+            data=flags.data,
+            seed=flags.seed,
+            size=flags.size,
+            compat=flags.compat,
+        )
+        total = check_candidates(flags.candidates, (p.task_id for p in benchmark.problems))
+    except ValueError as error:
+        return _fail(str(error), 2)
+    tally = Tally()
+    try:
+        with (
+            writing(flags.out) as out,
+            Pool(workers=flags.workers, isolation=flags.isolation) as pool,
+            progress(total, tally) as advance,
+        ):
+            print(f"isolation: {json.dumps(pool.isolation)}", file=sys.stderr)
+            rows = read_jsonl(flags.candidates)
+            for row, public, private in grade(pool, benchmark, rows, timeout_s=flags.timeout):
+                tests = {"public": _as_json(public), "private": _as_json(private)}
+                out.write(json.dumps({**row.fields, **tests}) + "\n")
+                statuses = {outcome.status for outcome in (public, private) if outcome}
+                tally.graded += 1
+                tally.passed += statuses == {"pass"}
+                if "infra" in statuses:
+                    tally.infra += 1
+                    print(f"{row.where}: could not be graded (infra)", file=sys.stderr)
+                advance()
+    except ValueError as error:
+        return _fail(str(error), 2)
+    except (OSError, RuntimeError) as error:
+        return _fail(str(error), 1)
+    print(f"{tally}; written to {flags.out}", file=sys.stderr)
+    return 1 if tally.infra else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

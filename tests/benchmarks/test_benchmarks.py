@@ -1,0 +1,245 @@
+"""The division into public and private, split by split, on the real files."""
+
+import ast
+import functools
+import json
+import logging
+import re
+import subprocess
+import sys
+
+import pytest
+
+from mucode_jax import benchmarks
+from mucode_jax.benchmarks import mbpp
+from mucode_jax.benchmarks.files import syntax_error
+
+FILES = {
+    "mbpp": "mbpp.jsonl",
+    "humaneval": "humaneval.jsonl",
+    "humanevalpack": "humanevalpack_python.jsonl",
+    "mbpp_plus": "mbpp_plus.jsonl",
+    "humaneval_plus": "humaneval_plus.jsonl.gz",
+    "code_contests": "code_contests_sample.jsonl",
+}
+
+
+@functools.cache
+def load(data_dir, name, split, **options):
+    return benchmarks.load(name, split, data=data_dir / FILES[name], **options)
+
+
+def by_id(benchmark):
+    return {problem.task_id: problem for problem in benchmark.problems}
+
+
+@pytest.mark.parametrize(
+    ("split", "count", "first", "last", "shown", "with_private"),
+    [
+        ("prompt", 10, "1", "10", 1, 10),
+        ("test", 500, "11", "510", 1, 500),
+        ("validation", 90, "511", "600", 1, 90),
+        ("train", 374, "601", "974", 3, 0),
+    ],
+)
+def test_mbpp_is_split_by_task_id(data_dir, split, count, first, last, shown, with_private):
+    benchmark = load(data_dir, "mbpp", split)
+    ids = [problem.task_id for problem in benchmark.problems]
+    assert (len(ids), ids[0], ids[-1]) == (count, first, last)
+    assert {len(problem.public.statements) for problem in benchmark.problems} == {shown}
+    assert {problem.split for problem in benchmark.problems} == {split}
+    assert len(benchmark.private) == with_private
+
+
+def test_mbpp_challenge_tests_run_unless_compat(data_dir):
+    challenged = {"11", "16", "20", "23", "25", "26", "28", "42", "43", "44", "47"}
+    ours, published = load(data_dir, "mbpp", "all"), load(data_dir, "mbpp", "all", compat=True)
+    longer = {
+        key
+        for key, tests in ours.private.items()
+        if len(tests.statements) > len(published.private[key].statements)
+    }
+    assert longer == challenged
+    assert {len(tests.statements) for tests in published.private.values()} == {2}
+
+
+def test_mbpp_setup_runs_after_the_solution_for_both_kinds_of_test(data_dir):
+    train = load(data_dir, "mbpp", "train")
+    problem = by_id(train)["927"]
+    assert problem.public.setup.startswith("root = Node(1)")
+    assert "root = Node(1)" in problem.prompt
+    test = load(data_dir, "mbpp", "test")
+    assert by_id(test)["367"].public.setup == test.private["367"].setup != ""
+    assert sum(bool(p.public.setup) for p in (*train.problems, *test.problems)) == 2
+
+
+def test_mbpp_entry_points_are_the_functions_that_the_tests_call(data_dir):
+    benchmark = load(data_dir, "mbpp", "all")
+    for problem in benchmark.problems:
+        call = re.compile(rf"\b{problem.entry_point} ?\(")
+        assert all(call.search(test) for test in problem.public.statements)
+    assert by_id(benchmark)["601"].entry_point == "max_chain_length"  # not the class Pair
+    code = "def helper(x):\n    return x\ndef sum(a):\n    return helper(a)"
+    assert mbpp.entry_point(code, ("assert set(sum(1)) == set(2)",)) == "sum"
+    assert mbpp.entry_point("def f(:", ("assert f(1)",)) == ""
+
+
+def test_prompts_show_the_public_tests_and_no_private_one(data_dir):
+    benchmark = load(data_dir, "mbpp", "test")
+    for problem in benchmark.problems:
+        assert problem.public.statements[0] in problem.prompt
+        hidden = {test.strip() for test in benchmark.private[problem.task_id].statements}
+        hidden -= {test.strip() for test in problem.public.statements}  # some come twice
+        assert not any(test in problem.prompt for test in hidden)
+        assert "```python" in problem.prompt
+
+
+def test_testless_prompts_give_the_signature_and_no_test(data_dir):
+    problems = by_id(load(data_dir, "mbpp", "train", testless=True))
+    assert all("assert" not in problem.prompt for problem in problems.values())
+    assert "class Pair:\n    def __init__(self, a, b):\ndef max_chain_length(arr, n):" in (
+        problems["601"].prompt
+    )
+    assert len(problems["601"].public.statements) == 3  # they run all the same
+    pack = by_id(load(data_dir, "humanevalpack", "test", testless=True))["Python/0"]
+    assert "def check" not in pack.prompt
+    assert "def has_close_elements" in pack.prompt
+
+
+def test_mbpp_plus_reports_the_test_ids_on_their_own(data_dir):
+    plus = load(data_dir, "mbpp_plus", "all")
+    counts = {split: sum(p.split == split for p in plus.problems) for split in mbpp.SPLITS}
+    assert counts == {"prompt": 7, "test": 224, "validation": 39, "train": 108}
+    assert {len(problem.public.statements) for problem in plus.problems} == {1}
+    assert {len(tests.statements) for tests in plus.private.values()} == {1}
+    assert by_id(plus)["82"].public.setup == "import math"
+    assert all(problem.public.timeout_s == 60 for problem in plus.problems)
+
+
+def test_humaneval_calls_check_and_keeps_helpers_for_whole_functions(data_dir):
+    benchmark = load(data_dir, "humaneval", "test")
+    assert len(benchmark.problems) == len(benchmark.private) == 164
+    for problem in benchmark.problems:
+        program = benchmark.private[problem.task_id].statements[0]
+        assert program.endswith(f"check({problem.entry_point})\n")
+    problem = by_id(benchmark)["HumanEval/38"]
+    body = "    return s"
+    assert problem.program(body) == problem.stub + body
+    whole = "def decode_cyclic(s):\n    return s"
+    assert problem.program(whole).endswith(whole)
+    assert "def encode_cyclic" in problem.program(whole)
+
+
+def test_references_run_as_whole_programs_and_as_bodies(data_dir):
+    benchmark = load(data_dir, "humaneval", "test")
+    with open(data_dir / FILES["humaneval"], encoding="utf-8") as file:
+        bodies = {row["task_id"]: row["canonical_solution"] for row in map(json.loads, file)}
+    for problem in benchmark.problems:
+        for code in (bodies[problem.task_id], benchmark.solutions[problem.task_id]):
+            program = ast.parse(problem.program(code))
+            names = [node.name for node in program.body if isinstance(node, ast.FunctionDef)]
+            assert names[-1] == problem.entry_point
+
+
+def test_humanevalpack_shows_the_whole_example_test(data_dir, caplog):
+    benchmark = load(data_dir, "humanevalpack", "test")
+    problems = by_id(benchmark)
+    empty = {key for key, problem in problems.items() if not problem.public.statements}
+    assert empty == {f"Python/{i}" for i in (38, 41, 50, 83, 84, 160)}
+    first = problems["Python/0"].public.statements[0]
+    assert first.count("assert") == 2 and first in problems["Python/0"].prompt
+    # Its example_test begins with lines of a function body.
+    assert problems["Python/119"].public.statements[0].startswith("def check(match_parens):")
+    assert not caplog.records
+
+
+def test_compat_makes_exactly_25_humanevalpack_problems_impossible_and_says_so(data_dir, caplog):
+    with caplog.at_level(logging.WARNING):
+        benchmark = load(data_dir, "humanevalpack", "test", compat=True)
+    broken = [key for key, tests in benchmark.private.items() if syntax_error(tests.statements[0])]
+    assert len(broken) == 25
+    assert "makes 25 of 164 problems impossible" in caplog.text
+    assert all(key in caplog.text for key in broken)
+    problem = by_id(benchmark)["Python/0"]
+    second = "assert has_close_elements([1.0, 2.8, 3.0, 4.0, 5.0, 2.0], 0.3) == True"
+    assert problem.public.statements == (second,)
+    private = benchmark.private["Python/0"].statements[0]
+    assert private.count(second) == 0 and private.count("def check(") == 2
+
+
+def test_code_contests_pairs_end_with_a_newline(data_dir):
+    benchmark = load(data_dir, "code_contests", "train")
+    assert len(benchmark.problems) == len(benchmark.private) == 100
+    for problem in benchmark.problems:
+        private = benchmark.private[problem.task_id].stdio
+        assert len(problem.public.stdio) + len(private) <= 10
+        assert all(given.endswith("\n") for given, _ in (*problem.public.stdio, *private))
+    shown = benchmark.problems[0].prompt
+    hidden = load(data_dir, "code_contests", "train", testless=True).problems[0].prompt
+    assert "\nExamples\n" in shown and "\nExamples\n" not in hidden
+    assert "\nNote\n" in hidden
+
+
+def test_code_contests_limits_solutions_and_omissions(tmp_path, caplog):
+    pairs = {"input": ["1"], "output": ["2"]}
+    record = {
+        "name": "p",
+        "description": "Double it.",
+        "public_tests": pairs,
+        "private_tests": {"input": [], "output": []},
+        "generated_tests": {"input": ["3"], "output": ["6"]},
+        "solutions": {"language": [2, 3], "solution": ["int main(){}", "print(2 * int(input()))"]},
+        "time_limit": {"seconds": 2, "nanos": 500_000_000},
+    }
+    records = [
+        record,
+        record | {"name": "without", "public_tests": {"input": [], "output": []}},
+        record | {"name": "file", "input_file": "input.txt"},
+        record | {"name": "free", "time_limit": None},
+    ]
+    path = tmp_path / "contests.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    benchmark = benchmarks.load("code_contests", "test", data=path)
+    assert [problem.task_id for problem in benchmark.problems] == ["p", "free"]
+    assert "2 problems left out" in caplog.text
+    assert [problem.public.timeout_s for problem in benchmark.problems] == [2.5, 10.0]
+    assert benchmark.private["p"].stdio == (("3\n", "6"),)
+    assert benchmark.solutions["p"] == "print(2 * int(input()))"
+    compat = benchmarks.load("code_contests", "test", data=path, compat=True)
+    assert [problem.public.timeout_s for problem in compat.problems] == [2.5, 1.0]
+
+
+def test_problems_of_ones_own_have_the_split_they_name(tmp_path):
+    def record(task_id, **fields):
+        tests = {"public_tests": ["assert f(1) == k"], "private_tests": []}
+        return {"task_id": task_id, "prompt": "Write f.", **tests, **fields}
+
+    path = tmp_path / "own.jsonl"
+    rows = [
+        record(1, split="train", setup="k = 1"),
+        record("two", split="test", solution="f = abs"),
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    train = benchmarks.load("jsonl", "train", data=path)
+    assert [problem.task_id for problem in train.problems] == ["1"]
+    assert train.problems[0].public.setup == "k = 1"
+    assert "k = 1\nassert f(1) == k" in train.problems[0].prompt
+    assert train.private == {}
+    assert benchmarks.load("jsonl", "all", data=path).solutions == {"two": "f = abs"}
+    path.write_text(json.dumps(record("a")))
+    for split in ("train", "test"):  # no record names a split: the file is the split
+        (problem,) = benchmarks.load("jsonl", split, data=path).problems
+        assert problem.split == split
+
+
+def test_size_takes_the_first_problems(data_dir):
+    assert list(by_id(load(data_dir, "mbpp", "test", size=3, seed=5))) == ["11", "12", "13"]
+
+
+def test_reading_a_benchmark_imports_no_jax(data_dir):
+    script = (
+        "import sys; from mucode_jax import benchmarks; "
+        f"benchmarks.load('mbpp', 'test', data={str(data_dir / 'mbpp.jsonl')!r}); "
+        "assert not {'jax', 'transformers', 'datasets', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
