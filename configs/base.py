@@ -28,10 +28,12 @@ def get_config() -> ConfigDict:
     c.train.data = ""  # a local JSONL file; "": the hub
     c.train.size = 0  # 0: all (mini has no end: it needs a number)
     c.train.seed = 0  # mini: which problems
+    c.train.compat = False  # the published division into public and private tests
 
     c.rollout = ConfigDict()
     c.rollout.n = 15  # N rollouts a problem
     c.rollout.turns = 3  # T
+    c.rollout.add_correct = False  # put each problem's reference solution among its rollouts
     c.rollout.temperature = 0.7
     c.rollout.top_p = 1.0
     c.rollout.top_k = 0
@@ -70,11 +72,15 @@ def get_config() -> ConfigDict:
     c.evaluation.data = ""
     c.evaluation.size = 0
     c.evaluation.seed = 0
+    c.evaluation.compat = False
     c.evaluation.protocol = "deployable"  # or "paper"
 
-    c.search = ConfigDict()  # multi-turn Best-of-N, for the base and each method's last generator
+    c.search = ConfigDict()  # multi-turn Best-of-N, of the base and of a method's last generator
+    c.search.methods = ("base", "mucode")
     c.search.n = 5
     c.search.temperature = 0.7
+    c.search.top_p = 1.0
+    c.search.top_k = 0
     c.search.searches = 10
     c.search.choices = ("random", "pt", "lv", "pt+lv", "oracle")
     c.search.skip_failed = True
@@ -96,9 +102,11 @@ def _optimizer(section: ConfigDict, learning_rate: float) -> None:
     section.learning_rate = learning_rate
     section.schedule = "linear"  # to zero; or "cosine", "constant"
     section.warmup_steps = 0
+    section.horizon = 1.0  # 2.0: a linear schedule ends at half the rate, as published
     section.weight_decay = 0.0
     section.b1 = 0.9
     section.b2 = 0.999
     section.eps = 1e-5
     section.clip_norm = 1.0
     section.moment_dtype = "float32"
+    section.param_dtype = "float32"

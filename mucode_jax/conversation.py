@@ -63,8 +63,8 @@ class Chat:
         name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
         if not tokenizer.chat_template:
             raise ValueError(
-                f"{name} has no chat template; add chat_template.jinja to its directory, or use the "
-                "instruct version of the model"
+                f"{name} has no chat template; add chat_template.jinja to its directory, or use "
+                "the instruct version of the model"
             )
         known = {int(i) for i in eot_ids}
         if tokenizer.eos_token_id is not None:
@@ -130,6 +130,10 @@ class Chat:
                     f"max_feedback_tokens={limit}; raise rollout.max_feedback_tokens"
                 )
             longest = longest * limit // (len(ids) + 1) if longest > 8 else 0
+
+    def completion(self, text: str) -> np.ndarray:
+        """int32 [C]: a completion that was written by somebody else, with its end of turn."""
+        return np.append(self._ids(text), self.eot_ids[0]).astype(np.int32)
 
     def text(self, ids: np.ndarray) -> str:
         """The text of completion ids, without special tokens; broken UTF-8 becomes U+FFFD."""

@@ -114,7 +114,9 @@ def search_evaluation(
                 right.append(any(of_turn) or any(right))
             else:
                 # `paper` counts a choice that passed the public tests; a correct one always did.
-                right.append(of_turn[turn.chosen] and (protocol == "deployable" or chosen.grade.passed))
+                right.append(
+                    of_turn[turn.chosen] and (protocol == "deployable" or chosen.grade.passed)
+                )
         row[:] = [right[min(t, len(right) - 1)] for t in range(turns)]
     n = len(searches[0].turns[0].candidates) if searches else 0
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -27,7 +26,13 @@ class Progress:
     def task(
         self, name: str, total: int, unit: str, already: int = 0
     ) -> Iterator[Callable[..., None]]:
-        """Shows a piece of work of `total` units, `already` of them done; yields advance(units, note)."""
+        """Shows a piece of work; yields advance(units, note).
+
+        Args:
+          name: what it is.
+          total: how many `unit`s it has.
+          already: how many of them are done.
+        """
         started = time.monotonic()
         done = already
         if self._console.is_terminal:

@@ -69,7 +69,7 @@ class Problem:
     feedback: str = "{feedback}"
 
     def program(self, code: str) -> str:
-        """The text that is executed for `code`: a whole program, or a body where it begins indented."""
+        """The text that is executed for `code`: a whole program, or a body where it is indented."""
         first = next((line for line in code.splitlines() if line.strip()), "")
         if self.stub and first[:1] in (" ", "\t"):
             return self.stub + code
@@ -124,8 +124,8 @@ class Turn:
     Attributes:
       prompt_ids: int32 [P]; the ids that this turn added before the completion (turn 0: the whole
         first prompt; later: the feedback message), generation prompt included.
-      completion_ids: int32 [C]; the sampled ids. The last is an end-of-turn id: the sampled one, or,
-        where `truncated`, the one that closes the turn in its place.
+      completion_ids: int32 [C]; the sampled ids. The last is an end-of-turn id: the sampled one, or
+        where `truncated` the one that closes the turn in its place.
       logprobs: float32 [C]; natural log-probability of each id under the distribution it was drawn
         from (temperature applied); 0 for an id that was not drawn.
       truncated: the completion met its token limit.

@@ -149,6 +149,23 @@ def collect(
             engine.submit(request)
 
 
+def of_solution(
+    problem: Problem, solution: str, index: int, *, chat: Chat, grader: Grader, limits: Limits
+) -> Rollout:
+    """A rollout of one turn whose completion is a reference solution, executed like any other."""
+    text = f"```python\n{solution.rstrip()}\n```" if "```" in problem.prompt else solution
+    ids = chat.completion(text)
+    turn = Turn(
+        prompt_ids=first_prompt(chat, problem, limits),
+        completion_ids=ids,
+        logprobs=np.zeros(len(ids), np.float32),
+        truncated=False,
+        code=extract_code(text),
+        grade=grader.grade(problem, extract_code(text)),
+    )
+    return Rollout(problem.benchmark, problem.task_id, index, (turn,))
+
+
 def _turn_key(key: tuple[int | str, ...], problem: Problem, index: int, turn: int) -> np.ndarray:
     return keys.key_data(*key, problem.benchmark, problem.task_id, index, turn)
 

@@ -169,7 +169,10 @@ def best_of_n(
             for s in live:
                 if skip_failed:
                     s.failed.add(s.chosen.code)
-                s.state += [s.chosen.completion_ids, feedback_prompt(chat, s.problem, s.chosen, limits)]
+                s.state += [
+                    s.chosen.completion_ids,
+                    feedback_prompt(chat, s.problem, s.chosen, limits),
+                ]
     return [Search(s.problem.task_id, s.index, s.choice, tuple(s.turns)) for s in opened]
 
 
@@ -189,7 +192,8 @@ def _sample(
         problem = s.problem
         purpose = (*key, problem.benchmark, problem.task_id, s.index, turn)
         sample_keys = np.stack([keys.key_data(*purpose, j) for j in range(n)])
-        engine.submit(Request(place, np.concatenate(s.state), sample_keys, limits.max_new_tokens))
+        state = np.concatenate(s.state)
+        engine.submit(Request(place, state, sample_keys, limits.max_new_tokens, keep=False))
     executing = {}
     while engine.pending:
         for completion in engine.step():
@@ -197,7 +201,6 @@ def _sample(
             code = extract_code(chat.text(completion.ids))
             outcome = grader.submit(places[place].problem, code)
             executing[place, completion.index] = completion, code, outcome
-            engine.release((place, completion.index))
     return {
         place: tuple(
             Turn(s.state[-1], c.ids, c.logprobs, c.truncated, code, grade_of(outcome))

@@ -1,8 +1,8 @@
-"""The work directory: stages that are done once, recorded in a ledger, and taken up where they stopped.
+"""The work directory: stages that are done once, kept in a ledger, taken up where they stopped.
 
 A stage is a named folder. While it is made it holds `begun.json` (what it was begun with) and
-whatever pieces are finished; when it is done, `stage.json` records its settings, the fingerprints of
-its inputs, the checksums of its files, how long it took and what it counted. Both are written
+whatever pieces are finished; when it is done, `stage.json` records its settings, the fingerprints
+of its inputs, the checksums of its files, how long it took and what it counted. Both are written
 atomically. A stage whose settings and inputs still hold is not made again; one whose do not is said
 so, by name, and made anew.
 """
@@ -98,17 +98,20 @@ class Stage:
 
 
 class Workdir:
-    """The folder of one run. One process at a time: it holds a lock while it lives."""
+    """The folder of one run. One process at a time: it holds a lock while it lives.
 
-    def __init__(
-        self, path: str | os.PathLike[str], say: Callable[[str], None] = print
-    ) -> None:
+    Attributes:
+      stages: those that this process has made or found done, in the order it asked for them.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], say: Callable[[str], None] = print) -> None:
         """Opens or makes the folder.
 
         Raises:
           ValueError: it cannot be written, or another process works in it.
         """
         self.path = pathlib.Path(path)
+        self.stages: list[Stage] = []
         self._say = say
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -137,7 +140,9 @@ class Workdir:
         except ValueError:
             self._say(f"{name}: its ledger is damaged; made again")
             return None
-        return Stage(name, path, _digest([record[k] for k in ("settings", "inputs", "files")]), record)
+        return Stage(
+            name, path, _digest([record[k] for k in ("settings", "inputs", "files")]), record
+        )
 
     def _reason_to_redo(self, begun: Json, settings: Json, inputs: Json) -> str | None:
         for kind, old, new in (
@@ -184,7 +189,7 @@ class Workdir:
             reason = self._reason_to_redo(stage.record, settings, fingerprints)
             reason = reason or self._damage(stage)
             if reason is None:
-                return stage
+                return self._remember(stage)
             self._say(f"{name}: {reason}; made again")
             shutil.rmtree(path)
         begun = {"settings": settings, "inputs": fingerprints, "seconds": 0.0}
@@ -212,15 +217,18 @@ class Workdir:
         record = {
             "settings": settings,
             "inputs": fingerprints,
-            "files": {
-                str(file.relative_to(path)): _checksum(file) for file in _files(path)
-            },
+            "files": {str(file.relative_to(path)): _checksum(file) for file in _files(path)},
             "seconds": round(before["seconds"], 3),
             "counts": counts,
         }
         write_atomically(path / "stage.json", json.dumps(record, indent=1))
         (path / "begun.json").unlink()
-        return self._load(name)
+        return self._remember(self._load(name))
+
+    def _remember(self, stage: Stage) -> Stage:
+        if all(stage.name != known.name for known in self.stages):
+            self.stages.append(stage)
+        return stage
 
 
 def _files(path: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mucode_jax.lab import Artifact, Lab, LabelledRollouts, Model
-from mucode_jax.records import Rollout, SFTExample, VerifierExample
+from mucode_jax import keys
+from mucode_jax.lab import (
+    Lab,
+    LabelledRollouts,
+    Model,
+    Sampling,
+    Scores,
+    learn,
+    sample,
+    verifier_input,
+)
+from mucode_jax.models import huggingface, llama
+from mucode_jax.models.llama import LlamaConfig
+from mucode_jax.records import Benchmark, Rollout, SFTExample, VerifierExample
 from mucode_jax.training.step import OptimizerConfig
+from mucode_jax.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,42 +34,47 @@ class Trained:
     """What one iteration of a method leaves.
 
     Attributes:
-      method: as in results.json.
-      iteration: 1 … M.
-      generator: the fine-tuned generator.
-      verifier: the verifier that the method is searched with; None where it trains none.
+      generator: the fine-tuned generator; it bears the method's name and the iteration's number.
+      visited: all rollouts that the method has made so far. The verifier that the method is
+        searched with is trained on them.
     """
 
-    method: str
-    iteration: int
     generator: Model
-    verifier: Model | None
+    visited: Sequence[LabelledRollouts]
 
 
 def roll_out(
-    config: ConfigDict, lab: Lab, generator: Model, iteration: int, single_turn: bool = False
+    config: ConfigDict,
+    lab: Lab,
+    benchmark: Benchmark,
+    generator: Model,
+    single_turn: bool = False,
 ) -> LabelledRollouts:
     """The iteration's rollouts with their labels: N of T turns, or N·T of a single turn."""
     turns, n = config.rollout.turns, config.rollout.n
-    return lab.rollouts(
+    name = "singles" if single_turn else "rollouts"
+    return sample.rollouts(
+        lab,
+        name,
         generator,
+        benchmark,
         n=n * turns if single_turn else n,
         turns=1 if single_turn else turns,
-        temperature=config.rollout.temperature,
-        key=(config.seed, "single" if single_turn else "rollout", iteration),
+        sampling=sampling(config.rollout),
+        key=(config.seed, name, generator.iteration),
+        add_correct=config.rollout.add_correct,
     )
 
 
 def train_verifier(
-    config: ConfigDict, lab: Lab, generator: Model, visited: Sequence[LabelledRollouts]
-) -> Model:
-    """The verifier of all rollouts so far, named after the generator that made the last of them."""
-    examples = [e for rollouts in visited for e in verifier_examples(rollouts)]
+    config: ConfigDict, lab: Lab, visited: Sequence[LabelledRollouts]
+) -> Model | None:
+    """The verifier of all rollouts so far; every method trains its own by this one recipe."""
     settings = config.verifier_training
-    return lab.train_verifier(
-        generator,
-        examples,
+    return learn.train_verifier(
+        lab,
         visited,
+        [e for rollouts in visited for e in verifier_examples(rollouts)],
         loss=settings.loss,
         epochs=settings.epochs,
         pairs_per_problem=settings.pairs_per_problem,
@@ -70,19 +90,18 @@ def train_verifier(
 def fine_tune(
     config: ConfigDict,
     lab: Lab,
-    name: str,
+    method: str,
+    iteration: int,
     examples: Sequence[SFTExample],
-    inputs: Sequence[Artifact],
+    inputs: Sequence[LabelledRollouts | Scores],
     selection: dict[str, Any],
 ) -> Model:
-    """The base generator fine-tuned on `examples`, named `name`.
-
-    Args:
-      selection: the settings by which the examples were made from `inputs`.
-    """
+    """The base generator fine-tuned on `examples`, which were made of `inputs` by `selection`."""
     settings = config.sft
-    return lab.fine_tune(
-        name,
+    return learn.fine_tune(
+        lab,
+        method,
+        iteration,
         merge(examples),
         inputs,
         selection=selection,
@@ -92,6 +111,45 @@ def fine_tune(
         optimizer=optimizer(settings),
         seed=config.seed,
     )
+
+
+def random_generator(
+    workdir: Workdir, d_model: int, n_layers: int, tokenizer: str, seed: int
+) -> pathlib.Path:
+    """A randomly initialised small Llama, to walk every path of a real run without a checkpoint.
+
+    Args:
+      d_model, n_layers: its size; heads of 16 dimensions, two query heads a key/value head.
+      tokenizer: a folder with the Llama-3 tokenizer's files (`models.tokenizer`).
+      seed: of its parameters.
+    """
+    settings = {"d_model": d_model, "n_layers": n_layers, "seed": seed}
+
+    def make(path: pathlib.Path) -> dict[str, Any]:
+        huggingface.build_llama3_tokenizer(tokenizer, path / "tokenizer")
+        config = LlamaConfig(
+            vocab_size=len(huggingface.load_tokenizer(path / "tokenizer")),
+            d_model=d_model,
+            n_layers=n_layers,
+            n_heads=d_model // 16,
+            n_kv_heads=d_model // 32,
+            head_dim=16,
+            d_ff=3 * d_model,
+            tied=True,
+            max_positions=8192,
+        )
+        params = llama.init(config, jax.random.wrap_key_data(keys.key_data(seed, "random base")))
+        huggingface.save_generator(
+            params, config, path / "model", tokenizer_from=path / "tokenizer"
+        )
+        return {}
+
+    return workdir.stage("base/random", settings, {}, make).path / "model"
+
+
+def sampling(settings: ConfigDict) -> Sampling:
+    """How completions are drawn, from one section of the config."""
+    return Sampling(settings.temperature, settings.top_p, settings.top_k)
 
 
 def optimizer(settings: ConfigDict) -> OptimizerConfig:
@@ -110,9 +168,7 @@ def example(task_id: str, state: np.ndarray, target: np.ndarray) -> SFTExample:
 
 def relabelled(rollout: Rollout, target: np.ndarray) -> list[SFTExample]:
     """Every state of a rollout with the same target."""
-    return [
-        example(rollout.task_id, rollout.state(t), target) for t in range(len(rollout.turns))
-    ]
+    return [example(rollout.task_id, rollout.state(t), target) for t in range(len(rollout.turns))]
 
 
 def merge(examples: Sequence[SFTExample]) -> list[SFTExample]:

@@ -24,8 +24,8 @@ from ml_collections import ConfigDict
 from mucode_jax import keys
 from mucode_jax.algorithms import common
 from mucode_jax.grading import Label
-from mucode_jax.lab import Lab
-from mucode_jax.records import Rollout, SFTExample
+from mucode_jax.lab import Lab, sample
+from mucode_jax.records import Benchmark, Rollout, SFTExample
 
 EXPERTS = ("lv", "ov", "ov+lv")
 SCOPES = ("all_turns", "final")
@@ -33,16 +33,16 @@ SCOPES = ("all_turns", "final")
 Scores = Sequence[np.ndarray]  # per rollout: float32 [turns], the verifier's
 
 
-def iterate(config: ConfigDict, lab: Lab) -> Iterator[common.Trained]:
-    """Runs μCode; yields the generator and the verifier of each iteration as it is finished."""
+def iterate(config: ConfigDict, lab: Lab, benchmark: Benchmark) -> Iterator[common.Trained]:
+    """Runs μCode; yields the generator of each iteration as it is finished."""
     generator = lab.base
-    visited = []
+    visited, made_of = [], []
     examples: list[SFTExample] = []
     for i in range(config.iterations):
-        rollouts = common.roll_out(config, lab, generator, i)
+        rollouts = common.roll_out(config, lab, benchmark, generator)
         visited.append(rollouts)
-        verifier = common.train_verifier(config, lab, generator, visited)
-        scores = lab.scores(generator, verifier, rollouts)
+        verifier = common.train_verifier(config, lab, visited)
+        scores = sample.scores(lab, verifier, rollouts)
         experts = local_search(
             rollouts.items,
             rollouts.labels,
@@ -59,10 +59,10 @@ def iterate(config: ConfigDict, lab: Lab) -> Iterator[common.Trained]:
             experts,
             max_unsuccessful=config.expert.max_unsuccessful,
         )
-        generator = common.fine_tune(
-            config, lab, f"mucode_{i + 1}", examples, [*visited, scores], config.expert.to_dict()
-        )
-        yield common.Trained("mucode", i + 1, generator, verifier)
+        made_of += [rollouts, scores]
+        selection = config.expert.to_dict()
+        generator = common.fine_tune(config, lab, "mucode", i + 1, examples, made_of, selection)
+        yield common.Trained(generator, visited)
 
 
 def local_search(

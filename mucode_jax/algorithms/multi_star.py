@@ -17,26 +17,27 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mucode_jax.algorithms import common
-from mucode_jax.lab import Lab
-from mucode_jax.records import Rollout, SFTExample
+from mucode_jax.lab import Lab, sample
+from mucode_jax.records import Benchmark, Rollout, SFTExample
 
 FORMS = ("multi_star", "multi_star_all", "multi_star_balanced", "rft_lv")
 
 
-def iterate(config: ConfigDict, lab: Lab, form: str) -> Iterator[common.Trained]:
+def iterate(
+    config: ConfigDict, lab: Lab, benchmark: Benchmark, form: str
+) -> Iterator[common.Trained]:
     """Runs one of `FORMS`; yields the generator of each iteration as it is finished."""
     if form not in FORMS:
         raise ValueError(f"unknown method {form!r}; one of {', '.join(FORMS)}")
     generator = lab.base
-    visited, examples = [], []
+    visited, made_of, examples = [], [], []
     for i in range(config.iterations):
-        rollouts = common.roll_out(config, lab, generator, i)
+        rollouts = common.roll_out(config, lab, benchmark, generator)
         visited.append(rollouts)
-        inputs, verifier = list(visited), None
+        made_of.append(rollouts)
         if form == "rft_lv":
-            verifier = common.train_verifier(config, lab, generator, visited)
-            scores = lab.scores(generator, verifier, rollouts)
-            inputs.append(scores)
+            scores = sample.scores(lab, common.train_verifier(config, lab, visited), rollouts)
+            made_of.append(scores)
             examples += best_scored(rollouts.items, scores.items)
         else:
             successful = [
@@ -46,14 +47,16 @@ def iterate(config: ConfigDict, lab: Lab, form: str) -> Iterator[common.Trained]
             ]
             examples += own_turns(successful) if form == "multi_star_all" else finals(successful)
         selected = balance(examples) if form == "multi_star_balanced" else examples
-        generator = common.fine_tune(config, lab, f"{form}_{i + 1}", selected, inputs, {})
-        yield common.Trained(form, i + 1, generator, verifier)
+        generator = common.fine_tune(config, lab, form, i + 1, selected, made_of, {})
+        yield common.Trained(generator, visited)
 
 
 def finals(rollouts: Sequence[Rollout]) -> list[SFTExample]:
     """Every state of each rollout with the rollout's own final completion as its target."""
     return [
-        e for rollout in rollouts for e in common.relabelled(rollout, rollout.turns[-1].completion_ids)
+        e
+        for rollout in rollouts
+        for e in common.relabelled(rollout, rollout.turns[-1].completion_ids)
     ]
 
 

@@ -11,19 +11,19 @@ from ml_collections import ConfigDict
 
 from mucode_jax.algorithms import common
 from mucode_jax.lab import Lab
-from mucode_jax.records import SFTExample
+from mucode_jax.records import Benchmark, SFTExample
 
 
-def iterate(config: ConfigDict, lab: Lab) -> Iterator[common.Trained]:
+def iterate(config: ConfigDict, lab: Lab, benchmark: Benchmark) -> Iterator[common.Trained]:
     """Runs STaR; yields the generator of each iteration as it is finished."""
     generator = lab.base
     visited = []
     examples: list[SFTExample] = []
     for i in range(config.iterations):
-        samples = common.roll_out(config, lab, generator, i, single_turn=True)
+        samples = common.roll_out(config, lab, benchmark, generator, single_turn=True)
         visited.append(samples)
         for rollout, label in zip(samples.items, samples.labels, strict=True):
             if label[-1]:
                 examples += common.relabelled(rollout, rollout.turns[-1].completion_ids)
-        generator = common.fine_tune(config, lab, f"star_{i + 1}", examples, visited, {})
-        yield common.Trained("star", i + 1, generator, None)
+        generator = common.fine_tune(config, lab, "star", i + 1, examples, visited, {})
+        yield common.Trained(generator, visited)

@@ -37,6 +37,7 @@ from mucode_jax.models.tokenizer import build_llama3_tokenizer, load_tokenizer
 
 __all__ = [
     "build_llama3_tokenizer",
+    "eot_ids",
     "load_generator",
     "load_tokenizer",
     "load_verifier",
@@ -75,6 +76,17 @@ _CARRIED = (
     "LICENSE*",
     "NOTICE*",
 )
+
+
+def eot_ids(directory: Path) -> tuple[int, ...]:
+    """The ids that end a turn, by generation_config.json and config.json; () where none is named."""
+    found: list[int] = []
+    for name in ("generation_config.json", "config.json"):
+        file = pathlib.Path(directory) / name
+        if file.is_file():
+            value = _read_json(file).get("eos_token_id")
+            found += value if isinstance(value, list) else [] if value is None else [value]
+    return tuple(dict.fromkeys(found))
 
 
 def load_generator(
@@ -309,7 +321,11 @@ def _save(
         (directory / "config.json").unlink(missing_ok=True)
     weights.write(outgoing, directory, shard_bytes=shard_bytes, keep=first)
     if first:
-        ids = {} if tokenizer_from is None else _carry(pathlib.Path(tokenizer_from), directory, config)
+        ids = (
+            {}
+            if tokenizer_from is None
+            else _carry(pathlib.Path(tokenizer_from), directory, config)
+        )
         dtype = str(np.dtype(params.get("trunk", params)["embed"]["embedding"].dtype))
         text = json.dumps(describe(config, architecture, dtype, ids), indent=2)
         (directory / "config.json").write_text(text + "\n", encoding="utf-8")

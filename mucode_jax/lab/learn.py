@@ -1,0 +1,257 @@
+"""Stages that train: the verifier, and the generator fine-tuned on its targets."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mucode_jax import keys
+from mucode_jax.lab import Json, Lab, LabelledRollouts, Model, Scores
+from mucode_jax.models import huggingface, llama
+from mucode_jax.models import verifier as verifiers
+from mucode_jax.models.llama import Params
+from mucode_jax.records import SFTExample, VerifierExample
+from mucode_jax.score import Scorer
+from mucode_jax.training import batches, fit, losses, metrics
+from mucode_jax.training.step import OptimizerConfig
+
+
+def train_verifier(
+    lab: Lab,
+    visited: Sequence[LabelledRollouts],
+    examples: Sequence[VerifierExample],
+    *,
+    loss: str,
+    epochs: int,
+    pairs_per_problem: int,
+    batch: int,
+    length: int,
+    score_penalty: float,
+    held_out: float,
+    optimizer: OptimizerConfig,
+    seed: int,
+) -> Model | None:
+    """A verifier trained from the base's trunk and a fresh head, measured on held-out problems.
+
+    Args:
+      visited: the rollouts that `examples` are made of; the last names the verifier.
+      examples: labelled completions.
+      loss: `bt` (pairs of one problem) or `bce` (single examples; the same ones that the pairs
+        are made of).
+      epochs, length, score_penalty, optimizer: see `training`.
+      pairs_per_problem: at most so many pairs are drawn.
+      batch: pairs, or twice as many single examples, a step.
+      held_out: share of the problems that are not trained on.
+      seed: of the head, the split, the pairs and the order.
+
+    Returns:
+      the verifier; its stage counts what `verifiers` in results.json shows. None where no
+      problem has both correct and incorrect completions: there is nothing to tell apart.
+    """
+    last = visited[-1]
+    name = f"{last.generator.name}/verifier" + ("" if last.name == "rollouts" else f"_{last.name}")
+    settings = {
+        "loss": loss,
+        "epochs": epochs,
+        "pairs_per_problem": pairs_per_problem,
+        "batch": batch,
+        "length": length,
+        "score_penalty": score_penalty,
+        "held_out": held_out,
+        "optimizer": dataclasses.asdict(optimizer),
+        "seed": seed,
+    }
+
+    key = (seed, "verifier")
+    train, test = batches.split_by_problem(examples, fraction=held_out, key=key)
+    pairs = batches.make_pairs(train, pairs_per_problem=pairs_per_problem, key=key)
+    if not pairs:
+        lab.progress.say(
+            f"{name}: skipped, because no problem has both a correct and an incorrect completion"
+        )
+        return None
+
+    def make(path: pathlib.Path) -> Mapping[str, Json]:
+        config = lab.config(lab.base)
+        if loss == "bt":
+            items, size, pack = pairs, batches.pair_size, batches.pack_pairs
+            mapped = losses.bradley_terry(config, l2=score_penalty)
+        else:
+            members = {id(e): e for pair in pairs for e in pair}
+            items, size, pack = (
+                list(members.values()),
+                batches.single_size,
+                batches.pack_singles,
+            )
+            mapped = losses.bce(config, l2=score_penalty)
+        shape = batches.batch_shape(
+            [size(item) for item in items],
+            per_batch=batch if loss == "bt" else 2 * batch,
+            longest=length,
+            rows_multiple=_rows_multiple(lab),
+        )
+        quality: dict[str, Json] = {}
+
+        def measure(epoch: int, params: Params) -> None:
+            quality.update(verifier_quality(Scorer(config, params), test))
+            lab.progress.say(f"{name}: epoch {epoch + 1}, on held-out problems {quality}")
+
+        generator = huggingface.load_generator(lab.base.path, config, mesh=lab.mesh)
+        head_key = jax.random.wrap_key_data(keys.key_data(*key, "head"))
+        params = _fit(
+            lab,
+            path,
+            name,
+            mapped,
+            verifiers.from_generator(config, generator, head_key),
+            lambda epoch: pack(items, length=shape[0], rows=shape[1], key=(*key, "epoch", epoch)),
+            axes=verifiers.logical_axes(config),
+            epochs=epochs,
+            optimizer=optimizer,
+            on_epoch=measure,
+        )
+        if not quality:  # taken up after the last epoch's end
+            measure(epochs - 1, params)
+        huggingface.save_verifier(params, config, path / "model", tokenizer_from=lab.base.path)
+        return {"loss": loss, **quality, "pairs": len(pairs), "examples": len(examples)}
+
+    inputs = {r.generator.name: r.stage for r in visited} | {"base": lab.base.stage}
+    stage = lab.workdir.stage(name, settings, inputs, make)
+    return Model(last.generator.method, last.generator.iteration, stage.path / "model", stage)
+
+
+def fine_tune(
+    lab: Lab,
+    method: str,
+    iteration: int,
+    examples: Sequence[SFTExample],
+    inputs: Sequence[LabelledRollouts | Scores],
+    *,
+    selection: Mapping[str, Json],
+    epochs: int,
+    batch: int,
+    length: int,
+    optimizer: OptimizerConfig,
+    seed: int,
+) -> Model:
+    """The base generator fine-tuned on `examples` (paper, equation 5).
+
+    Args:
+      method, iteration: what the result is called.
+      examples: what is learned.
+      inputs: what they were made of, by the settings `selection`.
+      epochs, batch (examples a step), length, optimizer: see `training`.
+      seed: of the order.
+
+    Without examples (nothing was solved) the result is the base, and that is said.
+    """
+    name = f"{method}_{iteration}/generator"
+    settings = {
+        "selection": dict(selection),
+        "epochs": epochs,
+        "batch": batch,
+        "length": length,
+        "optimizer": dataclasses.asdict(optimizer),
+        "seed": seed,
+    }
+
+    def make(path: pathlib.Path) -> Mapping[str, Json]:
+        config = lab.config(lab.base)
+        if not examples:
+            lab.progress.say(f"{name}: nothing was solved, so there is nothing to learn from")
+            base = huggingface.load_generator(lab.base.path, config)
+            huggingface.save_generator(base, config, path / "model", tokenizer_from=lab.base.path)
+            return {"examples": 0, "steps": 0}
+        shape = batches.batch_shape(
+            [batches.sft_size(e) for e in examples],
+            per_batch=batch,
+            longest=length,
+            rows_multiple=_rows_multiple(lab),
+        )
+
+        def epoch_batches(epoch: int) -> batches.Batches:
+            key = (seed, method, iteration, "epoch", epoch)
+            return batches.pack_sft(examples, length=shape[0], rows=shape[1], key=key)
+
+        params = _fit(
+            lab,
+            path,
+            name,
+            losses.sft(config),
+            huggingface.load_generator(lab.base.path, config, mesh=lab.mesh),
+            epoch_batches,
+            axes=llama.logical_axes(config),
+            epochs=epochs,
+            optimizer=optimizer,
+        )
+        huggingface.save_generator(params, config, path / "model", tokenizer_from=lab.base.path)
+        first = epoch_batches(0)
+        return {
+            "examples": len(examples),
+            "dropped": first.dropped,
+            "steps": epochs * len(first),
+            "trained_tokens": epochs * first.real_tokens,
+            "supervised_tokens": int(sum(np.count_nonzero(e.weights) for e in examples)),
+        }
+
+    of = {f"{i}/{type(x).__name__}": x.stage for i, x in enumerate(inputs)}
+    stage = lab.workdir.stage(name, settings, of | {"base": lab.base.stage}, make)
+    return Model(method, iteration, stage.path / "model", stage)
+
+
+def _rows_multiple(lab: Lab) -> int:
+    return lab.mesh.shape["data"] * lab.mesh.shape["fsdp"]
+
+
+def _fit(
+    lab: Lab,
+    path: pathlib.Path,
+    name: str,
+    loss: losses.Loss,
+    params: Params,
+    epoch_batches: Callable[[int], batches.Batches],
+    *,
+    axes: Any,
+    epochs: int,
+    optimizer: OptimizerConfig,
+    on_epoch: Callable[[int, Params], None] | None = None,
+) -> Params:
+    """`training.fit` with progress, its checkpoints in the stage's folder until it is done."""
+    steps = sum(len(epoch_batches(epoch)) for epoch in range(epochs))
+    with lab.progress.task(name.replace("/", ": "), steps, "steps") as advance:
+        trained = fit.fit(
+            loss,
+            params,
+            epoch_batches,
+            axes=axes,
+            epochs=epochs,
+            optimizer=optimizer,
+            mesh=lab.mesh,
+            checkpoints=str(path / "checkpoints"),
+            on_step=lambda step, steps, m: advance(1, f"loss {m['loss']:.4f}"),
+            on_epoch=on_epoch,
+        )
+    shutil.rmtree(path / "checkpoints", ignore_errors=True)
+    return trained
+
+
+def verifier_quality(
+    scorer: Scorer, examples: Sequence[VerifierExample]
+) -> dict[str, float | None]:
+    """How well a verifier tells the completions of held-out problems apart; None: undefined."""
+    scores = scorer([e.ids for e in examples])
+    correct = np.array([e.correct for e in examples], bool)
+    top1, _ = metrics.top1(scores, correct, [e.task_id for e in examples])
+    quality = {
+        "auc": metrics.auc(scores, correct),
+        "top1": top1,
+        "brier": metrics.brier(scores, correct),
+    }
+    return {name: None if math.isnan(x) else round(x, 6) for name, x in quality.items()}

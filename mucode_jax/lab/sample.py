@@ -1,0 +1,252 @@
+"""Stages that sample: rollouts with their labels, searches with theirs, scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mucode_jax import grading, rollout, search
+from mucode_jax.lab import (
+    Json,
+    Lab,
+    LabelledRollouts,
+    Model,
+    Sampling,
+    Scores,
+    Searches,
+    digest,
+    verifier_input,
+)
+from mucode_jax.records import Benchmark, Rollout, decode_rollout, dumps
+from mucode_jax.score import Scorer
+from mucode_jax.workdir import Pieces, write_atomically
+
+
+def rollouts(
+    lab: Lab,
+    name: str,
+    generator: Model,
+    benchmark: Benchmark,
+    *,
+    n: int,
+    turns: int,
+    sampling: Sampling,
+    key: Sequence[int | str],
+    stop_on_pass: bool = True,
+    add_correct: bool = False,
+) -> LabelledRollouts:
+    """n rollouts of each problem, and afterwards their labels: stages NAME and NAME_labels.
+
+    Args:
+      name: of the stage, within the generator's folder.
+      generator: what samples.
+      benchmark: its problems are attempted; its private tests label the finished rollouts.
+      n, turns, sampling, key, stop_on_pass: see `rollout.collect`.
+      add_correct: one rollout more of each problem: its reference solution.
+    """
+    limits = dataclasses.replace(lab.limits, turns=turns)
+    settings = {
+        "problems": digest(benchmark.problems),
+        "n": n,
+        "limits": dataclasses.asdict(limits),
+        "sampling": dataclasses.asdict(sampling),
+        "key": list(key),
+        "stop_on_pass": stop_on_pass,
+        "add_correct": add_correct,
+        "feedback": lab.feedback,
+    }
+    order = {problem.task_id: i for i, problem in enumerate(benchmark.problems)}
+
+    def make(path: pathlib.Path) -> Mapping[str, Json]:
+        pieces = Pieces(path / "rollouts.jsonl")
+        found = [decode_rollout(line) for line in pieces.read()]
+        done = {(r.task_id, r.index) for r in found}
+        title = f"{generator.name}: {name}"
+        with lab.progress.task(title, n * len(order), "rollouts", len(done)) as advance:
+            grader = grading.public_grader(lab.pool)
+            if len(done) < n * len(order):
+                for r in rollout.collect(
+                    benchmark.problems,
+                    engine=lab.engine(generator, limits, sampling),
+                    chat=lab.chat,
+                    grader=grader,
+                    limits=limits,
+                    n=n,
+                    key=tuple(key),
+                    done=done,
+                    stop_on_pass=stop_on_pass,
+                ):
+                    pieces.append(dumps(r))
+                    found.append(r)
+                    advance(1)
+        pieces.close()
+        if add_correct:
+            found += [
+                rollout.of_solution(
+                    problem,
+                    benchmark.solutions[problem.task_id],
+                    n,
+                    chat=lab.chat,
+                    grader=grader,
+                    limits=limits,
+                )
+                for problem in benchmark.problems
+                if problem.task_id in benchmark.solutions and (problem.task_id, n) not in done
+            ]
+        # In the order of the problems, not of arrival: the same file however it was made.
+        found.sort(key=lambda r: (order[r.task_id], r.index))
+        write_atomically(pieces.path, "".join(dumps(r) + "\n" for r in found))
+        return _counts(found)
+
+    stage = lab.workdir.stage(
+        f"{generator.name}/{name}", settings, {"generator": generator.stage}, make
+    )
+    lines = (stage.path / "rollouts.jsonl").read_text().splitlines()
+    items = [decode_rollout(json.loads(line)) for line in lines]
+    problems = {problem.task_id: problem for problem in benchmark.problems}
+    grader = grading.private_grader(lab.pool, benchmark.private)
+
+    def label(chunk: Sequence[Rollout]) -> list[Json]:
+        found = grading.labels(chunk, problems, benchmark.private, grader)
+        return [list(label) for label in found]
+
+    labelled, labels = lab.in_pieces(
+        f"{generator.name}/{name}_labels",
+        {"private": digest(sorted(benchmark.private.items()))},
+        {"rollouts": stage},
+        items,
+        label,
+        "rollouts",
+    )
+    return LabelledRollouts(name, generator, items, [tuple(label) for label in labels], labelled)
+
+
+def searches(
+    lab: Lab,
+    name: str,
+    generator: Model,
+    verifier: Model | None,
+    benchmark: Benchmark,
+    *,
+    n: int,
+    searches: int,
+    choices: Sequence[str],
+    sampling: Sampling,
+    key: Sequence[int | str],
+    skip_failed: bool,
+) -> Searches:
+    """Multi-turn Best-of-N on each problem: stages NAME and NAME_labels; see `search`."""
+    settings = {
+        "problems": digest(benchmark.problems),
+        "n": n,
+        "searches": searches,
+        "choices": list(choices),
+        "limits": dataclasses.asdict(lab.limits),
+        "sampling": dataclasses.asdict(sampling),
+        "key": list(key),
+        "skip_failed": skip_failed,
+        "feedback": lab.feedback,
+    }
+    inputs = {"generator": generator.stage}
+    if verifier is not None:
+        inputs["verifier"] = verifier.stage
+    tools: dict[str, Any] = {}
+
+    def search_chunk(problems: Sequence[Any]) -> list[Json]:
+        if not tools:
+            tools["engine"] = lab.engine(generator, lab.limits, sampling)
+            tools["grader"] = grading.public_grader(lab.pool)
+            tools["score"] = lab.scorer(verifier) if verifier is not None else None
+        found = search.best_of_n(
+            problems,
+            chat=lab.chat,
+            limits=lab.limits,
+            n=n,
+            searches=searches,
+            choices=choices,
+            key=tuple(key),
+            skip_failed=skip_failed,
+            **tools,
+        )
+        each = searches * len(choices)
+        return [search.encode(found[i : i + each]) for i in range(0, len(found), each)]
+
+    stage, lines = lab.in_pieces(
+        f"{generator.name}/{name}",
+        settings,
+        inputs,
+        benchmark.problems,
+        search_chunk,
+        "problems",
+    )
+    items = [found for line in lines for found in search.decode(line)]
+    problems = {problem.task_id: problem for problem in benchmark.problems}
+    grader = grading.private_grader(lab.pool, benchmark.private)
+
+    def label(chunk: Sequence[search.Search]) -> list[Json]:
+        flat = iter(
+            grading.label_codes(
+                (
+                    (problems[s.task_id], c.code, c.grade)
+                    for s in chunk
+                    for turn in s.turns
+                    for c in turn.candidates
+                ),
+                benchmark.private,
+                grader,
+            )
+        )
+        return [[[next(flat) for _ in t.candidates] for t in s.turns] for s in chunk]
+
+    labelled, labels = lab.in_pieces(
+        f"{generator.name}/{name}_labels",
+        {"private": digest(sorted(benchmark.private.items()))},
+        {"searches": stage},
+        items,
+        label,
+        "searches",
+    )
+    return Searches(items, labels, labelled)
+
+
+def scores(lab: Lab, verifier: Model | None, rollouts: LabelledRollouts) -> Scores:
+    """The verifier's score of every turn; 0 throughout where there is no verifier.
+
+    Its input is the first prompt and the turn's completion, never the history.
+    """
+    if verifier is None:
+        return Scores([np.zeros(len(r.turns), np.float32) for r in rollouts.items], rollouts.stage)
+    tools: list[Scorer] = []
+
+    def score(chunk: Sequence[Rollout]) -> list[Json]:
+        tools.extend([lab.scorer(verifier)] if not tools else [])
+        texts = [verifier_input(r, t) for r in chunk for t in range(len(r.turns))]
+        flat = iter(tools[0](texts).tolist())
+        return [[next(flat) for _ in r.turns] for r in chunk]
+
+    stage, scores = lab.in_pieces(
+        f"{verifier.name}/scores",
+        {},
+        {"verifier": verifier.stage, "rollouts": rollouts.stage},
+        rollouts.items,
+        score,
+        "rollouts",
+    )
+    return Scores([np.array(s, np.float32) for s in scores], stage)
+
+
+def _counts(rollouts: Sequence[Rollout]) -> dict[str, int]:
+    """What a set of rollouts cost, read off the records: the same however often interrupted."""
+    turns = [turn for r in rollouts for turn in r.turns]
+    return {
+        "rollouts": len(rollouts),
+        "turns": len(turns),
+        "tokens": sum(len(turn.completion_ids) for turn in turns),
+        "executions": len({(r.task_id, turn.code) for r in rollouts for turn in r.turns}),
+        "passed_public": sum(r.passed for r in rollouts),
+    }

@@ -1,0 +1,283 @@
+"""The experiment, from flags to report.
+
+    python -m mucode_jax.main --config configs/quickstart.py --workdir runs/quickstart
+
+Run again after any interruption, it goes on where it was. Settings are changed on the command line:
+`--config.seed=3 --config.rollout.temperature=0.9`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import platform
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from mucode_jax import __version__, evaluate, report, settings
+from mucode_jax.algorithms import common, mucode, multi_star, pretrain, star
+from mucode_jax.benchmarks import load
+from mucode_jax.grading import InfrastructureError
+from mucode_jax.lab import Lab, Sampling, Searches, sample
+from mucode_jax.models import huggingface, sharding
+from mucode_jax.progress import Progress
+from mucode_jax.records import Benchmark
+from mucode_jax.rollout import Limits
+from mucode_jax.sandbox import Pool
+from mucode_jax.search import CHOICES
+from mucode_jax.training.fit import Diverged
+from mucode_jax.workdir import Stage, Workdir
+
+Json = Any
+
+FLAGS = flags.FlagValues()
+config_flags.DEFINE_config_file(
+    "config", help_string="configs/NAME.py, or configs/NAME.py:VARIANT", flag_values=FLAGS
+)
+flags.DEFINE_string("workdir", None, "where everything the run makes is kept", flag_values=FLAGS)
+
+
+def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, Json]:
+    """The whole experiment; returns what results.json holds (DESIGN: contracts).
+
+    Every generator, the base first, is evaluated greedily over T turns; the base and each method's
+    last generator, where `config.search.methods` names them, by multi-turn Best-of-N too.
+    """
+    problems, held_out = _benchmark(config.train), _benchmark(config.evaluation)
+    progress.say(
+        f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
+        f"{len(held_out.problems)} held out ({held_out.name}, {held_out.split})"
+    )
+    evaluations: list[dict[str, Json]] = []
+    with Pool(
+        workers=config.sandbox.workers or None,
+        isolation=config.sandbox.isolation,
+        memory_mb=config.sandbox.memory_mb,
+        feedback=config.sandbox.feedback,
+    ) as pool:
+        isolation = pool.isolation
+        progress.say(f"backend {jax.default_backend()}; sandbox isolation {isolation['level']}")
+        lab = _lab(config, workdir, pool, progress)
+        for trained in _generators(config, lab, problems):
+            evaluations.append(_greedy(config, lab, trained, held_out))
+            last = trained.generator.iteration in (0, config.iterations)
+            if last and trained.generator.method in config.search.methods:
+                evaluations += _best_of_n(config, lab, trained, held_out)
+            progress.say(report.line(evaluations, trained.generator.name))
+    stages = workdir.stages
+    return {
+        "schema": 1,
+        "config": config.to_dict(),
+        "versions": _versions(),
+        "seed": config.seed,
+        "isolation": isolation,
+        "backend": jax.default_backend(),
+        "wall_seconds": round(sum(stage.record["seconds"] for stage in stages), 1),
+        "stages": [_stage(stage) for stage in stages],
+        "verifiers": [
+            {**_whose(stage.name), **stage.record["counts"]}
+            for stage in stages
+            if re.search(r"/verifier(_singles)?$", stage.name)
+        ],
+        "evaluations": evaluations,
+    }
+
+
+def _benchmark(section: ConfigDict) -> Benchmark:
+    return load(
+        section.benchmark,
+        section.split,
+        data=section.data or None,
+        seed=section.seed,
+        size=section.size or None,
+        compat=section.compat,
+    )
+
+
+def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -> Lab:
+    c, r = config.generator, config.rollout
+    base = (
+        common.random_generator(workdir, **c.random.to_dict(), seed=config.seed)
+        if c.random
+        else huggingface.resolve(c.path)
+    )
+    return Lab(
+        workdir,
+        pool,
+        progress,
+        base=base,
+        dtype=c.dtype,
+        param_dtype=c.param_dtype,
+        remat=c.remat,
+        mesh=sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor),
+        limits=Limits(r.turns, r.max_new_tokens, r.max_feedback_tokens, r.context),
+        slots=r.slots,
+        feedback=config.sandbox.feedback,
+    )
+
+
+def _generators(config: ConfigDict, lab: Lab, problems: Benchmark) -> Iterator[common.Trained]:
+    """The base, then what each method's iterations yield."""
+    searched = "base" in config.search.methods
+    visited = [common.roll_out(config, lab, problems, lab.base)] if searched else []
+    yield common.Trained(lab.base, visited)
+    for method in config.methods:
+        if method == "mucode":
+            yield from mucode.iterate(config, lab, problems)
+        elif method == "star":
+            yield from star.iterate(config, lab, problems)
+        else:
+            yield from multi_star.iterate(config, lab, problems, method)
+
+
+def _about(trained: common.Trained, held_out: Benchmark) -> dict[str, Json]:
+    return {
+        "method": trained.generator.method,
+        "iteration": trained.generator.iteration,
+        "benchmark": held_out.name,
+        "split": held_out.split,
+    }
+
+
+def _greedy(
+    config: ConfigDict, lab: Lab, trained: common.Trained, held_out: Benchmark
+) -> dict[str, Json]:
+    """Greedy conversations over T turns, one a problem."""
+    protocol = config.evaluation.protocol
+    found = sample.rollouts(
+        lab,
+        f"greedy_{held_out.name}_{held_out.split}",
+        trained.generator,
+        held_out,
+        n=1,
+        turns=config.rollout.turns,
+        sampling=Sampling(0.0),
+        key=(config.seed, "greedy", trained.generator.iteration),
+        stop_on_pass=protocol == "deployable",
+    )
+    return evaluate.greedy_evaluation(
+        found.items, found.labels, config.rollout.turns, protocol, **_about(trained, held_out)
+    )
+
+
+def _best_of_n(
+    config: ConfigDict, lab: Lab, trained: common.Trained, held_out: Benchmark
+) -> list[dict[str, Json]]:
+    """Multi-turn Best-of-N, with a verifier trained on the method's own rollouts."""
+    settings = config.search
+    wanted = list(settings.choices)
+    # The upper bound is read off the searches that go by the public tests.
+    choices = [c for c in CHOICES if c in wanted or (c == "pt" and "oracle" in wanted)]
+    verifier = None
+    if any("lv" in choice for choice in choices):
+        verifier = common.train_verifier(config, lab, trained.visited)
+        if verifier is None:  # said already: nothing to train one on
+            wanted = [choice for choice in wanted if "lv" not in choice]
+            choices = [choice for choice in choices if "lv" not in choice]
+    found: Searches = sample.searches(
+        lab,
+        f"search_{held_out.name}_{held_out.split}",
+        trained.generator,
+        verifier,
+        held_out,
+        n=settings.n,
+        searches=settings.searches,
+        choices=choices,
+        sampling=common.sampling(settings),
+        key=(config.seed, "search", trained.generator.iteration),
+        skip_failed=settings.skip_failed,
+    )
+    evaluations = []
+    for choice in wanted:
+        source = "pt" if choice == "oracle" else choice
+        chosen = [s.choice == source for s in found.items]
+        evaluations.append(
+            evaluate.search_evaluation(
+                list(itertools.compress(found.items, chosen)),
+                list(itertools.compress(found.labels, chosen)),
+                choice=choice,
+                turns=config.rollout.turns,
+                protocol=config.evaluation.protocol,
+                **_about(trained, held_out),
+            )
+        )
+    return evaluations
+
+
+def _whose(stage_name: str) -> dict[str, Json]:
+    method, iteration = re.fullmatch(r"(.*?)(?:_(\d+))?/.*", stage_name).groups()
+    return {"method": method, "iteration": int(iteration or 0)}
+
+
+def _stage(stage: Stage) -> dict[str, Json]:
+    whose = _whose(stage.name)
+    counts = {"tokens": 0, "executions": 0, **stage.record["counts"]}
+    return {
+        "name": stage.name,
+        "iteration": whose["iteration"],
+        "seconds": stage.record["seconds"],
+        **counts,
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "flax", "transformers", "numpy")
+    return {
+        "mucode_jax": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def fail(message: str, status: int) -> int:
+    """Says in one line what is wrong; returns the exit status."""
+    print("mucode_jax: " + " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit status: 0, 1 what was asked failed, 2 bad input."""
+    try:
+        if set(argv[1:]) & {"-h", "--help"}:
+            print(__doc__)
+            return 0
+        left = FLAGS(argv)
+        if len(left) > 1:
+            raise ValueError(f"unexpected argument {left[1]!r}; settings are --config.NAME=VALUE")
+        if FLAGS["config"].value is None or FLAGS.workdir is None:
+            raise ValueError("give --config configs/NAME.py and --workdir DIR")
+        config = FLAGS.config
+        settings.validate(config)
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        return fail(str(error), 2)
+    progress = Progress()
+    try:
+        workdir = Workdir(FLAGS.workdir, progress.say)
+        jax.config.update("jax_compilation_cache_dir", str(workdir.path / "xla"))
+        if config.experiment == "pretrain":
+            pretrain.pretrain(config, workdir)
+            return 0
+        results = run(config, workdir, progress)
+        report.write(workdir.path, results)
+    except ValueError as error:
+        # Ours says what was wrong with the input; a library's is a fault of ours, shown whole.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        if "mucode_jax" not in frame.filename:
+            raise
+        return fail(str(error), 2)
+    except (InfrastructureError, Diverged) as error:
+        return fail(str(error), 1)
+    print(report.table(results))
+    progress.say(f"{workdir.path / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
