@@ -1,0 +1,78 @@
+"""How well a verifier's scores tell correct completions from incorrect ones (numpy only)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Probability that a correct completion scores above an incorrect one, ties counting half.
+
+    Args:
+      scores: float [n].
+      labels: bool [n], True = correct.
+
+    Returns:
+      the area under the ROC curve (Mann-Whitney U / (correct · incorrect)); nan where one class is
+      absent.
+    """
+    scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    if not positives or not negatives:
+        return float("nan")
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2  # ranks from 1, tied scores share their mean
+    rank_sum = mean_rank[inverse][labels].sum()
+    return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def brier(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean squared error of sigmoid(score) against the label (Brier 1950); nan for no example."""
+    scores, labels = np.asarray(scores, np.float64), np.asarray(labels, np.float64)
+    if not len(scores):
+        return float("nan")
+    # tanh form of the sigmoid: it does not overflow.
+    return float(np.mean((0.5 * (1 + np.tanh(scores / 2)) - labels) ** 2))
+
+
+def top1(scores: np.ndarray, labels: np.ndarray, problems: Sequence[str]) -> tuple[float, int]:
+    """How often the best-scored completion of a problem is correct.
+
+    Counts the problems that have completions of both kinds: the others are decided whatever the
+    verifier says. Where several share the best score, the fraction of them that is correct counts.
+
+    Returns:
+      (fraction, number of problems counted); (nan, 0) where there is none.
+    """
+    groups: dict[str, list[int]] = {}
+    for i, problem in enumerate(problems):
+        groups.setdefault(problem, []).append(i)
+    scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    hits = []
+    for members in groups.values():
+        own = labels[members]
+        if own.any() and not own.all():
+            best = scores[members] == scores[members].max()
+            hits.append(own[best].mean())
+    return (float(np.mean(hits)) if hits else float("nan")), len(hits)
+
+
+def pair_accuracy(scores: np.ndarray, labels: np.ndarray, problems: Sequence[str]) -> float:
+    """Fraction of (correct, incorrect) pairs of one problem that are in order, ties counting half.
+
+    Returns:
+      the fraction over all pairs of all problems; nan where there is no pair.
+    """
+    groups: dict[str, list[int]] = {}
+    for i, problem in enumerate(problems):
+        groups.setdefault(problem, []).append(i)
+    scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    won = total = 0.0
+    for members in groups.values():
+        own, mark = scores[members], labels[members]
+        difference = own[mark][:, None] - own[~mark][None]
+        won += np.sum(difference > 0) + np.sum(difference == 0) / 2
+        total += difference.size
+    return float(won / total) if total else float("nan")
