@@ -1,0 +1,101 @@
+"""How the report says things: names of methods and searches, percentages, durations, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Json = Any
+
+METHODS = {
+    "base": "base",
+    "star": "STaR",
+    "multi_star": "Multi-STaR",
+    "multi_star_all": "Multi-STaR, own turns",
+    "multi_star_balanced": "Multi-STaR, balanced",
+    "rft_lv": "RFT by verifier",
+    "mucode": "μCode",
+}
+CHOICES = {
+    "random": "any candidate",
+    "pt": "one that passes the public tests",
+    "lv": "the learned verifier's favourite",
+    "pt+lv": "public tests first, then the verifier",
+    "oracle": "upper bound: knows the private tests",
+}
+PROTOCOLS = {
+    "deployable": (
+        "A conversation stops when its code passes the public tests; it counts as solved if that "
+        "code, or else the last turn's, also passes the private tests."
+    ),
+    "paper": (
+        "Greedy conversations go on after the public tests pass and count as solved if the code of "
+        "any turn is correct; Best-of-N counts only if public tests passed and that choice is "
+        "correct."
+    ),
+}
+# What a stage does, by how its name ends after the generator's folder; the first that fits.
+WORK = (
+    ("labels", "labelling"),
+    ("rollouts", "rollouts"),
+    ("singles", "rollouts"),
+    ("verifier", "verifier training"),
+    ("scores", "scoring"),
+    ("generator", "fine-tuning"),
+    ("greedy", "greedy evaluation"),
+    ("search", "Best-of-N search"),
+)
+OTHER_WORK = "preparation"
+
+
+def generator(of: Json) -> str:
+    """ "μCode 2" for anything that bears `method` and `iteration`; the base has no number."""
+    name = METHODS.get(of["method"], of["method"])
+    return f"{name} {of['iteration']}" if of["iteration"] else name
+
+
+def folder(of: Json) -> str:
+    """The name of the generator's folder, as `lab.Model.name`."""
+    return f"{of['method']}_{of['iteration']}" if of["iteration"] else of["method"]
+
+
+def work(stage: str) -> str:
+    """What a stage of that name does."""
+    kind = stage.rpartition("/")[2]
+    if kind.endswith("_labels"):
+        return "labelling"
+    return next((does for start, does in WORK if kind.startswith(start)), OTHER_WORK)
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def with_interval(fraction: float, interval: Sequence[float]) -> str:
+    """ "41.5 (35–48)": per cent, with the interval's ends rounded to whole ones."""
+    low, high = interval
+    return f"{100 * fraction:.1f} ({100 * low:.0f}–{100 * high:.0f})"
+
+
+def signed(fraction: float) -> str:
+    return f"{100 * fraction:+.1f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """ "42 s", "5 min 07 s", "3 h 20 min"."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 or seconds == 0 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def count(number: float) -> str:
+    """Whole numbers in groups of three."""
+    return f"{number:,.0f}".replace(",", "\u202f")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A measure, or a dash where it is undefined."""
+    return "–" if value is None else f"{value:.{digits}f}"
