@@ -1,9 +1,10 @@
 """What the base generator of `mini` is pretrained on: conversations of a middling programmer.
 
 A turn writes each concept right with its `familiar` probability and mistaken otherwise. After a
-failed public test the next turn is the solution (`CORRECTED`), the same program again (`REPEATED`),
-or a fresh try that pays no heed to the feedback. So the generator knows the language of the tasks,
-has habits to lose, and some use for feedback. Only combinations of the split `pretrain` appear.
+failed public test the next turn is the solution (`CORRECTED`, more often where a task has two
+concepts than where it has three), the same program again (`REPEATED`), or a fresh try that pays no
+heed to the feedback. So the generator knows the language of the tasks, has habits to lose, and some
+use for feedback. Only combinations of the split `pretrain` appear.
 
 The feedback is worded as the sandbox words it at run time. The programs are composed here, not
 written by a model, and run in this process.
@@ -19,8 +20,8 @@ from mucode_jax import keys
 from mucode_jax.benchmarks.mini.tasks import Task, execute, task
 
 TURNS = 3
-CORRECTED = 0.45
-REPEATED = 0.2
+CORRECTED = {2: 0.55, 3: 0.3}  # by the number of concepts
+REPEATED = 0.15
 
 
 def attempt(random: np.random.Generator, problem: Task) -> str:
@@ -53,6 +54,7 @@ def conversation(random: np.random.Generator, problem: Task) -> list[str]:
     """Messages: the prompt, a program, and, while it fails, feedback and another program."""
     messages = [problem.problem.prompt]
     code = attempt(random, problem)
+    corrected = CORRECTED[sum(choice is not None for choice in problem.draft.choices)]
     for turn in range(TURNS):
         messages.append(code)
         feedback = summary(problem, code)
@@ -60,9 +62,9 @@ def conversation(random: np.random.Generator, problem: Task) -> list[str]:
             break
         messages.append(feedback)
         luck = random.random()
-        if luck < CORRECTED:
+        if luck < corrected:
             code = problem.solution
-        elif luck > CORRECTED + REPEATED:
+        elif luck > corrected + REPEATED:
             code = attempt(random, problem)
     return messages
 
