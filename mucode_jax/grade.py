@@ -27,12 +27,12 @@ from typing import Any, NoReturn, TextIO
 
 from mucode_jax import benchmarks
 from mucode_jax.benchmarks.files import Row, read_jsonl
-from mucode_jax.records import Benchmark, Problem, Tests
+from mucode_jax.records import Benchmark, Grade, Problem
 from mucode_jax.sandbox import Outcome, Pool
 
 ISOLATION = ("namespaces", "landlock", "rlimits")
 MAX_PENDING = 2048  # candidates whose results wait for an earlier one
-MAX_PENDING_BYTES = 64 << 20  # the code of those
+MAX_PENDING_SIZE = 64 << 20  # characters of code of those
 PLAIN_PROGRESS_S = 10.0
 
 
@@ -80,12 +80,12 @@ def candidate(row: Row, known: Iterable[str]) -> tuple[str, str]:
 
 def grade(
     pool: Pool, benchmark: Benchmark, rows: Iterable[Row], *, timeout_s: float | None = None
-) -> Iterator[tuple[Row, Outcome, Outcome | None]]:
-    """Grades candidates; yields them in their order with their public and private outcome.
+) -> Iterator[tuple[Row, Grade, Grade | None]]:
+    """Grades candidates; yields them in their order with their public and private grade.
 
     Args:
       pool: where the programs run.
-      benchmark: what the candidates answer; a problem without private tests has None for outcome.
+      benchmark: what the candidates answer; a problem without private tests has None for a grade.
       rows: the candidates, taken only as fast as they are graded.
       timeout_s: a limit in place of the one that each problem's tests have.
 
@@ -94,46 +94,54 @@ def grade(
     """
     problems = {problem.task_id: problem for problem in benchmark.problems}
 
-    def limited(tests: Tests) -> Tests:
-        return tests if timeout_s is None else dataclasses.replace(tests, timeout_s=timeout_s)
-
-    def submit(problem: Problem, code: str) -> list[Future[Outcome]]:
+    def submit(problem: Problem, code: str) -> list[Future[Grade]]:
         program = problem.program(code)
         private = benchmark.private.get(problem.task_id)
         both = [problem.public] if private is None else [problem.public, private]
-        return [pool.submit(program, limited(tests)) for tests in both]
+        if timeout_s is not None:
+            both = [dataclasses.replace(tests, timeout_s=timeout_s) for tests in both]
+        return [_grade_of(pool.submit(program, tests)) for tests in both]
 
-    pending: collections.deque[tuple[Row, int, list[Future[Outcome]]]] = collections.deque()
-    pending_bytes = 0
+    def result(row: Row, futures: list[Future[Grade]]) -> tuple[Row, Grade, Grade | None]:
+        grades = [future.result() for future in futures]
+        return row, grades[0], grades[1] if len(grades) > 1 else None
+
+    pending: collections.deque[tuple[Row, list[Future[Grade]]]] = collections.deque()
+    pending_size = 0
     for row in rows:
         task_id, code = candidate(row, problems.keys())
-        pending.append((row, len(code), submit(problems[task_id], code)))
-        pending_bytes += len(code)
+        pending.append((row, submit(problems[task_id], code)))
+        pending_size += len(code)
         while pending and (
-            len(pending) >= MAX_PENDING or pending_bytes >= MAX_PENDING_BYTES or _done(pending[0])
+            len(pending) >= MAX_PENDING
+            or pending_size >= MAX_PENDING_SIZE
+            or all(future.done() for future in pending[0][1])
         ):
-            pending_bytes -= pending[0][1]
-            yield _result(*pending.popleft())
+            pending_size -= len(pending[0][0].fields["code"])
+            yield result(*pending.popleft())
     while pending:
-        yield _result(*pending.popleft())
+        yield result(*pending.popleft())
 
 
-def _done(item: tuple[Row, int, list[Future[Outcome]]]) -> bool:
-    return all(future.done() for future in item[2])
+def _grade_of(outcome: Future[Outcome]) -> Future[Grade]:
+    """The grade alone: what a program printed is not kept while it waits for its turn."""
+    grade: Future[Grade] = Future()
+
+    def keep(done: Future[Outcome]) -> None:
+        if error := done.exception():
+            grade.set_exception(error)
+        else:
+            outcome = done.result()
+            grade.set_result(Grade(outcome.status, outcome.feedback, outcome.summary))
+
+    outcome.add_done_callback(keep)
+    return grade
 
 
-def _result(
-    row: Row, _: int, futures: list[Future[Outcome]]
-) -> tuple[Row, Outcome, Outcome | None]:
-    outcomes = [future.result() for future in futures]
-    return row, outcomes[0], outcomes[1] if len(outcomes) > 1 else None
-
-
-def _as_json(outcome: Outcome | None) -> dict[str, Any] | None:
-    if outcome is None:
+def _as_json(grade: Grade | None) -> dict[str, Any] | None:
+    if grade is None:
         return None
-    passed = outcome.status == "pass"
-    return {"passed": passed, "status": outcome.status, "feedback": outcome.feedback}
+    return {"passed": grade.passed, "status": grade.status, "feedback": grade.feedback}
 
 
 @contextlib.contextmanager
@@ -284,7 +292,7 @@ def main(argv: list[str] | None = None) -> int:
             for row, public, private in grade(pool, benchmark, rows, timeout_s=flags.timeout):
                 tests = {"public": _as_json(public), "private": _as_json(private)}
                 out.write(json.dumps({**row.fields, **tests}) + "\n")
-                statuses = {outcome.status for outcome in (public, private) if outcome}
+                statuses = {side.status for side in (public, private) if side}
                 tally.graded += 1
                 tally.passed += statuses == {"pass"}
                 if "infra" in statuses:

@@ -87,7 +87,7 @@ def test_mbpp_entry_points_are_the_functions_that_the_tests_call(data_dir):
 def test_prompts_show_the_public_tests_and_no_private_one(data_dir):
     benchmark = load(data_dir, "mbpp", "test")
     for problem in benchmark.problems:
-        assert problem.public.statements[0] in problem.prompt
+        assert problem.public.statements[0].strip() in problem.prompt
         hidden = {test.strip() for test in benchmark.private[problem.task_id].statements}
         hidden -= {test.strip() for test in problem.public.statements}  # some come twice
         assert not any(test in problem.prompt for test in hidden)
@@ -155,7 +155,7 @@ def test_humanevalpack_shows_the_whole_example_test(data_dir, caplog):
 
 def test_compat_makes_exactly_25_humanevalpack_problems_impossible_and_says_so(data_dir, caplog):
     with caplog.at_level(logging.WARNING):
-        benchmark = load(data_dir, "humanevalpack", "test", compat=True)
+        benchmark = load.__wrapped__(data_dir, "humanevalpack", "test", compat=True)
     broken = [key for key, tests in benchmark.private.items() if syntax_error(tests.statements[0])]
     assert len(broken) == 25
     assert "makes 25 of 164 problems impossible" in caplog.text
