@@ -12,6 +12,7 @@ import json
 import pathlib
 from typing import Any
 
+from mucode_jax.report.page import render
 from mucode_jax.report.text import line, table
 from mucode_jax.workdir import write_atomically
 
@@ -24,3 +25,4 @@ def write(directory: pathlib.Path, results: dict[str, Json]) -> None:
     """Writes results.json and report.html into `directory`, each as a whole or not at all."""
     directory = pathlib.Path(directory)
     write_atomically(directory / "results.json", json.dumps(results, indent=1) + "\n")
+    write_atomically(directory / "report.html", render(directory, results))

@@ -1,0 +1,294 @@
+"""report.html: one self-contained page, from results.json and the run's stages."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from mucode_jax import evaluate
+from mucode_jax.report import plots, stages, text, words
+
+Json = Any
+_CONVERSATIONS = 10
+# What a page must not contain, and XML cannot: shown as the picture of the control character.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def printable(shown: Any) -> Any:
+    """Text without control characters and lone surrogates; anything else as it is."""
+    if isinstance(shown, Markup) or not isinstance(shown, str):
+        return shown
+
+    def picture(found: re.Match) -> str:
+        code = ord(found[0])
+        return chr(0x2400 + code) if code < 0x20 else "\ufffd"
+
+    return _CONTROL.sub(picture, shown.replace("\r\n", "\n").replace("\r", "\u240d"))
+
+
+def render(directory: pathlib.Path, results: Json) -> str:
+    """The page. Curves and conversations whose stages are not in `directory` are said to be
+    missing."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mucode_jax.report", "."),
+        autoescape=True,
+        finalize=printable,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["markup"] = Markup
+    groups = text.groups(results["evaluations"])
+    greedy, talks = _conversations(directory, results)
+    return environment.get_template("page.html.jinja").render(
+        title=_title(groups[0]) if groups else "Nothing was evaluated",
+        said=_said(directory, groups[0]) if groups else [],
+        about=_about(groups),
+        facts=_facts(results),
+        groups=[_group(directory, str(i), group) for i, group in enumerate(groups)],
+        verifiers=text.verifier_rows(results) if results["verifiers"] else [],
+        verifier_plots=[
+            plot for i, group in enumerate(groups) for plot in _verifier_plots(directory, i, group)
+        ],
+        time_plot=plots.time("all", results) if results["stages"] else None,
+        work=_work(results),
+        stages=_stages(results),
+        costs=_costs(results["evaluations"]),
+        talks=talks,
+        talkers=list(dict.fromkeys(talk.generator for talk in talks)),
+        talks_of=greedy,
+        kinds=_kinds(talks),
+        protocols={p: words.PROTOCOLS[p] for p in sorted({g[0]["protocol"] for g in groups})},
+        isolation=_flat(results["isolation"]),
+        versions=results["versions"],
+        config=json.dumps(results["config"], indent=2, ensure_ascii=False),
+    )
+
+
+def _last(group: Sequence[Json]) -> Json | None:
+    """The greedy evaluation that the page is about: μCode's last, else the last method's."""
+    greedy = [e for e in group if e["search"] == "greedy"]
+    if not greedy:
+        return None
+    methods = {e["method"] for e in greedy}
+    method = "mucode" if "mucode" in methods else greedy[-1]["method"]
+    return max((e for e in greedy if e["method"] == method), key=lambda e: e["iteration"])
+
+
+def _base(group: Sequence[Json]) -> Json | None:
+    return next((e for e in group if e["search"] == "greedy" and e["method"] == "base"), None)
+
+
+def _title(group: Sequence[Json]) -> str:
+    last, base = _last(group), _base(group)
+    if last is None:
+        return "Best-of-N searches"
+    said = f"{words.generator(last)} solves {words.percent(last['accuracy'])}"
+    if base is None or base is last:
+        return said
+    return f"{said}, its base {words.percent(base['accuracy'])}"
+
+
+def _said(directory: pathlib.Path, group: Sequence[Json]) -> list[str]:
+    """The findings in sentences."""
+    last, base = _last(group), _base(group)
+    sentences = []
+    if last is not None:
+        sentences.append(
+            f"of {last['problems']} held-out problems, in greedy conversations of at most "
+            f"{last['turns']} turns."
+        )
+        if base is not None and base is not last:
+            sentences.append(_difference(directory, last, base))
+    searched = [e for e in group if e["search"] != "greedy"]
+    best = [e for e in searched if e["search"] == "pt+lv"] or [
+        e for e in searched if e["search"] == "pt"
+    ]
+    if best:
+        which = ", ".join(f"{words.generator(e)} {words.percent(e['accuracy'])}" for e in best)
+        sentences.append(f"Multi-turn Best-of-{best[0]['n']} by {best[0]['search']}: {which}.")
+    return sentences
+
+
+def _difference(directory: pathlib.Path, last: Json, base: Json) -> str:
+    points = f"{words.signed(last['accuracy'] - base['accuracy'])} points"
+    a, b = (stages.solved_greedily(directory, e) for e in (last, base))
+    if not a or not b or a.keys() != b.keys():
+        return f"The difference is {points}."
+    of_a, of_b = (np.array([solved[task] for task in sorted(a)]) for solved in (a, b))
+    _, (low, high), _ = evaluate.paired_difference(of_a, of_b, np.random.default_rng(0))
+    return (
+        f"The difference is {points} (95 % interval {words.signed(low)} to {words.signed(high)}, "
+        "paired over problems)."
+    )
+
+
+def _about(groups: Sequence[Sequence[Json]]) -> str:
+    names = dict.fromkeys(f"{g[0]['benchmark']}, {g[0]['split']}" for g in groups)
+    return " · ".join(["Report of a run", *names])
+
+
+def _facts(results: Json) -> list[tuple[str, str]]:
+    stages = results["stages"]
+    return [
+        ("backend", results["backend"]),
+        ("sandbox isolation", results["isolation"]["level"]),
+        ("seed", str(results["seed"])),
+        ("time", words.duration(results["wall_seconds"])),
+        ("tokens sampled", words.count(sum(s["tokens"] for s in stages))),
+        ("programs executed", words.count(sum(s["executions"] for s in stages))),
+    ]
+
+
+def _group(directory: pathlib.Path, name: str, group: Sequence[Json]) -> dict[str, Any]:
+    """Tables and plots of the evaluations of one benchmark by one protocol."""
+    greedy = [e for e in group if e["search"] == "greedy"]
+    searched = [e for e in group if e["search"] != "greedy"]
+    drawn: list[plots.Plot | None] = []
+    if greedy:
+        drawn.append(plots.by_turn(name, greedy))
+        if any(e["iteration"] for e in greedy):
+            drawn.append(plots.by_iteration(name, greedy))
+    tables = []
+    for n in sorted({e["n"] for e in searched}):
+        of_n = [e for e in searched if e["n"] == n]
+        tables.append((of_n[0], text.search_rows(of_n)))
+        drawn.append(plots.by_choice(f"{name}-{n}", of_n))
+    if len(tables) > 1:
+        drawn.append(plots.by_n(name, searched))
+    for i, e in enumerate(_searchers(searched)):
+        found = stages.searched(directory, e)
+        drawn.append(found and plots.first_turn_by_n(f"{name}-{i}", found))
+    return {
+        "about": group[0],
+        "greedy": text.greedy_rows(greedy) if greedy else [],
+        "searches": tables,
+        "plots": [plot for plot in drawn if plot is not None],
+    }
+
+
+def _searchers(searched: Sequence[Json]) -> list[Json]:
+    """One evaluation for each generator that was searched."""
+    return list({words.folder(e): e for e in searched}.values())
+
+
+def _verifier_plots(
+    directory: pathlib.Path, group: int, evaluations: Sequence[Json]
+) -> Iterator[plots.Plot]:
+    searchers = _searchers([e for e in evaluations if e["search"] != "greedy"])
+    found = [(e, stages.searched(directory, e)) for e in searchers]
+    scored = [(e, s) for e, s in found if s is not None and len(s.scores)]
+    if not scored:
+        return
+    methods = {s.generator: e["method"] for e, s in scored}
+    yield plots.reliability(f"{group}", [s for _, s in scored], methods)
+    for i, (_, s) in enumerate(scored):
+        yield plots.scores(f"{group}-{i}", s)
+
+
+def _work(results: Json) -> list[list[str]]:
+    """A head and one row a kind of work: seconds, tokens, executions."""
+    sums: dict[str, Counter] = defaultdict(Counter)
+    for stage in results["stages"]:
+        sums[words.work(stage["name"])].update(
+            {k: stage[k] for k in ("seconds", "tokens", "executions")}
+        )
+    return [["", "time", "tokens sampled", "programs executed"]] + [
+        [work, words.duration(of["seconds"]), *_counts(of["tokens"], of["executions"])]
+        for work, of in sorted(sums.items(), key=lambda item: -item[1]["seconds"])
+    ]
+
+
+def _counts(*numbers: float) -> list[str]:
+    return [words.count(n) if n else "–" for n in numbers]
+
+
+def _stages(results: Json) -> list[list[str]]:
+    known = ("name", "iteration", "seconds", "tokens", "executions")
+    rows = [["stage", "time", "tokens sampled", "programs executed", "counted"]]
+    for stage in results["stages"]:
+        counted = ", ".join(
+            f"{k} {words.count(v) if isinstance(v, int) else v}"
+            for k, v in stage.items()
+            if k not in known
+        )
+        rows.append(
+            [
+                stage["name"],
+                words.duration(stage["seconds"]),
+                *_counts(stage["tokens"], stage["executions"]),
+                counted,
+            ]
+        )
+    return rows
+
+
+def _costs(evaluations: Sequence[Json]) -> list[list[str]]:
+    """A head and one row an evaluation: what solving a problem this way costs."""
+    rows = [["", "solved", "tokens a problem", "programs executed a problem"]]
+    for e in evaluations:
+        conversations = e["problems"] * e["searches"]
+        way = "greedy" if e["search"] == "greedy" else f"best of {e['n']} by {e['search']}"
+        rows.append(
+            [
+                f"{words.generator(e)}, {way}",
+                words.percent(e["accuracy"]),
+                f"{e['tokens'] / conversations:.1f}",
+                f"{e['executions'] / conversations:.2f}",
+            ]
+        )
+    return rows
+
+
+def _conversations(directory: pathlib.Path, results: Json) -> tuple[str, list[stages.Conversation]]:
+    """Where the sample conversations are from, in words, and the conversations."""
+    groups = text.groups(results["evaluations"])
+    last, base = (_last(groups[0]), _base(groups[0])) if groups else (None, None)
+    if last is None:
+        return "Nothing was evaluated greedily.", []
+    shares = [(last, _CONVERSATIONS)]
+    if base is not None and base is not last:
+        shares = [(last, _CONVERSATIONS - 4), (base, 4)]
+    said = f"{_CONVERSATIONS} greedy conversations of " + " and ".join(
+        words.generator(e) for e, _ in shares
+    )
+    reading = stages.texts(directory, results)
+    talks: list[stages.Conversation] = []
+    for e, count in shares:
+        found = stages.conversations(directory, e, count, reading)
+        if found is None:
+            return f"The conversations of {words.generator(e)} are not in the work directory.", []
+        talks += found
+    if reading is None:
+        said += "; the tokenizer is not at hand, so the problems' texts are not shown"
+    return f"{said}.", talks
+
+
+def _kinds(talks: Sequence[stages.Conversation]) -> list[tuple[str, str, int]]:
+    """(class, words, number) of the filters."""
+    counts = Counter(kind(talk) for talk in talks)
+    names = {"at-once": "solved at turn 1", "late": "solved later", "never": "never solved"}
+    return [(k, name, counts[k]) for k, name in names.items() if counts[k]]
+
+
+def kind(talk: stages.Conversation) -> str:
+    return "never" if talk.solved == 0 else "at-once" if talk.solved == 1 else "late"
+
+
+def _flat(values: Json, prefix: str = "") -> dict[str, str]:
+    """Nested mappings as one with dotted names."""
+    if not isinstance(values, dict):
+        shown = values if isinstance(values, str) else json.dumps(values, ensure_ascii=False)
+        return {prefix: shown}
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat

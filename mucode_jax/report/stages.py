@@ -1,0 +1,288 @@
+"""What a run left in its work directory beside results.json: conversations, searches, outcomes.
+
+The names of the folders are those that `main` gives to its evaluations' stages (see `lab`). A stage
+that is not there, or not finished, is None here; whoever shows it says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mucode_jax import evaluate, search
+from mucode_jax.conversation import Chat
+from mucode_jax.models import hub, huggingface
+from mucode_jax.records import Rollout, decode_rollout
+from mucode_jax.report import words
+from mucode_jax.search import Search
+
+Json = Any
+# Text of a user message from its ids, and of a completion from its ids.
+Texts = tuple[Callable[[np.ndarray, bool], str], Callable[[np.ndarray], str]]
+_MARK = "MESSAGE-GOES-HERE"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownTurn:
+    """One turn, as text.
+
+    Attributes:
+      message: what the generator read: the problem, later the feedback.
+      completion: what it wrote.
+      status, summary: outcome of the public tests.
+      correct: passes the private tests too.
+    """
+
+    message: str
+    completion: str
+    status: str
+    summary: str
+    correct: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversation:
+    """A greedy conversation; `solved` is the turn (from 1) that counts as solved, 0 for none."""
+
+    generator: str
+    task_id: str
+    turns: tuple[ShownTurn, ...]
+    solved: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstTurn:
+    """The N candidates of one search's first turn: bool, float32 and bool [N]."""
+
+    passed: np.ndarray
+    scores: np.ndarray | None
+    correct: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Searched:
+    """What the searches of one generator say about its verifier and about N.
+
+    Attributes:
+      generator: its name.
+      scores: float32 [n]; the verifier's score of every completion that was sampled, each once; no
+        entry where no verifier took part.
+      correct: bool [n]; their labels.
+      first_turns: one a problem and search.
+    """
+
+    generator: str
+    scores: np.ndarray
+    correct: np.ndarray
+    first_turns: tuple[FirstTurn, ...]
+
+
+def _lines(path: pathlib.Path) -> Iterator[Json]:
+    with open(path, encoding="utf-8") as f:
+        for number, text in enumerate(f, 1):
+            try:
+                yield json.loads(text)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+
+
+def _finished(directory: pathlib.Path, of: Json, kind: str) -> pathlib.Path | None:
+    """The folder of a finished stage whose labels are finished too."""
+    folder = directory / "stages" / words.folder(of) / f"{kind}_{of['benchmark']}_{of['split']}"
+    labels = folder.with_name(folder.name + "_labels")
+    done = (folder / "stage.json").is_file() and (labels / "pieces.jsonl").is_file()
+    return folder if done else None
+
+
+def greedy(directory: pathlib.Path, of: Json) -> list[tuple[Rollout, list[bool]]] | None:
+    """The greedy conversations of an evaluation with the labels of their turns."""
+    folder = _finished(directory, of, "greedy")
+    if folder is None:
+        return None
+    labels = _lines(folder.with_name(folder.name + "_labels") / "pieces.jsonl")
+    rollouts = map(decode_rollout, _lines(folder / "rollouts.jsonl"))
+    return list(zip(rollouts, labels, strict=True))
+
+
+def searches(
+    directory: pathlib.Path, of: Json
+) -> Iterator[tuple[list[Search], list[list[list[bool]]]]] | None:
+    """Problem by problem the searches of an evaluation with the labels of their candidates."""
+    folder = _finished(directory, of, "search")
+    if folder is None:
+        return None
+    labels = _lines(folder.with_name(folder.name + "_labels") / "pieces.jsonl")
+
+    def read() -> Iterator[tuple[list[Search], list[list[list[bool]]]]]:
+        for line in _lines(folder / "pieces.jsonl"):
+            found = search.decode(line)
+            yield found, [next(labels) for _ in found]
+
+    return read()
+
+
+def solved_greedily(directory: pathlib.Path, e: Json) -> dict[str, float] | None:
+    """task_id -> 1 or 0, by the evaluation's protocol."""
+    found = greedy(directory, e)
+    if found is None:
+        return None
+    return {
+        rollout.task_id: evaluate.greedy_per_turn([label], e["turns"], e["protocol"])[-1]
+        for rollout, label in found
+    }
+
+
+def solved_by_search(
+    directory: pathlib.Path, evaluations: Sequence[Json]
+) -> dict[str, dict[str, float]] | None:
+    """choice -> task_id -> share of its searches that solved it; evaluations of one generator."""
+    found = searches(directory, evaluations[0])
+    if found is None:
+        return None
+    solved: dict[str, dict[str, float]] = {e["search"]: {} for e in evaluations}
+    for items, labels in found:
+        for e in evaluations:
+            source = "pt" if e["search"] == "oracle" else e["search"]
+            own = [(s, label) for s, label in zip(items, labels, strict=True) if s.choice == source]
+            measured = evaluate.search_evaluation(
+                [s for s, _ in own],
+                [label for _, label in own],
+                choice=e["search"],
+                turns=e["turns"],
+                protocol=e["protocol"],
+            )
+            solved[e["search"]][items[0].task_id] = measured["accuracy"]
+    return solved
+
+
+def searched(directory: pathlib.Path, of: Json) -> Searched | None:
+    """The scores, labels and first turns of an evaluation's searches."""
+    found = searches(directory, of)
+    if found is None:
+        return None
+    scores, correct, first_turns = [], [], []
+    for items, labels in found:
+        seen: set[int] = set()  # ways of choosing share candidates
+        opened: set[int] = set()
+        for s, label in zip(items, labels, strict=True):
+            for turn, of_turn in zip(s.turns, label, strict=True):
+                if turn.scores is not None:
+                    new = [j for j, c in enumerate(turn.candidates) if id(c) not in seen]
+                    scores += [turn.scores[j] for j in new]
+                    correct += [of_turn[j] for j in new]
+                seen.update(map(id, turn.candidates))
+            if s.index not in opened:
+                opened.add(s.index)
+                passed = np.array([c.grade.passed for c in s.turns[0].candidates])
+                first_turns.append(FirstTurn(passed, s.turns[0].scores, np.array(label[0], bool)))
+    return Searched(
+        words.generator(of),
+        np.array(scores, np.float32),
+        np.array(correct, bool),
+        tuple(first_turns),
+    )
+
+
+def best_of_k(turn: FirstTurn, choice: str) -> np.ndarray | None:
+    """float64 [N]: probability that the choice among k = 1 … N of the candidates is correct.
+
+    The exact mean over all subsets of size k: the r-th best of N is the best of a subset in
+    C(N - r, k - 1) of C(N, k) cases; candidates that tie share their mean. None: there are no
+    scores to choose by.
+    """
+    if "lv" in choice and turn.scores is None:
+        return None
+    rank = {
+        "random": lambda j: 0,
+        "pt": lambda j: bool(turn.passed[j]),
+        "lv": lambda j: float(turn.scores[j]),
+        "pt+lv": lambda j: (bool(turn.passed[j]), float(turn.scores[j])),
+        "oracle": lambda j: bool(turn.correct[j]),
+    }[choice]
+    n = len(turn.correct)
+    tied: dict[Any, list[bool]] = {}
+    for j in range(n):
+        tied.setdefault(rank(j), []).append(bool(turn.correct[j]))
+    by_rank = [np.mean(tied[value]) for value in sorted(tied, reverse=True) for _ in tied[value]]
+    return np.array(
+        [
+            sum(
+                math.comb(n - r, k - 1) / math.comb(n, k) * right
+                for r, right in enumerate(by_rank, 1)
+            )
+            for k in range(1, n + 1)
+        ]
+    )
+
+
+def texts(directory: pathlib.Path, results: Json) -> Texts | None:
+    """How ids of this run become text, by the tokenizer that its models were saved with.
+
+    Falls back on the base generator where it is a directory or comes along; never reads the hub.
+    """
+    saved = sorted((directory / "stages").glob("*/*/model/tokenizer.json"))
+    path = str(results["config"].get("generator", {}).get("path", ""))
+    if saved:
+        home = saved[0].parent
+    elif path == "mini" or (path and pathlib.Path(path).is_dir()):
+        home = hub.resolve(path)
+    else:
+        return None
+    chat = Chat(huggingface.load_tokenizer(home), huggingface.eot_ids(home))
+    around = [chat.text(ids).split(_MARK) for ids in (chat.first(_MARK), chat.next(_MARK))]
+
+    def message(ids: np.ndarray, first: bool) -> str:
+        before, after = around[0 if first else 1]
+        return chat.text(ids).removeprefix(before).removesuffix(after)
+
+    return message, chat.text
+
+
+def conversations(
+    directory: pathlib.Path, of: Json, count: int, text: Texts | None
+) -> list[Conversation] | None:
+    """`count` greedy conversations of an evaluation, always the same ones.
+
+    In turn one that was solved late, one that was solved at once, one that was never solved, each
+    in the order of the problems, as long as there are such.
+    """
+    found = greedy(directory, of)
+    if found is None:
+        return None
+    kinds: dict[str, list[Conversation]] = {"late": [], "at once": [], "never": []}
+    for rollout, label in found:
+        if of["protocol"] == "paper":
+            solved = label.index(True) + 1 if any(label) else 0
+        else:
+            solved = len(label) if label[-1] else 0
+        kind = "never" if solved == 0 else "at once" if solved == 1 else "late"
+        if len(kinds[kind]) < count:
+            shown = _shown(rollout, label, text)
+            kinds[kind].append(
+                Conversation(words.generator(of), rollout.task_id, tuple(shown), solved)
+            )
+    queues = [iter(queue) for queue in kinds.values()]
+    chosen: list[Conversation] = []
+    while queues and len(chosen) < count:
+        queue = queues.pop(0)
+        conversation = next(queue, None)
+        if conversation is not None:
+            chosen.append(conversation)
+            queues.append(queue)
+    return sorted(chosen, key=lambda c: (c.solved == 0, c.solved))
+
+
+def _shown(rollout: Rollout, label: Sequence[bool], text: Texts | None) -> Iterator[ShownTurn]:
+    for t, (turn, correct) in enumerate(zip(rollout.turns, label, strict=True)):
+        if text is not None:
+            message, completion = text[0](turn.prompt_ids, t == 0), text[1](turn.completion_ids)
+        else:
+            message = rollout.turns[t - 1].grade.feedback if t else ""
+            completion = turn.code
+        yield ShownTurn(message, completion, turn.grade.status, turn.grade.summary, correct)
