@@ -61,7 +61,7 @@ def _time_limit(row: Row, default: float) -> float:
     limit = row.fields["time_limit"]
     try:
         seconds = float(limit["seconds"] or 0) + 1e-9 * float(limit["nanos"] or 0)
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         raise ValueError(
             f'{row.where}: time_limit must be {{"seconds": S, "nanos": N}} or null, not {limit!r}'
         ) from None
@@ -72,7 +72,5 @@ def _time_limit(row: Row, default: float) -> float:
 
 def _solution(row: Row) -> str | None:
     """The first Python 3 solution, if there is one."""
-    solutions = row.fields.get("solutions") or {}
-    languages, texts = solutions.get("language") or (), solutions.get("solution") or ()
-    pairs = zip(languages, texts, strict=True)
-    return next((text for language, text in pairs if language in _PYTHON3), None)
+    solutions = row.table("solutions", "language", "solution")
+    return next((text for language, text in solutions if language in _PYTHON3), None)

@@ -76,25 +76,33 @@ class Row:
             raise ValueError(f"{self.where}: field {name!r} is empty; every problem needs an id")
         return text
 
-    def pairs(self, name: str) -> tuple[tuple[str, str], ...]:
-        """A field {"input": [..], "output": [..]} as (input, output) pairs; () where absent."""
+    def table(self, name: str, *keys: str) -> tuple[tuple[Any, ...], ...]:
+        """The rows of a field {"KEY": [..], "KEY": [..]}; () where it is absent or null.
+
+        The last column must be text. A list of {"KEY": .., "KEY": ..} is the same table, which is
+        how some versions of `datasets` hand it out.
+        """
         if not self.has(name):
             return ()
-        value = self._get(name)
-        if not isinstance(value, dict) or not {"input", "output"} <= set(value):
-            raise ValueError(f'{self.where}: field {name!r} must be {{"input": [], "output": []}}')
-        columns = [
-            [
-                self._checked(item, f"an {key} of {name!r}")
-                for item in self._list(value[key], f"{name}.{key}")
-            ]
-            for key in ("input", "output")
-        ]
-        if len(columns[0]) != len(columns[1]):
-            raise ValueError(
-                f"{self.where}: {name!r} has {len(columns[0])} inputs and {len(columns[1])} outputs"
-            )
+        value = self.fields[name]
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            value = {key: [item.get(key) for item in value] for key in keys}
+        if not isinstance(value, dict) or not set(keys) <= set(value):
+            shape = ", ".join(f'"{key}": [..]' for key in keys)
+            raise ValueError(f"{self.where}: field {name!r} must be {{{shape}}}")
+        columns = [self._list(value[key], f"{name}.{key}") for key in keys]
+        lengths = {len(column) for column in columns}
+        if len(lengths) > 1:
+            raise ValueError(f"{self.where}: the columns of {name!r} are not of one length")
+        for item in columns[-1]:
+            self._checked(item, f"an entry of '{name}.{keys[-1]}'")
         return tuple(zip(*columns, strict=True))
+
+    def pairs(self, name: str) -> tuple[tuple[str, str], ...]:
+        """A table of "input" and "output" texts; () where it is absent or null."""
+        for given, _ in (rows := self.table(name, "input", "output")):
+            self._checked(given, f"an entry of '{name}.input'")
+        return rows
 
     def _get(self, name: str) -> Any:
         if name not in self.fields:

@@ -11,7 +11,7 @@ import ast
 
 from mucode_jax.benchmarks import prompts
 from mucode_jax.benchmarks.files import Entry, Row, parse, python_tests
-from mucode_jax.records import Problem
+from mucode_jax.records import Problem, Tests
 
 SPLITS = ("prompt", "train", "validation", "test")
 TIMEOUT_S = 10.0
@@ -87,7 +87,9 @@ def _entry(
 ) -> Entry:
     if not public:
         raise ValueError(f"{row.where}: field 'test_list' is empty; there must be tests")
-    code, setup = row.text("code"), setup.strip()
+    code, setup, listed = row.text("code"), setup.strip(), row.texts("test_list")
+    python_tests(row, listed, setup=setup)  # all must parse: the entry point is read off them
+    hidden = python_tests(row, private, setup=setup, timeout_s=timeout_s) if private else None
     if testless:
         heads = signatures(code, (setup, *public))
         prompt = prompts.function_prompt(text, signature=heads)
@@ -98,11 +100,10 @@ def _entry(
         task_id=row.task_id(),
         split=split_of(row),
         prompt=prompt,
-        public=python_tests(row, public, setup=setup, timeout_s=timeout_s),
-        entry_point=entry_point(code, row.texts("test_list")),
+        public=Tests(statements=public, setup=setup, timeout_s=timeout_s),
+        entry_point=entry_point(code, listed),
         feedback=prompts.COMPAT_FEEDBACK if compat else prompts.FEEDBACK,
     )
-    hidden = python_tests(row, private, setup=setup, timeout_s=timeout_s) if private else None
     return Entry(problem, hidden, code)
 
 

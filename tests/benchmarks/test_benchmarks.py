@@ -195,7 +195,8 @@ def test_code_contests_limits_solutions_and_omissions(tmp_path, caplog):
         record,
         record | {"name": "without", "public_tests": {"input": [], "output": []}},
         record | {"name": "file", "input_file": "input.txt"},
-        record | {"name": "free", "time_limit": None},
+        record
+        | {"name": "free", "time_limit": None, "public_tests": [{"input": "1", "output": "2"}]},
     ]
     path = tmp_path / "contests.jsonl"
     path.write_text("\n".join(map(json.dumps, records)))

@@ -110,7 +110,12 @@ def test_bad_humaneval_records_are_refused(tmp_path, change, message):
     [
         ({"public_tests": None, "private_tests": None}, "problem 'p' has no tests of any kind"),
         ({"public_tests": {"input": []}}, "'public_tests' must be"),
-        ({"public_tests": {"input": ["1"], "output": []}}, "has 1 inputs and 0 outputs"),
+        ({"private_tests": {"input": [1], "output": ["2"]}}, "'private_tests.input' must be text"),
+        ({"solutions": True}, "'solutions' must be"),
+        (
+            {"public_tests": {"input": ["1"], "output": []}},
+            "columns of 'public_tests' are not of one length",
+        ),
         ({"time_limit": 3}, "time_limit must be"),
         ({"time_limit": {"seconds": 0, "nanos": 0}}, "a time limit of 0.0 s"),
     ],
