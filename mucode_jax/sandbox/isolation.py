@@ -1,0 +1,173 @@
+"""The three levels of isolation: what each is made of, whether this machine has it, entering it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Mapping
+
+from . import landlock, namespaces, seccomp, system
+
+LEVELS = ("namespaces", "landlock", "rlimits")  # strongest first
+
+_SYSTEM_LIBRARIES = (
+    *("/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/local/lib", "/lib", "/lib64", "/lib32"),
+    *("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo"),
+)
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+# Above the ranges that container managers hand out; one user a worker, so that the limit on the
+# number of processes counts one worker's alone.
+_FIRST_USER = 0x70000000
+_NOBODY = 65534
+
+_HINTS = {
+    "namespaces": (
+        "run as root, or allow user namespaces (Ubuntu 24.04: sysctl -w "
+        "kernel.apparmor_restrict_unprivileged_userns=0; Docker: --security-opt seccomp=unconfined "
+        "--security-opt apparmor=unconfined)"
+    ),
+    "landlock": "use Linux 5.13 or newer on x86-64 with landlock among the LSMs (boot option lsm=)",
+}
+
+
+class IsolationError(ValueError):
+    """This machine does not have the isolation that is asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What a program may see of the file system.
+
+    Attributes:
+      readable: files and folders of libraries.
+      devices: device files.
+      hidden: this package, which may hold tests and lies perhaps beneath a readable folder.
+    """
+
+    readable: tuple[str, ...]
+    devices: tuple[str, ...]
+    hidden: str
+
+
+def view() -> View:
+    """The interpreter's and the system's libraries, as far as they exist here."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    paths = {sysconfig.get_path(name) for name in names} | set(site.getsitepackages())
+    numpy = importlib.util.find_spec("numpy")
+    if numpy and numpy.origin:
+        paths.add(os.path.dirname(os.path.dirname(numpy.origin)))
+    # Conda and pyenv keep the shared libraries of extension modules beside the standard library.
+    beside = os.path.dirname(sysconfig.get_path("stdlib"))
+    if os.path.basename(beside) in ("lib", "lib64"):
+        paths.add(beside)
+    paths.update(_SYSTEM_LIBRARIES)
+    present = sorted({os.path.abspath(path) for path in paths if path and os.path.exists(path)})
+    devices = tuple(path for path in _DEVICES if os.path.exists(path))
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return View(tuple(present), devices, os.path.realpath(here))
+
+
+def enter(level: str, seen: View) -> dict[str, object]:
+    """Confines this process, a child forked for it, and all that it will start, for good.
+
+    At `namespaces` it is a child of the calling process that returns, as process 1 of its own
+    table; the calling process ends.
+
+    Returns:
+      What was reached, for the records: level, seccomp, landlock (ABI version or 0), user.
+
+    Raises:
+      OSError: a mechanism of this level is refused, with its name.
+    """
+    reached: dict[str, object] = {"level": level, "seccomp": False, "landlock": 0}
+    if level != "rlimits" and not system.is_supported():
+        machine = f"{sys.platform} on {os.uname().machine}"
+        raise OSError(f"system-call filters are written for Linux on x86-64, this is {machine}")
+    number = os.getpid()
+    if level == "namespaces":
+        namespaces.leave()
+        if os.fork():
+            os._exit(0)
+        namespaces.enter_root(seen.readable, seen.devices, seen.hidden)
+    reached["user"] = _leave_root_user(seen, number, private=level == "namespaces")
+    if level == "landlock":
+        reached["landlock"] = landlock.abi()
+        readable = tuple(dict.fromkeys(os.path.realpath(path) for path in seen.readable))
+        landlock.restrict(readable, seen.devices, seen.hidden)
+    os.chdir("/tmp" if level == "namespaces" else "/")
+    if sys.platform == "linux":
+        system.prctl("dumpable", system.PR_SET_DUMPABLE, 0)
+        system.drop_capabilities()
+    if system.is_supported():
+        try:
+            seccomp.install(seccomp.server_filter(file_attributes=level == "namespaces"))
+            reached["seccomp"] = True
+        except OSError:
+            if level != "rlimits":
+                raise
+    return reached
+
+
+def _leave_root_user(seen: View, number: int, *, private: bool) -> str:
+    """Root becomes a user who owns nothing, where the libraries stay readable for such a one."""
+    if os.getuid() != 0:
+        return "same"
+    if not private and not all(_is_open_to_all(path) for path in seen.readable):
+        return "root"
+    os.setgroups([])
+    own = _FIRST_USER + number
+    for user in (own, _NOBODY):
+        try:
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+            return "own" if user == own else "nobody"
+        except OSError:
+            continue  # the container maps fewer users
+    raise OSError("setuid: this root may become no other user")
+
+
+def _is_open_to_all(path: str) -> bool:
+    path = os.path.realpath(path)
+    while path != "/":
+        if not os.stat(path).st_mode & (0o001 if os.path.isdir(path) else 0o004):
+            return False
+        path = os.path.dirname(path)
+    return True
+
+
+def strongest(reasons: Mapping[str, str], weakest: str) -> str:
+    """The strongest level without a reason against it.
+
+    Args:
+      reasons: level -> why this machine does not have it, "" where it has.
+      weakest: the weakest level that is accepted.
+
+    Raises:
+      IsolationError: none from `weakest` up is to be had; says why, how to get it, and what to set
+        to accept less.
+    """
+    if weakest not in LEVELS:
+        raise ValueError(f"unknown isolation {weakest!r}; one of {', '.join(LEVELS)}")
+    accepted = LEVELS[: LEVELS.index(weakest) + 1]
+    for level in accepted:
+        if not reasons[level]:
+            return level
+    missing = "; ".join(f"{level}: {reasons[level]}" for level in accepted)
+    hints = "; or ".join(_HINTS[level] for level in accepted if level in _HINTS)
+    left = [level for level in LEVELS if not reasons[level]]
+    less = (
+        f"To accept less: isolation={left[0]} (--isolation {left[0]}; "
+        f"in a config --config.sandbox.isolation={left[0]})."
+        if left
+        else "Nothing weaker works either."
+    )
+    if sys.platform == "darwin":
+        hints = "macOS cannot isolate programs; use a Linux machine, or a Linux container in a VM"
+    raise IsolationError(
+        f"model-written code cannot be isolated here as asked ({weakest} or stronger). "
+        f"Missing: {missing}. To get it: {hints}. {less}"
+    )

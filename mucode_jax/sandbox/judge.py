@@ -1,0 +1,225 @@
+"""The verdict: tests run here, in a process that the program cannot touch.
+
+The judge keeps the expected values. It has the program loaded inside, runs each test statement
+against stand-ins for the program's names (`remote`), and compares outside. A test that could be made
+to last, and any large value, is dealt with in a fork of the judge, which is ended at the deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import random
+import select
+import signal
+import socket
+import time
+from typing import Any
+
+from . import channel, codec, feedback, remote, statements
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the tests say of one program.
+
+    Attributes:
+      status: pass, fail, error or oom; "gone" where the process ended before it answered, "late"
+        where time ran out, "unstarted" where the process was lost before it read the program,
+        "broken" where the tests are at fault.
+      traceback: the whole text, as Python would print it; "" where it passed.
+      summary: the same in one line.
+      values: for a failed comparison, what was returned and what expected.
+    """
+
+    status: str
+    traceback: str = ""
+    summary: str = ""
+    values: str = ""
+
+
+class _HandedOver(Exception):
+    """A fork of this process goes on with the program; its verdict comes through `pipe`."""
+
+    def __init__(self, pid: int, pipe: int):
+        super().__init__()
+        self.pid = pid
+        self.pipe = pipe
+
+
+class _Hand:
+    """Moves what is under way to a fork of this process, at most once."""
+
+    def __init__(self, strangers: tuple[socket.socket, ...]):
+        """Args: sockets that the fork has no business with."""
+        self.pipe: int | None = None
+        self._strangers = strangers
+
+    def over(self) -> None:
+        """Returns in the fork; raises _HandedOver in the judge itself."""
+        if self.pipe is not None:
+            return
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid:
+            os.close(writer)
+            raise _HandedOver(pid, reader)
+        os.close(reader)
+        for stranger in self._strangers:
+            stranger.close()
+        random.seed(0)  # a fork is seeded anew by Python; tests that draw numbers draw the same
+        self.pipe = writer
+
+
+def examine(
+    program: str,
+    setup: str,
+    texts: tuple[str, ...],
+    end: socket.socket,
+    owner: socket.socket,
+    control: socket.socket,
+    deadline: float,
+    prelude: dict[str, Any],
+) -> Verdict:
+    """Runs `program`, then `setup`, then the tests `texts`.
+
+    Args:
+      program, setup, texts: Python.
+      end: the connection to the program's process.
+      owner, control: the sockets to the pool and to the server.
+      deadline: `time.monotonic()` at which it is late.
+      prelude: names that the tests find.
+    """
+    try:
+        prepared = statements.prepare(texts, frozenset(prelude))
+    except statements.BrokenTest as error:
+        return Verdict("broken", summary=str(error))
+    hand = _Hand((control,))
+    link = remote.Link(channel.Guarded(end, owner, deadline), hand.over)
+    try:
+        if not prepared.light:
+            hand.over()
+        verdict = _run(program, setup, prepared, link, prelude)
+        if hand.pipe is not None:
+            channel.write(hand.pipe, channel.pack(dataclasses.asdict(verdict)))
+        return verdict
+    except _HandedOver as other:
+        return _await(other, owner, deadline)
+    finally:
+        if hand.pipe is not None:
+            os._exit(0)  # the fork must never go on as the judge
+
+
+def _run(
+    program: str,
+    setup: str,
+    prepared: statements.Prepared,
+    link: remote.Link,
+    prelude: dict[str, Any],
+) -> Verdict:
+    names = {**prelude, "__name__": "__main__"}
+    kept: dict[int, Any] = {}
+    asserted = [-1]
+
+    def keep(number: int, side: int, value: Any) -> Any:
+        if side == 0:
+            kept.clear()
+        asserted[0] = number
+        kept[side] = value
+        return value
+
+    names[statements.KEEP] = keep
+    try:
+        theirs = _theirs(link, program, setup, prepared)
+        names.update(theirs)
+        changing = [name for name, value in theirs.items() if type(value) is not remote.Remote]
+        for piece in prepared.pieces:
+            for name in changing:
+                if name in piece.co_names:
+                    names[name] = link.value_of(name)
+            exec(piece, names)
+        return Verdict("pass")
+    except remote.NeverStarted:
+        return Verdict("unstarted")
+    except channel.Gone:
+        return Verdict("gone")
+    except channel.Late:
+        return Verdict("late")
+    except codec.Malformed as error:
+        return Verdict("error", summary=f"no result: {error}")
+    except remote.Unsendable as error:
+        return Verdict("broken", summary=str(error))
+    except BaseException as error:
+        if isinstance(error, MemoryError) and not hasattr(error, "remote"):
+            return Verdict("oom", summary="MemoryError: the returned values are too large")
+        return _raised(error, prepared, kept, asserted[0], link)
+
+
+def _theirs(
+    link: remote.Link, program: str, setup: str, prepared: statements.Prepared
+) -> dict[str, Any]:
+    """The names that are the program's, see `statements`."""
+    if prepared.free:
+        return link.load(program, setup, list(prepared.free))
+    found = link.load(program, setup, list(prepared.known))
+    if len(found) > 1:
+        found = {name: value for name, value in found.items() if name in prepared.innermost}
+    return found
+
+
+def _raised(
+    error: BaseException,
+    prepared: statements.Prepared,
+    kept: dict[int, Any],
+    number: int,
+    link: remote.Link,
+) -> Verdict:
+    frames = feedback.test_frames(error, prepared.lines)
+    if (inside := getattr(error, "remote", None)) is not None:
+        status = "oom" if isinstance(error, MemoryError) else "error"
+        text = feedback.joined(frames, inside["text"])
+        return Verdict(status, text, inside["last"].strip().split("\n")[-1])
+    line = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if not isinstance(error, AssertionError):
+        return Verdict("error", feedback.whole(frames, line), line.split("\n")[0])
+    values = ""
+    if 0 <= number < len(prepared.comparisons):
+        try:
+            values = feedback.comparison(kept, prepared.comparisons[number], link.last)
+        except (channel.Gone, channel.Late, codec.Malformed):
+            values = ""  # the program is no longer there to say what its objects look like
+    failed = frames.rstrip("\n").rsplit("\n", 1)[-1].strip()
+    return Verdict("fail", feedback.whole(frames, line), failed, values)
+
+
+def _await(other: _HandedOver, owner: socket.socket, deadline: float) -> Verdict:
+    """The verdict of a fork, which is ended shortly after the deadline."""
+    poller = select.poll()
+    poller.register(other.pipe, select.POLLIN)
+    poller.register(owner.fileno(), 0)
+    left = deadline + 0.5 - time.monotonic()
+    ready = dict(poller.poll(max(0.0, left) * 1000))
+    verdict = Verdict("late")
+    try:
+        if owner.fileno() in ready:
+            os._exit(0)
+        if other.pipe in ready:
+            verdict = Verdict(**channel.read(other.pipe))
+    except channel.Gone:
+        verdict = Verdict("error", summary="the returned values are too large to be compared")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(other.pid, signal.SIGKILL)
+        os.waitpid(other.pid, 0)
+        os.close(other.pipe)
+    return verdict
+
+
+def same_output(got: str, expected: str) -> bool:
+    """Whether two outputs are equal but for blanks at line ends and around the whole."""
+
+    def lines(text: str) -> list[str]:
+        return [line.rstrip() for line in text.strip().splitlines()]
+
+    return lines(got) == lines(expected)

@@ -1,0 +1,234 @@
+"""The fork server: inside the walls, it forks one process per program and clears up after it.
+
+It never sees a program or a test: it is handed the ends of the program's channels, forks, and says
+how the child ended, so that there is nothing in its memory for the next program to find. As process
+1 of its own process table (at level namespaces) it can end whatever a program left behind. The two
+sides keep in step: one request, one word that the judge is done, one report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import gc
+import math
+import os
+import random
+import resource
+import select
+import shutil
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import Any, NoReturn
+
+from . import inside, seccomp, system
+
+REQUEST = struct.Struct("!d?")  # seconds, stdio
+REPORT = struct.Struct("!id?")  # wait status, CPU seconds, whether the server killed it
+DONE = b"D"
+_GRACE_S = 2.0  # the judge's own limit comes first
+_SCRATCH = "/tmp"
+_OUTPUT_BYTES = 16 << 20
+_OPEN_FILES = 64
+_SERVER_FILES = 256
+_PROCESSES = 64
+_CONNECTION = 3  # where a program's process finds its connection to the judge
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a program may use.
+
+    Attributes:
+      address_space: bytes of address space, the interpreter's own included.
+      private: the process table is this server's own (level namespaces).
+      own_user: the number of processes of this user is this worker's alone.
+      filtered: system-call filters work here.
+    """
+
+    address_space: int
+    private: bool
+    own_user: bool
+    filtered: bool
+
+
+def serve(control: socket.socket, namespace: dict[str, Any], limits: Limits) -> NoReturn:
+    """Forks a process per request until `control` closes.
+
+    Args:
+      control: requests come here, each with the descriptors (connection, stdout, stderr[, stdin]);
+        reports go back.
+      namespace: the prelude; every program gets this state, untouched.
+      limits: for every program.
+    """
+    main = _become_main(namespace)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_SERVER_FILES, _SERVER_FILES))
+    null = os.open(os.devnull, os.O_RDWR)
+    bell, clapper = os.pipe()
+    os.set_blocking(clapper, False)
+    signal.set_wakeup_fd(clapper, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    own_filter = seccomp.program_filter() if limits.filtered else b""
+    gc.collect()
+    gc.freeze()
+    while True:
+        data, handles, _, _ = socket.recv_fds(control, REQUEST.size, 4)
+        if not data:
+            os._exit(0)
+        seconds, stdio = REQUEST.unpack(data)
+        pid = os.fork()
+        if pid == 0:
+            _become_program(handles, null, main, seconds, limits, own_filter, stdio=stdio)
+        for handle in handles:
+            os.close(handle)
+        status, usage, killed = _wait(pid, control, bell, seconds + _GRACE_S)
+        _sweep(limits)
+        control.sendall(REPORT.pack(status, usage.ru_utime + usage.ru_stime, killed))
+
+
+def _become_main(namespace: dict[str, Any]) -> dict[str, Any]:
+    """Gives the process the state in which every program starts; the namespace of `__main__`."""
+    main = type(sys)("__main__")
+    main.__dict__.update(namespace, __builtins__=__builtins__)
+    sys.modules["__main__"] = main
+    for name in [name for name in sys.modules if name.split(".")[0] == "mucode_jax"]:
+        del sys.modules[name]
+    sys.argv[:] = [inside.FILE]
+    os.environ.clear()
+    os.environ.update(HOME=_SCRATCH, PATH="/usr/bin:/bin", LANG="C.UTF-8")
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)
+    errors = "backslashreplace"
+    sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", errors=errors, closefd=False)
+    sys.modules["numpy"].random.seed(0)
+    return main.__dict__
+
+
+def _become_program(
+    handles: list[int],
+    null: int,
+    namespace: dict[str, Any],
+    seconds: float,
+    limits: Limits,
+    own_filter: bytes,
+    *,
+    stdio: bool,
+) -> NoReturn:
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Moved out of the way first: a descriptor may have the number that another one is to get.
+        high = [fcntl.fcntl(handle, fcntl.F_DUPFD, _CONNECTION + 1) for handle in handles]
+        os.dup2(high[3] if len(high) > 3 else null, 0)
+        os.dup2(high[1], 1)
+        os.dup2(high[2], 2)
+        os.dup2(high[0], _CONNECTION)
+        os.closerange(_CONNECTION + 1, _SERVER_FILES)
+        _limit(seconds, limits)
+        # Two runs of one program take the same random numbers.
+        random.seed(0)
+        if limits.filtered:
+            seccomp.install(own_filter, os.getpid())
+        inside.run(_CONNECTION, namespace, stdio=stdio)
+    finally:
+        os._exit(1)
+
+
+def _limit(seconds: float, limits: Limits) -> None:
+    cpu = math.ceil(seconds) + 1
+    values = {
+        resource.RLIMIT_FSIZE: (_OUTPUT_BYTES, _OUTPUT_BYTES),
+        resource.RLIMIT_NOFILE: (_OPEN_FILES, _OPEN_FILES),
+        resource.RLIMIT_CORE: (0, 0),
+        resource.RLIMIT_CPU: (cpu, cpu + 1),
+    }
+    if sys.platform == "linux":
+        values[resource.RLIMIT_AS] = (limits.address_space, limits.address_space)
+        values[resource.RLIMIT_MEMLOCK] = (0, 0)
+    if limits.own_user:
+        values[resource.RLIMIT_NPROC] = (_PROCESSES, _PROCESSES)
+    for kind, pair in values.items():
+        resource.setrlimit(kind, pair)
+
+
+def _wait(pid: int, control: socket.socket, bell: int, seconds: float) -> tuple[int, Any, bool]:
+    """Waits for the child's end and for the judge to be done; kills at either's or time's call."""
+    deadline = time.monotonic() + seconds
+    poller = select.poll()
+    poller.register(control, select.POLLIN)
+    poller.register(bell, select.POLLIN)
+    ended, done, killed = 0, False, False
+    while True:
+        if not ended:
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
+        if ended and done:
+            return status, usage, killed
+        left = max(0.0, deadline - time.monotonic()) * 1000
+        ready = dict(poller.poll(None if ended or killed else left))
+        if bell in ready:
+            os.read(bell, 4096)
+        if control.fileno() in ready:
+            done = True
+            if not control.recv(1):
+                os.kill(pid, signal.SIGKILL)
+                os._exit(0)
+        if not (ended or killed) and (done or not ready):
+            os.kill(pid, signal.SIGKILL)
+            killed = True
+
+
+def _sweep(limits: Limits) -> None:
+    """Ends what a program left running, removes what it left in the scratch folder."""
+    if limits.private:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(-1, signal.SIGKILL)
+            while True:
+                os.waitpid(-1, 0)
+        if not _is_clean():
+            _clean()
+    elif not limits.filtered and sys.platform == "linux":
+        _kill_children()
+
+
+def _kill_children() -> None:
+    """Without filters a program may fork; its orphans become children of this subreaper."""
+    while True:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            children = file.read().split()
+        if not children:
+            return
+        for child in map(int, children):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _is_clean() -> bool:
+    with os.scandir(_SCRATCH) as entries:
+        return next(entries, None) is None
+
+
+def _clean() -> None:
+    for folder, names, _ in os.walk(_SCRATCH):
+        for name in names:
+            path = os.path.join(folder, name)
+            if not os.path.islink(path):
+                with contextlib.suppress(OSError):
+                    os.chmod(path, 0o700)
+    for entry in list(os.scandir(_SCRATCH)):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
+    if not _is_clean():
+        os._exit(1)  # the worker is replaced, and the scratch folder with it
+
+
+def become_subreaper() -> None:
+    """Orphans of this process's descendants become its children."""
+    if sys.platform == "linux":
+        system.prctl("subreaper", system.PR_SET_CHILD_SUBREAPER, 1)

@@ -1,0 +1,215 @@
+"""One program, start to outcome: processes are asked of the server, verdicts of the judge."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import tempfile
+import time
+from typing import Any
+
+from . import channel, codec, feedback, judge, remote, server
+
+_KEPT_OUTPUT = 128 << 10
+_WHOLE_OUTPUT = 16 << 20
+
+
+class ServerLost(Exception):
+    """The fork server is gone; a fresh worker is needed."""
+
+
+class Trials:
+    """The judge's side of one fork server; runs one program after the other.
+
+    Attributes:
+      owner: the socket to the pool; when it closes, everything ends.
+      prelude: names that the tests find.
+    """
+
+    def __init__(self, control: socket.socket, owner: socket.socket, prelude: dict[str, Any]):
+        self.owner = owner
+        self.prelude = prelude
+        self._control = control
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The outcome of one job.
+
+        Args:
+          job: program, setup, statements, stdio, timeout_s, feedback (a mode of `feedback`).
+
+        Returns:
+          status, feedback, summary, stdout, stderr, seconds; `final` where trying again is useless.
+
+        Raises:
+          ServerLost: and nothing is known of the program.
+        """
+        began = time.monotonic()
+        if job["stdio"]:
+            outcome = self._run_pairs(job)
+        else:
+            with self._process(job["timeout_s"]) as process:
+                verdict = judge.examine(
+                    job["program"],
+                    job["setup"],
+                    tuple(job["statements"]),
+                    process.end,
+                    self.owner,
+                    self._control,
+                    process.deadline,
+                    self.prelude,
+                )
+            outcome = _outcome(verdict, process, job)
+        return {**outcome, "seconds": time.monotonic() - began}
+
+    def _process(self, seconds: float, stdin: bytes | None = None) -> _Process:
+        return _Process(self._control, seconds, stdin)
+
+    def _run_pairs(self, job: dict[str, Any]) -> dict[str, Any]:
+        outcome: dict[str, Any] = {}
+        for given, expected in job["stdio"]:
+            text = given if given.endswith("\n") or not given else given + "\n"
+            data = text.encode("utf-8", "surrogateescape")
+            with self._process(job["timeout_s"], data) as process:
+                verdict = _run_whole(job, process, self.owner)
+            if verdict.status == "pass":
+                verdict = _compared(verdict, process, given, expected)
+            outcome = _outcome(verdict, process, job)
+            if outcome["status"] != "pass":
+                break
+        return outcome
+
+
+class _Process:
+    """A process inside, from its start to the server's report on it.
+
+    Attributes:
+      end: the connection to it.
+      deadline: `time.monotonic()` at which its time is up.
+      status, killed: how it ended, once the block is left.
+      stdout, stderr: what it wrote, bytes, once the block is left.
+    """
+
+    def __init__(self, control: socket.socket, seconds: float, stdin: bytes | None):
+        self._control = control
+        self._seconds = seconds
+        self._stdin = stdin
+        self.stdout = self.stderr = b""
+        self.status, self.killed = 0, False
+
+    def __enter__(self) -> _Process:
+        self.end, theirs = socket.socketpair()
+        self._output = [_memory_file("stdout"), _memory_file("stderr")]
+        handles = [theirs.fileno(), *self._output]
+        try:
+            if self._stdin is not None:
+                handles.append(_memory_file("stdin"))
+                channel.write(handles[3], self._stdin)
+                os.lseek(handles[3], 0, os.SEEK_SET)
+            request = server.REQUEST.pack(self._seconds, self._stdin is not None)
+            socket.send_fds(self._control, [request], handles)
+        except OSError as error:
+            raise ServerLost(str(error)) from None
+        finally:
+            theirs.close()
+            for handle in handles[3:]:
+                os.close(handle)
+        self.deadline = time.monotonic() + self._seconds
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.end.close()
+        try:
+            self._control.sendall(server.DONE)
+            report = self._control.recv(server.REPORT.size, socket.MSG_WAITALL)
+        except OSError:
+            report = b""
+        with contextlib.ExitStack() as stack:
+            for handle in self._output:
+                stack.callback(os.close, handle)
+            if len(report) < server.REPORT.size:
+                raise ServerLost("the fork server ended")
+            self.status, _, self.killed = server.REPORT.unpack(report)
+            self.stdout, self.stderr = (os.pread(x, _WHOLE_OUTPUT, 0) for x in self._output)
+
+
+def _memory_file(name: str) -> int:
+    """A file that is nowhere in the file system; its descriptor."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _run_whole(job: dict[str, Any], process: _Process, owner: socket.socket) -> judge.Verdict:
+    guarded = channel.Guarded(process.end, owner, process.deadline)
+    link = remote.Link(guarded, lambda: None)
+    try:
+        link.run_whole(job["program"], job["setup"])
+        guarded.receive()
+        return judge.Verdict("error", summary="no result")
+    except channel.Gone:
+        return judge.Verdict("pass")
+    except channel.Late:
+        return judge.Verdict("late")
+    except remote.NeverStarted:
+        return judge.Verdict("unstarted")
+    except codec.Malformed as error:
+        return judge.Verdict("error", summary=f"no result: {error}")
+    except Exception as error:
+        inside = getattr(error, "remote", None)
+        if inside is None:
+            raise
+        status = "oom" if isinstance(error, MemoryError) else "error"
+        return judge.Verdict(status, inside["text"], inside["last"].strip().split("\n")[-1])
+
+
+def _compared(
+    verdict: judge.Verdict, process: _Process, given: str, expected: str
+) -> judge.Verdict:
+    """The verdict on a process that ended by itself: its exit status, then its output."""
+    if process.status:
+        return judge.Verdict("gone")
+    printed = process.stdout.decode("utf-8", "replace")
+    if judge.same_output(printed, expected):
+        return verdict
+    parts = [feedback.middle_cut(x.strip(), 500) for x in (given, expected, printed)]
+    text = "Input:\n{}\n\nExpected output:\n{}\n\nPrinted output:\n{}\n".format(*parts)
+    short = [feedback.shown(x.strip(), 100) for x in (given, printed, expected)]
+    summary = "for input {} it printed {}, expected {}".format(*short)
+    return judge.Verdict("fail", "Wrong output.\n", "wrong output", values=f"{text}\0{summary}")
+
+
+def _outcome(verdict: judge.Verdict, process: _Process, job: dict[str, Any]) -> dict[str, Any]:
+    status, text, summary = verdict.status, verdict.traceback, verdict.summary
+    final = False
+    if status == "unstarted":
+        raise ServerLost("a process was lost before it read the program")
+    if status == "broken":
+        status, final = "infra", True
+    elif status == "late":
+        status, summary = "timeout", f"timed out after {job['timeout_s']:g} s"
+    elif status == "gone":
+        status, summary = _how_it_ended(process, job)
+    stderr = process.stderr[:_KEPT_OUTPUT].decode("utf-8", "replace")
+    if status in ("error", "oom") and text:
+        stderr += text
+    shown, short = feedback.composed(job["feedback"], status, text, summary, verdict.values)
+    return {
+        **{"status": status, "feedback": shown, "summary": short, "final": final},
+        **{"stdout": process.stdout[:_KEPT_OUTPUT].decode("utf-8", "replace"), "stderr": stderr},
+    }
+
+
+def _how_it_ended(process: _Process, job: dict[str, Any]) -> tuple[str, str]:
+    """(status, summary) of a program whose process ended before it gave a result."""
+    if os.WIFSIGNALED(process.status):
+        number = os.WTERMSIG(process.status)
+        if number == signal.SIGKILL and process.killed:
+            return "error", "the program closed its connection to the tests"
+        if number == signal.SIGXCPU:
+            return "timeout", f"timed out after {job['timeout_s']:g} s"
+        return "crash", f"the program was ended by signal {signal.Signals(number).name}"
+    code = os.WEXITSTATUS(process.status)
+    return "error", f"the program ended itself with exit status {code}"
