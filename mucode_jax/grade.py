@@ -28,9 +28,8 @@ from typing import Any, NoReturn, TextIO
 from mucode_jax import benchmarks
 from mucode_jax.benchmarks.files import Row, read_jsonl
 from mucode_jax.records import Benchmark, Grade, Problem
-from mucode_jax.sandbox import Outcome, Pool
+from mucode_jax.sandbox import LEVELS, Outcome, Pool
 
-ISOLATION = ("namespaces", "landlock", "rlimits")
 MAX_PENDING = 2048  # candidates whose results wait for an earlier one
 MAX_PENDING_SIZE = 64 << 20  # characters of code of those
 PLAIN_PROGRESS_S = 10.0
@@ -45,7 +44,7 @@ class Tally:
     infra: int = 0
 
     def __str__(self) -> str:
-        infra = f", {self.infra} not graded (infra)" if self.infra else ""
+        infra = f", {self.infra} not to be graded (infra)" if self.infra else ""
         return f"{self.graded} graded, {self.passed} pass all their tests{infra}"
 
 
@@ -128,11 +127,12 @@ def _grade_of(outcome: Future[Outcome]) -> Future[Grade]:
     grade: Future[Grade] = Future()
 
     def keep(done: Future[Outcome]) -> None:
-        if error := done.exception():
+        if done.cancelled():  # the pool was closed
+            grade.cancel()
+        elif error := done.exception():
             grade.set_exception(error)
         else:
-            outcome = done.result()
-            grade.set_result(Grade(outcome.status, outcome.feedback, outcome.summary))
+            grade.set_result(done.result().grade())
 
     outcome.add_done_callback(keep)
     return grade
@@ -141,7 +141,9 @@ def _grade_of(outcome: Future[Outcome]) -> Future[Grade]:
 def _as_json(grade: Grade | None) -> dict[str, Any] | None:
     if grade is None:
         return None
-    return {"passed": grade.passed, "status": grade.status, "feedback": grade.feedback}
+    # An infrastructure fault has nothing to say to a model, but a reason for a person.
+    feedback = grade.summary if grade.status == "infra" else grade.feedback
+    return {"passed": grade.passed, "status": grade.status, "feedback": feedback}
 
 
 @contextlib.contextmanager
@@ -247,7 +249,7 @@ def _flags(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=_count, help="processes (default: one a core)")
     parser.add_argument(
-        "--isolation", choices=ISOLATION, default="landlock", help="the weakest level accepted"
+        "--isolation", choices=LEVELS, default="landlock", help="the weakest level accepted"
     )
     parser.add_argument("--split", help="only problems of this split (default: all; of mini, test)")
     parser.add_argument("--seed", type=int, default=0, help="of mini: what it was made from")
@@ -292,17 +294,19 @@ def main(argv: list[str] | None = None) -> int:
             for row, public, private in grade(pool, benchmark, rows, timeout_s=flags.timeout):
                 tests = {"public": _as_json(public), "private": _as_json(private)}
                 out.write(json.dumps({**row.fields, **tests}) + "\n")
-                statuses = {side.status for side in (public, private) if side}
+                sides = [side for side in (public, private) if side]
                 tally.graded += 1
-                tally.passed += statuses == {"pass"}
-                if "infra" in statuses:
+                tally.passed += all(side.passed for side in sides)
+                if lost := [side.summary for side in sides if side.status == "infra"]:
                     tally.infra += 1
-                    print(f"{row.where}: could not be graded (infra)", file=sys.stderr)
+                    print(f"{row.where}: could not be graded ({lost[0]})", file=sys.stderr)
                 advance()
     except ValueError as error:
         return _fail(str(error), 2)
     except (OSError, RuntimeError) as error:
         return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail(f"interrupted after {tally.graded} candidates; nothing is written", 130)
     print(f"{tally}; written to {flags.out}", file=sys.stderr)
     return 1 if tally.infra else 0
 

@@ -63,8 +63,10 @@ def read_pack(row: Row, *, compat: bool, testless: bool) -> Entry:
         if asserts:
             private_text = f"{shown.replace(public_text, '', 1).strip()}\n{private_text}"
         public = python_tests(row, (public_text,) if public_text else (), timeout_s=TIMEOUT_S)
-        private = Tests(statements=(private_text,), timeout_s=TIMEOUT_S)
         impossible = bool(syntax_error(private_text))
+        if impossible:  # the text itself would be refused; as published it fails every program
+            private_text = f"exec({private_text!r})"
+        private = python_tests(row, (private_text,), timeout_s=TIMEOUT_S)
     else:
         shown = _without_indented_head(example).strip()
         public = python_tests(row, (shown,) if shown else (), timeout_s=TIMEOUT_S)
