@@ -116,6 +116,36 @@ def sft(config: LlamaConfig, *, pieces: int | None = None) -> Loss:
     return loss
 
 
+def bce_sums(scores: jax.Array, labels: jax.Array, weights: jax.Array, l2: float) -> Sums:
+    """Binary cross-entropy of labels under sigmoid(score), plus l2 · score²; see `bce`.
+
+    Args:
+      scores, labels (1 = correct), weights: float32 [B, E].
+    """
+    losses = jax.nn.softplus(scores) - labels * scores + l2 * scores**2
+    count = jnp.sum(weights)
+    right = jnp.sum(weights * ((scores > 0) == (labels > 0.5)))
+    return jnp.sum(weights * losses), count, {"accuracy": (right, count)}
+
+
+def bradley_terry_sums(scores: jax.Array, weights: jax.Array, l2: float) -> Sums:
+    """-log sigmoid(chosen - rejected), plus l2 · score² over both; see `bradley_terry`.
+
+    Args:
+      scores: float32 [B, 2P], chosen and rejected in turn.
+      weights: float32 [B, P].
+    """
+    chosen, rejected = scores[:, 0::2], scores[:, 1::2]
+    margin = chosen - rejected
+    losses = jax.nn.softplus(-margin) + l2 * (chosen**2 + rejected**2) / 2
+    count = jnp.sum(weights)
+    extras = {
+        "accuracy": (jnp.sum(weights * (margin > 0)), count),
+        "margin": (jnp.sum(weights * margin), count),
+    }
+    return jnp.sum(weights * losses), count, extras
+
+
 def _scores(config: LlamaConfig, params: Params, batch: Batch) -> jax.Array:
     return verifier.scores(
         config,
@@ -136,11 +166,7 @@ def bce(config: LlamaConfig, *, l2: float = 0.0) -> Loss:
     """
 
     def loss(params: Params, batch: Batch) -> Sums:
-        scores, labels, weights = _scores(config, params, batch), batch["labels"], batch["weights"]
-        losses = jax.nn.softplus(scores) - labels * scores + l2 * scores**2
-        count = jnp.sum(weights)
-        right = jnp.sum(weights * ((scores > 0) == (labels > 0.5)))
-        return jnp.sum(weights * losses), count, {"accuracy": (right, count)}
+        return bce_sums(_scores(config, params, batch), batch["labels"], batch["weights"], l2)
 
     return loss
 
@@ -154,16 +180,7 @@ def bradley_terry(config: LlamaConfig, *, l2: float = 0.0) -> Loss:
     """
 
     def loss(params: Params, batch: Batch) -> Sums:
-        scores, weights = _scores(config, params, batch), batch["weights"]
-        chosen, rejected = scores[:, 0::2], scores[:, 1::2]
-        margin = chosen - rejected
-        losses = jax.nn.softplus(-margin) + l2 * (chosen**2 + rejected**2) / 2
-        count = jnp.sum(weights)
-        extras = {
-            "accuracy": (jnp.sum(weights * (margin > 0)), count),
-            "margin": (jnp.sum(weights * margin), count),
-        }
-        return jnp.sum(weights * losses), count, extras
+        return bradley_terry_sums(_scores(config, params, batch), batch["weights"], l2)
 
     return loss
 
@@ -193,4 +210,5 @@ def mapped(loss: Loss, mesh: Mesh) -> Loss:
         in_specs=(PartitionSpec(), PartitionSpec("data")),
         out_specs=PartitionSpec(),
         axis_names={"data"},
+        check_vma=False,
     )

@@ -1,0 +1,19 @@
+"""Quick compiles: these tests compare programs with each other and with torch, not their speed."""
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def quick_compiles(request):
+    """Leaves XLA's optimizations out, unless the test is marked as measuring a compiled program."""
+    quick = "optimized" not in request.fixturenames
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", quick)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def optimized():
+    """Asked for by tests of what the compiled program costs."""
