@@ -18,7 +18,7 @@ def get_config(data: str = "") -> ConfigDict:
     if not data:
         raise ValueError("name the folder of the data: --config configs/smoke_mbpp.py:DATA")
     c = base.get_config()
-    c.generator.random.update(d_model=64, n_layers=2, tokenizer=f"{data}/llama3")
+    c.generator.random.update(d_model=32, n_layers=2, tokenizer=f"{data}/llama3")
     for section, split in ((c.train, "train"), (c.evaluation, "test")):
         section.benchmark = "mbpp"
         section.data = f"{data}/mbpp.jsonl"
@@ -27,12 +27,15 @@ def get_config(data: str = "") -> ConfigDict:
     c.iterations = 1
     c.rollout.n = 2
     c.rollout.add_correct = True
-    c.rollout.max_new_tokens = 64
-    c.rollout.max_feedback_tokens = 128
-    c.rollout.context = 1024
+    c.rollout.max_new_tokens = 32
+    c.rollout.max_feedback_tokens = 96
+    c.rollout.context = 768
     c.rollout.slots = 16
+    c.expert.max_unsuccessful = 1
     c.verifier_training.batch = 8
+    c.verifier_training.epochs = 1
     c.sft.batch = 8
+    c.sft.epochs = 1
     c.search.n = 2
     c.search.searches = 1
     return c

@@ -137,16 +137,15 @@ def collect(
             turn = _finished_turn(rollout, future)
             rollout.turns.append(turn)
             parent = (handle[:3], handle[3])
-            if len(rollout.turns) == limits.turns or (turn.grade.passed and stop_on_pass):
-                engine.release(parent)
-                problem = rollout.problem
-                yield Rollout(
-                    problem.benchmark, problem.task_id, rollout.index, tuple(rollout.turns)
-                )
-                continue
-            request = _next_request(rollout, parent, chat, limits, key)
-            opened[(*request.id, 0)] = rollout
-            engine.submit(request)
+            ended = len(rollout.turns) == limits.turns or (turn.grade.passed and stop_on_pass)
+            if not ended:
+                request = _next_request(rollout, parent, chat, limits, key)
+                opened[(*request.id, 0)] = rollout
+                engine.submit(request)
+            engine.release(parent)
+            if ended:
+                of = rollout.problem
+                yield Rollout(of.benchmark, of.task_id, rollout.index, tuple(rollout.turns))
 
 
 def of_solution(

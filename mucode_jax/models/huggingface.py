@@ -84,7 +84,7 @@ def eot_ids(directory: Path) -> tuple[int, ...]:
     for name in ("generation_config.json", "config.json"):
         file = pathlib.Path(directory) / name
         if file.is_file():
-            value = _read_json(file).get("eos_token_id")
+            value = read_json(file).get("eos_token_id")
             found += value if isinstance(value, list) else [] if value is None else [value]
     return tuple(dict.fromkeys(found))
 

@@ -1,0 +1,144 @@
+"""μCode's decisions, each by its name in the paper: expert, relabelling, targets, masks."""
+
+import numpy as np
+import pytest
+
+from mucode_jax.algorithms import common, mucode, multi_star
+from mucode_jax.lab import verifier_input
+from tests.fakes import EOT, FakeChat, rollout, turn
+
+KEY = (0, "expert", 0)
+
+# Two problems. "a": rollout 0 fails three times, its second turn is correct in truth (it passed
+# nothing public, so only labels know); rollout 1 succeeds at once. "b": nobody is correct.
+A0 = rollout("a", 0, turn("a00"), turn("a01"), turn("a02"))
+A1 = rollout("a", 1, turn("a10", passed=True))
+B0 = rollout("b", 0, turn("b00"), turn("b01"))
+B1 = rollout("b", 1, turn("b10"), turn("b11"))
+ROLLOUTS = [A0, A1, B0, B1]
+LABELS = [(False, True, False), (True,), (False, False), (False, False)]
+SCORES = [
+    np.array([0.9, 0.4, 0.1], np.float32),
+    np.array([0.2], np.float32),
+    np.array([0.5, 0.6], np.float32),
+    np.array([0.3, 0.8], np.float32),
+]
+
+
+def code(ids):
+    return FakeChat().text(ids)
+
+
+def experts(**settings):
+    arguments = {"expert": "ov+lv", "scope": "all_turns", "drop_unsolved": True, **settings}
+    found = mucode.local_search(ROLLOUTS, LABELS, SCORES, key=KEY, **arguments)
+    return {task_id: code(ids) for task_id, ids in found.items()}
+
+
+def test_the_expert_is_correct_first_and_best_scored_among_the_correct():
+    assert experts() == {"a": "a01"}
+
+
+def test_the_verifiers_expert_is_the_best_scored_whatever_its_label():
+    assert experts(expert="lv") == {"a": "a00"}
+    assert experts(expert="lv", drop_unsolved=False) == {"a": "a00", "b": "b11"}
+
+
+def test_the_oracles_expert_is_one_of_the_correct_and_there_is_none_where_nobody_was():
+    chosen = {
+        code(
+            mucode.local_search(
+                ROLLOUTS,
+                LABELS,
+                SCORES,
+                expert="ov",
+                scope="all_turns",
+                drop_unsolved=False,
+                key=(seed,),
+            )["a"]
+        )
+        for seed in range(20)
+    }
+    assert chosen == {"a01", "a10"}
+    assert set(experts(expert="ov", drop_unsolved=False)) == {"a"}
+
+
+def test_scope_final_looks_at_final_turns_only():
+    assert experts(scope="final") == {"a": "a10"}
+    assert experts(scope="final", expert="lv", drop_unsolved=False)["b"] == "b11"
+
+
+def test_an_unsolved_problem_is_dropped_unless_it_is_asked_for():
+    assert "b" not in experts()
+    assert experts(drop_unsolved=False)["b"] == "b11"
+
+
+@pytest.mark.parametrize("setting", [{"expert": "best"}, {"scope": "some"}])
+def test_an_unknown_expert_is_refused_with_the_choices(setting):
+    with pytest.raises(ValueError, match="one of"):
+        experts(**setting)
+
+
+def relabelled(experts_of, **settings):
+    arguments = {"max_unsuccessful": 3, **settings}
+    found = mucode.relabel(ROLLOUTS, LABELS, SCORES, experts_of, **arguments)
+    return [(e.task_id, code(e.ids[e.weights == 0]), code(e.ids[e.weights > 0])) for e in found]
+
+
+def test_every_state_of_an_unsuccessful_rollout_gets_the_experts_completion():
+    found = relabelled({"a": A0.turns[1].completion_ids})
+    assert [(state, target) for task, state, target in found if task == "a"] == [
+        ("p", "a10"),  # the successful rollout keeps its own
+        ("p", "a01"),
+        ("pa00p", "a01"),
+        ("pa00pa01p", "a01"),
+    ]
+
+
+def test_at_most_so_many_unsuccessful_rollouts_the_best_scored_first():
+    found = relabelled({"b": B1.turns[1].completion_ids}, max_unsuccessful=1)
+    assert [state for task, state, _ in found if task == "b"] == ["p", "pb10p"]
+    assert not [1 for task, *_ in relabelled({}) if task == "b"]
+
+
+def test_the_mask_supervises_the_target_and_its_end_of_turn_and_nothing_else():
+    example = common.example("a", A0.state(1), A1.turns[0].completion_ids)
+    state, target = "pa00p", "a10"
+    assert code(example.ids) == state + target
+    # "p", "a00" and its end of turn, "p" | "a10" and its end of turn
+    np.testing.assert_array_equal(example.weights, [0] * 6 + [1] * 4)
+    assert example.ids[5 - 1] == EOT and example.ids[-1] == EOT
+
+
+def test_identical_examples_are_merged_with_their_weights_added():
+    one = common.example("a", A0.state(0), A1.turns[0].completion_ids)
+    two = common.example("a", A0.state(0), A0.turns[1].completion_ids)
+    merged = common.merge([one, two, one])
+    assert [e.weights.max() for e in merged] == [2, 1]
+    assert sum(e.weights.sum() for e in merged) == 2 * one.weights.sum() + two.weights.sum()
+
+
+def test_the_verifier_reads_the_first_prompt_and_one_completion_never_the_history():
+    assert code(verifier_input(A0, 2)) == "pa02"
+
+
+def test_multi_star_relabels_with_the_rollouts_own_final_completion():
+    found = multi_star.finals([A0])
+    assert [code(e.ids[e.weights > 0]) for e in found] == ["a02"] * 3
+    (whole,) = multi_star.own_turns([A0])
+    assert code(whole.ids) == "pa00pa01pa02"
+    assert code(whole.ids[whole.weights > 0]) == "a00a01a02"
+
+
+def test_balanced_examples_give_every_problem_the_same_weight_and_keep_the_total():
+    examples = [*multi_star.finals([A0]), *multi_star.finals([rollout("c", 0, turn("c0"))])]
+    balanced = multi_star.balance(examples)
+    weight = {
+        task: sum(e.weights.max() for e in balanced if e.task_id == task) for task in ("a", "c")
+    }
+    assert weight == {"a": pytest.approx(2), "c": pytest.approx(2)}
+
+
+def test_rft_takes_the_rollout_that_scores_best_correct_or_not():
+    found = multi_star.best_scored(ROLLOUTS, SCORES)
+    assert [code(e.ids[e.weights > 0]) for e in found] == ["a10", "b11", "b11"]
