@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import pathlib
+import pty
 import random
 import subprocess
 import sys
@@ -294,6 +295,27 @@ def test_the_command_runs_as_a_module_and_speaks_in_plain_lines(tmp_path, proble
     assert "isolation: " in done.stderr
     assert "3 graded, 2 pass all their tests; written to" in done.stderr
     assert "\x1b" not in done.stderr
+
+
+def test_a_terminal_sees_a_bar(tmp_path, problems):
+    script = (
+        "import sys; from mucode_jax import grade; from tests.test_grade import FakePool\n"
+        "grade.Pool = lambda **_: FakePool()\n"
+        "sys.exit(grade.main(sys.argv[1:]))"
+    )
+    candidates = write(tmp_path / "in.jsonl", CANDIDATES)
+    main, terminal = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", script, *flags(problems, candidates, tmp_path / "out.jsonl")],
+        cwd=ROOT,
+        env=os.environ | {"TERM": "xterm"},
+        stderr=terminal,
+    )
+    os.close(terminal)
+    seen = os.read(main, 1 << 16).decode()
+    os.close(main)
+    assert done.returncode == 0, seen
+    assert "grading" in seen and "6/6" in seen
 
 
 def test_surrogates_in_code_are_an_answer_like_any_other(tmp_path, problems):

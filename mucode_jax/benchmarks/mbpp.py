@@ -8,6 +8,7 @@ test; private: the long test program.
 from __future__ import annotations
 
 import ast
+import re
 
 from mucode_jax.benchmarks import prompts
 from mucode_jax.benchmarks.files import Entry, Row, parse, python_tests
@@ -87,7 +88,7 @@ def _entry(
 ) -> Entry:
     if not public:
         raise ValueError(f"{row.where}: field 'test_list' is empty; there must be tests")
-    code, setup, listed = row.text("code"), setup.strip(), row.texts("test_list")
+    code, setup, listed = _lines(row.text("code")), _lines(setup).strip(), row.texts("test_list")
     python_tests(row, listed, setup=setup)  # all must parse: the entry point is read off them
     hidden = python_tests(row, private, setup=setup, timeout_s=timeout_s) if private else None
     if testless:
@@ -105,6 +106,11 @@ def _entry(
         feedback=prompts.COMPAT_FEEDBACK if compat else prompts.FEEDBACK,
     )
     return Entry(problem, hidden, code)
+
+
+def _lines(text: str) -> str:
+    """`text` with plain line ends; to Python they are the same, to a generator they are not."""
+    return re.sub(r"\r*\n|\r", "\n", text)
 
 
 def _called(text: str) -> list[str]:

@@ -70,6 +70,8 @@ def test_mbpp_setup_runs_after_the_solution_for_both_kinds_of_test(data_dir):
     test = load(data_dir, "mbpp", "test")
     assert by_id(test)["367"].public.setup == test.private["367"].setup != ""
     assert sum(bool(p.public.setup) for p in (*train.problems, *test.problems)) == 2
+    texts = [problem.public.setup, problem.prompt, *train.solutions.values()]
+    assert not any("\r" in text for text in texts)
 
 
 def test_mbpp_entry_points_are_the_functions_that_the_tests_call(data_dir):
