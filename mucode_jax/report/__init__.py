@@ -18,7 +18,42 @@ from mucode_jax.workdir import write_atomically
 
 Json = Any
 
-__all__ = ["line", "table", "write"]
+__all__ = ["line", "read", "render", "table", "write"]
+
+SCHEMA = 1
+_NUMBER = (int, float)
+_RESULTS = {
+    "config": dict,
+    "versions": dict,
+    "seed": int,
+    "isolation": dict,
+    "backend": str,
+    "wall_seconds": _NUMBER,
+    "stages": list,
+    "verifiers": list,
+    "evaluations": list,
+}
+_ITEMS = {
+    "stages": {"name": str, "seconds": _NUMBER, "tokens": int, "executions": int},
+    "verifiers": {"method": str, "iteration": int, "loss": str, "pairs": int},
+    "evaluations": {
+        "method": str,
+        "iteration": int,
+        "benchmark": str,
+        "split": str,
+        "protocol": str,
+        "search": str,
+        "n": int,
+        "turns": int,
+        "searches": int,
+        "accuracy": _NUMBER,
+        "ci95": list,
+        "per_turn": list,
+        "problems": int,
+        "tokens": int,
+        "executions": int,
+    },
+}
 
 
 def write(directory: pathlib.Path, results: dict[str, Json]) -> None:
@@ -26,3 +61,40 @@ def write(directory: pathlib.Path, results: dict[str, Json]) -> None:
     directory = pathlib.Path(directory)
     write_atomically(directory / "results.json", json.dumps(results, indent=1) + "\n")
     write_atomically(directory / "report.html", render(directory, results))
+
+
+def read(directory: pathlib.Path) -> dict[str, Json]:
+    """The results.json of a finished run.
+
+    Raises:
+      ValueError: there is none, it is not JSON, of another schema, or lacks something.
+    """
+    path = pathlib.Path(directory) / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(
+            f"{path} is not there; give the --workdir of a run that has finished"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    schema = results.get("schema") if isinstance(results, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(f"{path} has schema {schema!r}; this version reads schema {SCHEMA}")
+    _check(path, "", results, _RESULTS)
+    for name, kinds in _ITEMS.items():
+        for i, item in enumerate(results[name]):
+            _check(path, f"{name}[{i}]", item, kinds)
+    if "level" not in results["isolation"]:
+        raise ValueError(f"{path}: isolation lacks 'level'")
+    return results
+
+
+def _check(path: pathlib.Path, where: str, found: Json, kinds: dict[str, Json]) -> None:
+    for name, kind in kinds.items():
+        value = found.get(name) if isinstance(found, dict) else None
+        if not isinstance(value, kind):
+            place = f"{where}.{name}" if where else name
+            raise ValueError(f"{path}: {place} is missing or not of its kind")

@@ -34,6 +34,20 @@ def printable(shown: Any) -> Any:
     return _CONTROL.sub(picture, shown.replace("\r\n", "\n").replace("\r", "\u240d"))
 
 
+def _entry(cell: str) -> Markup:
+    """A table's cell; an interval or an explanation after the value is set smaller."""
+    value, separator, rest = cell.partition(": " if ": " in cell else " (")
+    if not separator:
+        return Markup.escape(printable(cell))
+    shown = rest if separator == ": " else f"({rest}"
+    return Markup("{} <small>{}</small>").format(printable(value), printable(shown))
+
+
+def _bound(sentence: str) -> str:
+    """Keeps a number and its per cent sign on one line."""
+    return sentence.replace(" %", "\u00a0%")
+
+
 def render(directory: pathlib.Path, results: Json) -> str:
     """The page. Curves and conversations whose stages are not in `directory` are said to be
     missing."""
@@ -45,12 +59,12 @@ def render(directory: pathlib.Path, results: Json) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["markup"] = Markup
+    environment.filters |= {"markup": Markup, "entry": _entry}
     groups = text.groups(results["evaluations"])
     greedy, talks = _conversations(directory, results)
     return environment.get_template("page.html.jinja").render(
-        title=_title(groups[0]) if groups else "Nothing was evaluated",
-        said=_said(directory, groups[0]) if groups else [],
+        title=_bound(_title(groups[0])) if groups else "Nothing was evaluated",
+        said=_bound(" ".join(_said(directory, groups[0]))) if groups else "",
         about=_about(groups),
         facts=_facts(results),
         groups=[_group(directory, str(i), group) for i, group in enumerate(groups)],

@@ -38,7 +38,7 @@ _VARIABLES = {
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and coloured
     "svg.hashsalt": "mucode_jax",
-    "font.size": 9.5,
+    "font.size": 11,
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "axes.edgecolor": _MUTED,
@@ -56,7 +56,7 @@ _STYLE = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
     "legend.frameon": False,
-    "legend.fontsize": 9,
+    "legend.fontsize": 10.5,
     "lines.linewidth": 1.8,
     "lines.markersize": 5,
 }
@@ -285,7 +285,9 @@ def first_turn_by_n(name: str, found: stages.Searched) -> Plot | None:
         for choice, curve in curves.items()
     )
     caption = f"First turn only: exact mean over all choices of k from the {n} candidates drawn."
-    return _drawn(f"{name}-first-turn", f"{found.generator}: by candidates", caption, alt, draw)
+    return _drawn(
+        f"{name}-first-turn", f"First turn by candidates: {found.generator}", caption, alt, draw
+    )
 
 
 def _probability(scores: np.ndarray) -> np.ndarray:
@@ -360,7 +362,7 @@ def scores(name: str, found: stages.Searched) -> Plot:
         if len(s)
     )
     caption = "The verifier's scores of all sampled candidates, by what execution said."
-    return _drawn(f"{name}-scores", f"{found.generator}: scores", caption, alt, draw)
+    return _drawn(f"{name}-scores", f"Scores: {found.generator}", caption, alt, draw)
 
 
 def time(name: str, results: Json) -> Plot:

@@ -275,7 +275,7 @@ def conversations(
         if conversation is not None:
             chosen.append(conversation)
             queues.append(queue)
-    return sorted(chosen, key=lambda c: (c.solved == 0, c.solved))
+    return sorted(chosen, key=lambda c: (c.solved == 0, c.solved == 1, c.solved))
 
 
 def _shown(rollout: Rollout, label: Sequence[bool], text: Texts | None) -> Iterator[ShownTurn]:

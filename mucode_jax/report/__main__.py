@@ -1,0 +1,76 @@
+"""python -m mucode_jax.report DIR [DIR …]: writes reports anew and compares runs.
+
+    python -m mucode_jax.report runs/quickstart
+    python -m mucode_jax.report runs/seed0 runs/seed1 runs/seed2
+    python -m mucode_jax.report --markdown runs/seed0 runs/seed1 runs/seed2
+
+Each DIR is the --workdir of a finished run. One: its table is printed; several: a comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from mucode_jax import report
+from mucode_jax.report import compare
+from mucode_jax.workdir import write_atomically
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line instead of the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog="python -m mucode_jax.report",
+        description=__doc__.partition("\n\n")[2],
+        epilog="Exit status: 0 done, 1 a report could not be written, 2 bad input.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directories", metavar="DIR", nargs="+", type=pathlib.Path)
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help="print the results as a Markdown table, and write no reports",
+    )
+    return parser.parse_args(argv)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"python -m mucode_jax.report: error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    flags = _flags(argv)
+    try:
+        results = [report.read(directory) for directory in flags.directories]
+        runs = compare.runs(flags.directories, results)
+        if flags.markdown:
+            print(compare.markdown(runs), end="")
+            return 0
+        pages = [report.render(run.directory, run.results) for run in runs]
+        shown = compare.side_by_side(runs) if len(runs) > 1 else report.table(results[0])
+    except (ValueError, KeyError) as error:
+        return _fail(str(error), 2)
+    print(shown)
+    for run, page in zip(runs, pages, strict=True):
+        path = run.directory / "report.html"
+        try:
+            write_atomically(path, page)
+        except OSError as error:
+            return _fail(f"{path} cannot be written: {error.strerror}", 1)
+        print(path, file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

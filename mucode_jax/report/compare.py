@@ -1,0 +1,268 @@
+"""Several runs side by side: means over seeds, and differences paired over problems."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mucode_jax import evaluate
+from mucode_jax.report import stages, text, words
+
+Json = Any
+Outcome = Mapping[str, float]  # task_id -> share of its conversations that solved it
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run: its work directory, what it is called here, its results.json."""
+
+    directory: pathlib.Path
+    name: str
+    results: Json
+
+
+def runs(directories: Sequence[pathlib.Path], results: Sequence[Json]) -> list[Run]:
+    """Each run under its folder's name, or its whole path where two have the same."""
+    names = [directory.resolve().name for directory in directories]
+    if len(set(names)) < len(names):
+        names = [str(directory) for directory in directories]
+    return list(map(Run, directories, names, results))
+
+
+# Evaluations -------------------------------------------------------------------------------------
+
+
+def _key(e: Json) -> tuple:
+    names = ("benchmark", "split", "protocol", "method", "iteration", "search", "n")
+    return tuple(e[name] for name in names)
+
+
+def _find(run: Run, e: Json) -> Json | None:
+    """The run's evaluation of the same kind."""
+    return next((own for own in run.results["evaluations"] if _key(own) == _key(e)), None)
+
+
+def _groups(compared: Sequence[Run]) -> list[list[Json]]:
+    """One evaluation of every kind that any run has, those of one table together."""
+    every = (e for run in compared for e in run.results["evaluations"])
+    return text.groups(list({_key(e): e for e in every}.values()))
+
+
+def _label(e: Json) -> str:
+    way = "greedy" if e["search"] == "greedy" else f"best of {e['n']} by {e['search']}"
+    return f"{words.generator(e)}, {way}"
+
+
+def _outcome(run: Run, e: Json) -> Outcome | None:
+    """Problem by problem, from the run's stages."""
+    own = _find(run, e)
+    if own is None:
+        return None
+    if own["search"] == "greedy":
+        return stages.solved_greedily(run.directory, own)
+    found = stages.solved_by_search(run.directory, [own])
+    return None if found is None else found[own["search"]]
+
+
+def _mean_outcome(compared: Sequence[Run], e: Json) -> Outcome | None:
+    """Means over runs; None where a run's stages are missing or are of other problems."""
+    outcomes = [_outcome(run, e) for run in compared]
+    if any(o is None or o.keys() != outcomes[0].keys() for o in outcomes):
+        return None
+    return {task: float(np.mean([o[task] for o in outcomes])) for task in outcomes[0]}
+
+
+def paired(a: Outcome | None, b: Outcome | None) -> str | None:
+    """ "+9.5 (+4.1 to +15.0)": a - b in points with its 95 % interval; None: not comparable."""
+    if not a or not b or a.keys() != b.keys():
+        return None
+    of_a, of_b = (np.array([o[task] for task in sorted(a)]) for o in (a, b))
+    mean, (low, high), _ = evaluate.paired_difference(of_a, of_b, np.random.default_rng(0))
+    return f"{words.signed(mean)} ({words.signed(low)} to {words.signed(high)})"
+
+
+# Configs -----------------------------------------------------------------------------------------
+
+
+def _flat(config: Json, prefix: str = "") -> dict[str, Json]:
+    if not isinstance(config, dict) or not config:
+        return {prefix: config}
+    return {
+        name: value
+        for key, part in config.items()
+        for name, value in _flat(part, f"{prefix}.{key}" if prefix else key).items()
+    }
+
+
+def differing(compared: Sequence[Run]) -> dict[str, list[str]]:
+    """The settings in which the runs differ, the seed aside: name -> value in each run."""
+    configs = [_flat(run.results["config"]) for run in compared]
+    names = dict.fromkeys(name for config in configs for name in config if name != "seed")
+    shown = {
+        name: [json.dumps(config[name]) if name in config else "–" for config in configs]
+        for name in names
+    }
+    return {name: values for name, values in shown.items() if len(set(values)) > 1}
+
+
+def _repeats(compared: Sequence[Run]) -> bool:
+    """Whether the runs are one experiment with different seeds."""
+    seeds = {run.results["seed"] for run in compared}
+    return 1 < len(seeds) == len(compared) and not differing(compared)
+
+
+# What is shown -----------------------------------------------------------------------------------
+
+
+def side_by_side(compared: Sequence[Run]) -> str:
+    """The comparison for the terminal."""
+    head = ["", "seed", "backend", "isolation", "time"]
+    about = [
+        [
+            run.name,
+            str(run.results["seed"]),
+            run.results["backend"],
+            run.results["isolation"]["level"],
+            words.duration(run.results["wall_seconds"]),
+        ]
+        for run in compared
+    ]
+    parts = [text.grid([head, *about])]
+    settings = differing(compared)
+    if settings:
+        rows = [["setting", *(run.name for run in compared)]]
+        rows += [[name, *values] for name, values in settings.items()]
+        parts.append("Settings that differ\n\n" + text.grid(rows))
+    repeats = _repeats(compared)
+    for group in _groups(compared):
+        parts.append(_accuracies(compared, group, repeats))
+        parts.append(_repeated(compared, group) if repeats else _against_first(compared, group))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _where(group: Sequence[Json]) -> str:
+    first = group[0]
+    return (
+        f"% of {first['problems']} problems ({first['benchmark']}, {first['split']}, protocol "
+        f"{first['protocol']})"
+    )
+
+
+def _accuracies(compared: Sequence[Run], group: Sequence[Json], repeats: bool) -> str:
+    spread = "mean ± sd" if repeats else "mean"
+    rows = [["", *(run.name for run in compared), spread]]
+    for e in group:
+        found = [_find(run, e) for run in compared]
+        values = [own["accuracy"] for own in found if own is not None]
+        mean = _mean(values, repeats) if len(values) == len(compared) else "–"
+        cells = ["–" if own is None else f"{100 * own['accuracy']:.1f}" for own in found]
+        rows.append([_label(e), *cells, mean])
+    return f"Solved, {_where(group)}\n\n{text.grid(rows)}"
+
+
+def _mean(values: Sequence[float], deviation: bool) -> str:
+    mean = f"{100 * np.mean(values):.1f}"
+    return f"{mean} ± {100 * np.std(values, ddof=1):.1f}" if deviation else mean
+
+
+def _pairs(group: Sequence[Json]) -> list[tuple[Json, Json]]:
+    """Each method's last generator with the base, evaluated in the same way."""
+    last = {e["method"]: e["iteration"] for e in sorted(group, key=lambda e: e["iteration"])}
+    base = {(e["search"], e["n"]): e for e in group if e["method"] == "base"}
+    return [
+        (e, base[e["search"], e["n"]])
+        for e in group
+        if e["method"] != "base"
+        and e["iteration"] == last[e["method"]]
+        and (e["search"], e["n"]) in base
+    ]
+
+
+def _repeated(compared: Sequence[Run], group: Sequence[Json]) -> str:
+    """Every method against the base, over all seeds."""
+    rows = [["", "difference (95 % interval)"]]
+    for e, base in _pairs(group):
+        said = paired(_mean_outcome(compared, e), _mean_outcome(compared, base))
+        rows.append([f"{_label(e)} − base", said or "–"])
+    if len(rows) == 1:
+        return ""
+    title = "Differences to the base in points, paired over problems, means over runs"
+    return f"{title}{_missing(rows)}\n\n{text.grid(rows)}"
+
+
+def _against_first(compared: Sequence[Run], group: Sequence[Json]) -> str:
+    """Every other run against the first."""
+    first, *others = compared
+    rows = [["", *(f"{run.name} − {first.name}" for run in others)]]
+    for e in group:
+        reference = _outcome(first, e)
+        rows.append([_label(e), *(paired(_outcome(run, e), reference) or "–" for run in others)])
+    title = "Differences in points (95 % interval), paired over problems"
+    return f"{title}{_missing(rows)}\n\n{text.grid(rows)}"
+
+
+def _missing(rows: Sequence[Sequence[str]]) -> str:
+    if not any("–" in row[1:] for row in rows[1:]):
+        return ""
+    return "\n(–: a run lacks it, or its stages, or had other problems)"
+
+
+def markdown(compared: Sequence[Run]) -> str:
+    """The results table of the README: base and each method's last generator."""
+    return "\n\n".join(_markdown_group(compared, group) for group in _groups(compared)) + "\n"
+
+
+def _markdown_group(compared: Sequence[Run], group: Sequence[Json]) -> str:
+    last = {e["method"]: e["iteration"] for e in sorted(group, key=lambda e: e["iteration"])}
+    final = [e for e in group if e["iteration"] == last[e["method"]]]
+    turns = max((e["turns"] for e in final if e["search"] == "greedy"), default=0)
+    ways = [
+        (n, choice)
+        for n in sorted({e["n"] for e in final if e["search"] != "greedy"})
+        for choice in words.CHOICES
+        if any(e["n"] == n and e["search"] == choice for e in final)
+    ]
+    head = [
+        "solved, %",
+        *(f"greedy, turn {t + 1}" for t in range(turns)),
+        *(f"best of {n}: {choice}" for n, choice in ways),
+    ]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for _, of in itertools.groupby(final, key=lambda e: (e["method"], e["iteration"])):
+        own = {(e["n"], e["search"]): e for e in of}
+        greedy = next((e for (_, way), e in own.items() if way == "greedy"), None)
+        cells = [_markdown_cell(compared, greedy, t) for t in range(turns)]
+        cells += [_markdown_cell(compared, own.get(way), -1) for way in ways]
+        rows.append([words.generator(next(iter(own.values()))), *cells])
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    said = f"Per cent of {group[0]['problems']} problems ({group[0]['benchmark']}, "
+    said += f"{group[0]['split']}), protocol `{group[0]['protocol']}`; "
+    if len(compared) == 1:
+        return "\n".join([*lines, "", f"{said}in parentheses the 95 % interval."])
+    seeds = ", ".join(str(run.results["seed"]) for run in compared)
+    said += f"mean ± standard deviation over seeds {seeds}."
+    differences = [
+        f"{_label(e)}: {difference}"
+        for e, base in _pairs(group)
+        if (difference := paired(_mean_outcome(compared, e), _mean_outcome(compared, base)))
+    ]
+    if differences:
+        said += " Difference to the base in points, paired over problems, with 95 % interval: "
+        said += "; ".join(differences) + "."
+    return "\n".join([*lines, "", said])
+
+
+def _markdown_cell(compared: Sequence[Run], e: Json | None, turn: int) -> str:
+    found = [] if e is None else [_find(run, e) for run in compared]
+    if not found or None in found:
+        return "–"
+    values = [own["per_turn"][turn] for own in found]
+    if len(compared) == 1:
+        return words.with_interval(values[0], evaluate.wilson(values[0], e["problems"]))
+    return _mean(values, deviation=True)
