@@ -1,0 +1,44 @@
+"""The whole algorithm on a laptop: μCode, STaR and Multi-STaR on the embedded suite.
+
+    python -m mucode_jax.main --config configs/quickstart.py --workdir runs/quickstart
+
+At most 6 minutes and 4 GB on two idle cores. The expected results stand in README.md. `:tiny` is
+the same in about 40 seconds, for tests: too small to learn anything from.
+"""
+
+from configs import base
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The settings; `arg` is "" or "tiny"."""
+    if arg not in ("", "tiny"):
+        raise ValueError(f"quickstart has no variant {arg!r}; it has :tiny")
+    tiny = arg == "tiny"
+    c = base.get_config()
+    c.methods = ("star", "multi_star", "mucode")
+    c.train.size = 16 if tiny else 400
+    c.evaluation.size = 12 if tiny else 200
+
+    c.rollout.n = 2 if tiny else 5
+    c.rollout.max_new_tokens = 40
+    c.rollout.max_feedback_tokens = 48
+    c.rollout.context = 288
+    c.rollout.slots = 32 if tiny else 128
+
+    v = c.verifier_training
+    v.pairs_per_problem = 8
+    v.batch = 32
+    v.length = 256
+    v.learning_rate = 1e-3
+    v.eps = 1e-8
+
+    s = c.sft
+    s.epochs = 1
+    s.batch = 32
+    s.length = 288
+    s.learning_rate = 1e-3
+    s.eps = 1e-8
+
+    c.search.searches = 1
+    return c
