@@ -57,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.markdown:
             print(compare.markdown(runs), end="")
             return 0
-        pages = [report.render(run.directory, run.results) for run in runs]
+        pages = [report.render(*of) for of in zip(flags.directories, results, strict=True)]
         shown = compare.side_by_side(runs) if len(runs) > 1 else report.table(results[0])
     except (ValueError, KeyError) as error:
         return _fail(str(error), 2)
     print(shown)
-    for run, page in zip(runs, pages, strict=True):
-        path = run.directory / "report.html"
+    for directory, page in zip(flags.directories, pages, strict=True):
+        path = directory / "report.html"
         try:
             write_atomically(path, page)
         except OSError as error:

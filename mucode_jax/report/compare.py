@@ -20,11 +20,17 @@ Outcome = Mapping[str, float]  # task_id -> share of its conversations that solv
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run: its work directory, what it is called here, its results.json."""
+    """A finished run.
 
-    directory: pathlib.Path
+    Attributes:
+      name: what it is called here.
+      results: its results.json.
+      outcomes: problem by problem, for each evaluation (by `_key`) whose stages are there.
+    """
+
     name: str
     results: Json
+    outcomes: Mapping[tuple, Outcome]
 
 
 def runs(directories: Sequence[pathlib.Path], results: Sequence[Json]) -> list[Run]:
@@ -32,7 +38,25 @@ def runs(directories: Sequence[pathlib.Path], results: Sequence[Json]) -> list[R
     names = [directory.resolve().name for directory in directories]
     if len(set(names)) < len(names):
         names = [str(directory) for directory in directories]
-    return list(map(Run, directories, names, results))
+    outcomes = [
+        _outcomes(directory, of["evaluations"])
+        for directory, of in zip(directories, results, strict=True)
+    ]
+    return list(map(Run, names, results, outcomes))
+
+
+def _outcomes(directory: pathlib.Path, evaluations: Sequence[Json]) -> dict[tuple, Outcome]:
+    found: dict[tuple, Outcome] = {}
+    searched: dict[tuple, list[Json]] = {}  # one stage serves several ways of choosing
+    for e in evaluations:
+        if e["search"] != "greedy":
+            searched.setdefault((words.folder(e), e["benchmark"], e["split"]), []).append(e)
+        elif (solved := stages.solved_greedily(directory, e)) is not None:
+            found[_key(e)] = solved
+    for of_stage in searched.values():
+        solved = stages.solved_by_search(directory, of_stage) or {}
+        found |= {_key(e): solved[e["search"]] for e in of_stage if e["search"] in solved}
+    return found
 
 
 # Evaluations -------------------------------------------------------------------------------------
@@ -59,20 +83,9 @@ def _label(e: Json) -> str:
     return f"{words.generator(e)}, {way}"
 
 
-def _outcome(run: Run, e: Json) -> Outcome | None:
-    """Problem by problem, from the run's stages."""
-    own = _find(run, e)
-    if own is None:
-        return None
-    if own["search"] == "greedy":
-        return stages.solved_greedily(run.directory, own)
-    found = stages.solved_by_search(run.directory, [own])
-    return None if found is None else found[own["search"]]
-
-
 def _mean_outcome(compared: Sequence[Run], e: Json) -> Outcome | None:
     """Means over runs; None where a run's stages are missing or are of other problems."""
-    outcomes = [_outcome(run, e) for run in compared]
+    outcomes = [run.outcomes.get(_key(e)) for run in compared]
     if any(o is None or o.keys() != outcomes[0].keys() for o in outcomes):
         return None
     return {task: float(np.mean([o[task] for o in outcomes])) for task in outcomes[0]}
@@ -201,8 +214,10 @@ def _against_first(compared: Sequence[Run], group: Sequence[Json]) -> str:
     first, *others = compared
     rows = [["", *(f"{run.name} − {first.name}" for run in others)]]
     for e in group:
-        reference = _outcome(first, e)
-        rows.append([_label(e), *(paired(_outcome(run, e), reference) or "–" for run in others)])
+        differences = [
+            paired(run.outcomes.get(_key(e)), first.outcomes.get(_key(e))) for run in others
+        ]
+        rows.append([_label(e), *(d or "–" for d in differences)])
     title = "Differences in points (95 % interval), paired over problems"
     return f"{title}{_missing(rows)}\n\n{text.grid(rows)}"
 

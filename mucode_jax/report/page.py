@@ -61,16 +61,17 @@ def render(directory: pathlib.Path, results: Json) -> str:
     )
     environment.filters |= {"markup": Markup, "entry": _entry}
     groups = text.groups(results["evaluations"])
+    searched = [_searched(directory, group) for group in groups]
     greedy, talks = _conversations(directory, results)
     return environment.get_template("page.html.jinja").render(
         title=_bound(_title(groups[0])) if groups else "Nothing was evaluated",
         said=_bound(" ".join(_said(directory, groups[0]))) if groups else "",
         about=_about(groups),
         facts=_facts(results),
-        groups=[_group(directory, str(i), group) for i, group in enumerate(groups)],
+        groups=[_group(str(i), group, searched[i]) for i, group in enumerate(groups)],
         verifiers=text.verifier_rows(results) if results["verifiers"] else [],
         verifier_plots=[
-            plot for i, group in enumerate(groups) for plot in _verifier_plots(directory, i, group)
+            plot for i, found in enumerate(searched) for plot in _verifier_plots(f"{i}", found)
         ],
         time_plot=plots.time("all", results) if results["stages"] else None,
         work=_work(results),
@@ -162,7 +163,14 @@ def _facts(results: Json) -> list[tuple[str, str]]:
     ]
 
 
-def _group(directory: pathlib.Path, name: str, group: Sequence[Json]) -> dict[str, Any]:
+def _searched(directory: pathlib.Path, group: Sequence[Json]) -> list[stages.Searched]:
+    """What the stages say of each generator that was searched."""
+    searchers = {words.folder(e): e for e in group if e["search"] != "greedy"}
+    found = [stages.searched(directory, e) for e in searchers.values()]
+    return [s for s in found if s is not None]
+
+
+def _group(name: str, group: Sequence[Json], found: Sequence[stages.Searched]) -> dict[str, Any]:
     """Tables and plots of the evaluations of one benchmark by one protocol."""
     greedy = [e for e in group if e["search"] == "greedy"]
     searched = [e for e in group if e["search"] != "greedy"]
@@ -178,9 +186,7 @@ def _group(directory: pathlib.Path, name: str, group: Sequence[Json]) -> dict[st
         drawn.append(plots.by_choice(f"{name}-{n}", of_n))
     if len(tables) > 1:
         drawn.append(plots.by_n(name, searched))
-    for i, e in enumerate(_searchers(searched)):
-        found = stages.searched(directory, e)
-        drawn.append(found and plots.first_turn_by_n(f"{name}-{i}", found))
+    drawn += [plots.first_turn_by_n(f"{name}-{i}", of) for i, of in enumerate(found)]
     return {
         "about": group[0],
         "greedy": text.greedy_rows(greedy) if greedy else [],
@@ -189,23 +195,13 @@ def _group(directory: pathlib.Path, name: str, group: Sequence[Json]) -> dict[st
     }
 
 
-def _searchers(searched: Sequence[Json]) -> list[Json]:
-    """One evaluation for each generator that was searched."""
-    return list({words.folder(e): e for e in searched}.values())
-
-
-def _verifier_plots(
-    directory: pathlib.Path, group: int, evaluations: Sequence[Json]
-) -> Iterator[plots.Plot]:
-    searchers = _searchers([e for e in evaluations if e["search"] != "greedy"])
-    found = [(e, stages.searched(directory, e)) for e in searchers]
-    scored = [(e, s) for e, s in found if s is not None and len(s.scores)]
+def _verifier_plots(name: str, found: Sequence[stages.Searched]) -> Iterator[plots.Plot]:
+    scored = [s for s in found if len(s.scores)]
     if not scored:
         return
-    methods = {s.generator: e["method"] for e, s in scored}
-    yield plots.reliability(f"{group}", [s for _, s in scored], methods)
-    for i, (_, s) in enumerate(scored):
-        yield plots.scores(f"{group}-{i}", s)
+    yield plots.reliability(name, scored)
+    for i, s in enumerate(scored):
+        yield plots.scores(f"{name}-{i}", s)
 
 
 def _work(results: Json) -> list[list[str]]:

@@ -304,19 +304,19 @@ def reliability_bins(
     return [(float(probability[p].mean()), float(right[p].mean()), len(p)) for p in parts]
 
 
-def reliability(name: str, found: Sequence[stages.Searched], about: dict[str, str]) -> Plot:
-    """Predicted against observed correctness; `about`: generator -> method, for its colour."""
-    curves = {s.generator: reliability_bins(s.scores, s.correct) for s in found}
+def reliability(name: str, found: Sequence[stages.Searched]) -> Plot:
+    """Predicted against observed correctness of each generator's verifier."""
+    curves = [(s, reliability_bins(s.scores, s.correct)) for s in found]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=_MUTED, linestyle=":", linewidth=1.2, label="perfect")
-        for generator, bins in curves.items():
+        for s, bins in curves:
             predicted, observed, sizes = zip(*bins, strict=True)
             intervals = [wilson(f, n) for f, n in zip(observed, sizes, strict=True)]
-            colour = _METHOD.get(about[generator], (_INK, "o"))
-            _whiskers(axes, np.array(predicted), intervals, colour)
-            _line(axes, np.array(predicted), observed, colour, generator)
+            about = _METHOD.get(s.method, (_INK, "o"))
+            _whiskers(axes, np.array(predicted), intervals, about)
+            _line(axes, np.array(predicted), observed, about, s.generator)
         axes.set_xlabel("predicted probability (sigmoid of the score)")
         axes.set_ylabel("correct")
         axes.set_xlim(-0.02, 1.02)
@@ -326,9 +326,9 @@ def reliability(name: str, found: Sequence[stages.Searched], about: dict[str, st
         _legend(figure, axes, 3)
 
     alt = "Reliability of the verifiers. " + "; ".join(
-        f"{g}: "
+        f"{s.generator}: "
         + ", ".join(f"predicted {words.percent(p)}, correct {words.percent(f)}" for p, f, _ in bins)
-        for g, bins in curves.items()
+        for s, bins in curves
     )
     caption = (
         "Held-out problems' sampled candidates in ten groups by score. Bradley-Terry fixes "

@@ -70,13 +70,14 @@ class Searched:
     """What the searches of one generator say about its verifier and about N.
 
     Attributes:
-      generator: its name.
+      method, generator: its method and its name.
       scores: float32 [n]; the verifier's score of every completion that was sampled, each once; no
         entry where no verifier took part.
       correct: bool [n]; their labels.
       first_turns: one a problem and search.
     """
 
+    method: str
     generator: str
     scores: np.ndarray
     correct: np.ndarray
@@ -182,6 +183,7 @@ def searched(directory: pathlib.Path, of: Json) -> Searched | None:
                 passed = np.array([c.grade.passed for c in s.turns[0].candidates])
                 first_turns.append(FirstTurn(passed, s.turns[0].scores, np.array(label[0], bool)))
     return Searched(
+        of["method"],
         words.generator(of),
         np.array(scores, np.float32),
         np.array(correct, bool),
