@@ -6,12 +6,11 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def quick_compiles(request):
-    """Leaves XLA's optimizations out, unless the test is marked as measuring a compiled program."""
+    """Leaves XLA's optimizations out, but for tests that ask for `optimized`."""
     quick = "optimized" not in request.fixturenames
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", quick)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture
