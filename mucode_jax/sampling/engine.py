@@ -122,12 +122,11 @@ class Counters:
 
 
 def _buckets(smallest: int, context: int) -> tuple[int, ...]:
-    """Powers of two from `smallest`, and the context."""
-    sizes = []
-    while smallest < context:
-        sizes.append(smallest)
-        smallest *= 2
-    return (*sizes, context)
+    """Powers of two from `smallest`, the sizes half way between them, and the context."""
+    sizes = {smallest << power for power in range(32)} | {
+        3 * smallest << power for power in range(32)
+    }
+    return (*sorted(size for size in sizes if size < context), context)
 
 
 def _bucket(size: int, buckets: Sequence[int]) -> int:
@@ -199,7 +198,7 @@ class Engine:
         if slots < 1 or steps < 1:
             raise ValueError(f"slots {slots} and steps {steps} must be at least 1")
         if prefill_tokens is None:
-            prefill_tokens = 256 if jax.default_backend() == "cpu" else 2048
+            prefill_tokens = 128 if jax.default_backend() == "cpu" else 2048
         self.slots, self.context = slots, context
         self._config, self._mesh, self._clock = config, mesh, clock
         self._eot_ids = eot_ids
@@ -208,7 +207,7 @@ class Engine:
         self._steps = steps
         self._refill = max(1, slots // 8) if refill is None else refill
         self._prefill_tokens = prefill_tokens
-        self._lengths = _buckets(16, context)
+        self._lengths = _buckets(8, context)
         self._reads = _buckets(128, context)
         self._scheduler = Scheduler(slots, context, eot_ids, wait_seconds, clock)
         self._counters = Counters()

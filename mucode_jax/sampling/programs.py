@@ -110,8 +110,10 @@ def decode(
 
     def one_step(state: tuple) -> tuple:
         step, finished, token, position, left, live, cache, tokens, logprobs = state
+        # At position -1 a finished slot sees nothing, which on a CPU costs nothing.
+        at = jnp.where(live, position, -1)[:, None]
         hidden, cache = llama.extend(
-            config, params, token[:, None], position[:, None], cache, live=live[:, None], read=read
+            config, params, token[:, None], at, cache, live=live[:, None], read=read
         )
         logits = llama.logits(config, params, hidden[:, 0])
         new, logprob = sampler.draw(
@@ -125,8 +127,7 @@ def decode(
             step + 1,
             finished + over.sum(dtype=jnp.int32),
             jnp.where(live, new, token),
-            # A finished slot stays where it is: it writes nothing, and position + 1 may be S.
-            position + (live & ~over),
+            position + live,
             left,
             live & ~over,
             cache,
