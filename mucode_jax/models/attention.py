@@ -7,14 +7,13 @@ both belong to the same segment. Scores and softmax are float32.
 
 from __future__ import annotations
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mucode_jax.models import sharding
+from mucode_jax.models import rows, sharding
 
 IMPLEMENTATIONS = ("auto", "splash", "cudnn", "xla")
 
@@ -70,22 +69,67 @@ def attend(
     return _xla(q, k, v, limits, segment_ids)
 
 
-def attend_cached(q: jax.Array, k: jax.Array, v: jax.Array, limits: jax.Array) -> jax.Array:
+def attend_cached(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    limits: jax.Array,
+    *,
+    implementation: str = "auto",
+) -> jax.Array:
     """Attention of new tokens over a cache that already holds them.
 
     Args:
       q: [B, T, N, H].
       k, v: the cache [B, S, K*H].
       limits: int32 [B, T], the last column that each query sees (its own position).
+      implementation: one of IMPLEMENTATIONS; "splash" stands for what suits a TPU.
 
     Returns:
       [B, T, N, H], in q's dtype.
     """
     batch, length, heads, width = q.shape
-    columns = k.shape[1]
-    k = k.reshape(batch, columns, -1, width).astype(q.dtype)
-    v = v.reshape(batch, columns, -1, width).astype(q.dtype)
+    columns, groups = k.shape[1], k.shape[2] // width
+    k, v = k.astype(q.dtype), v.astype(q.dtype)
+    which = choose(implementation, q.dtype)
+    alone = math.prod(sharding.automatic_axes().values()) == 1
+    if length == 1 and which == "xla" and alone and jax.default_backend() == "cpu":
+        return rows.attend_rows(q, k, v, limits)
+    if length == 1 and which == "splash":
+        # Each device's heads at once: see _decode.
+        tensor = sharding.automatic_axes().get("tensor", 1)
+        return _decode(q, k, v, limits, parts=tensor if groups % tensor == 0 else 1)
+    k, v = (x.reshape(batch, columns, groups, width) for x in (k, v))
+    if length == 1 and which == "cudnn":
+        return jax.nn.dot_product_attention(
+            q, k, v, key_value_seq_lengths=limits[:, 0] + 1, implementation="cudnn"
+        )
     return _xla(q, k, v, limits, None)
+
+
+def _decode(
+    q: jax.Array, k: jax.Array, v: jax.Array, limits: jax.Array, *, parts: int
+) -> jax.Array:
+    """One query a row over a cache that is read as it lies, [B, S, K*H].
+
+    Grouping by key/value head makes the compiler copy the cache into another layout at every step.
+    Instead the heads of a part are multiplied with all its columns at once, each query being zero
+    outside its own head: more arithmetic than is needed, but decoding waits for memory.
+    """
+    batch, _, heads, width = q.shape
+    columns, features = k.shape[1:]
+    groups = features // width // parts  # key/value heads of a part
+    own = jnp.eye(groups, dtype=q.dtype)
+    q = q.reshape(batch, parts, groups, heads // (parts * groups), 1, width)
+    q = (q * own[:, None, :, None]).reshape(batch, parts, heads // parts, groups * width)
+    k, v = (x.reshape(batch, columns, parts, groups * width) for x in (k, v))
+    scores = jnp.einsum("bpnc,bspc->bpns", q, k, preferred_element_type=jnp.float32)
+    seen = _visible(columns, limits)
+    scores = jnp.where(seen[:, None], scores * (1 / math.sqrt(width)), _MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    out = jnp.einsum("bpns,bspc->bpnc", weights, v)
+    out = out.reshape(batch, parts, groups, heads // (parts * groups), groups, width)
+    return jnp.einsum("bpkgjh,kj->bpkgh", out, own).reshape(batch, 1, heads, width)
 
 
 def _xla(
@@ -100,12 +144,25 @@ def _xla(
 
         @jax.checkpoint
         def one(block: tuple[jax.Array, ...]) -> jax.Array:
-            return _xla_block(block[0], k, v, block[1], segment_ids, *block[2:])
+            return _xla_block(block[0], k, v, block[1], *block[2:], key_segments=segment_ids)
 
         parts = (q, limits) if segment_ids is None else (q, limits, segment_ids)
         out = jax.lax.map(one, tuple(split(part) for part in parts))
         return jnp.moveaxis(out, 0, 1).reshape(q.shape)
-    return _xla_block(q, k, v, limits, segment_ids, segment_ids)
+    return _xla_block(q, k, v, limits, segment_ids, key_segments=segment_ids)
+
+
+def _visible(
+    columns: int,
+    limits: jax.Array,
+    query_segments: jax.Array | None = None,
+    key_segments: jax.Array | None = None,
+) -> jax.Array:
+    """bool [B, T, S]: which key columns each query sees."""
+    seen = jnp.arange(columns, dtype=jnp.int32) <= limits[:, :, None]
+    if query_segments is not None and key_segments is not None:
+        seen &= query_segments[:, :, None] == key_segments[:, None, :]
+    return seen
 
 
 def _xla_block(
@@ -113,16 +170,15 @@ def _xla_block(
     k: jax.Array,
     v: jax.Array,
     limits: jax.Array,
-    key_segments: jax.Array | None,
     query_segments: jax.Array | None = None,
+    *,
+    key_segments: jax.Array | None,
 ) -> jax.Array:
     batch, length, heads, width = q.shape
     columns, groups = k.shape[1], k.shape[2]
     q = q.reshape(batch, length, groups, heads // groups, width)
     scores = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32)
-    seen = jnp.arange(columns, dtype=jnp.int32) <= limits[:, :, None]
-    if key_segments is not None:
-        seen &= query_segments[:, :, None] == key_segments[:, None, :]
+    seen = _visible(columns, limits, query_segments, key_segments)
     scores = jnp.where(seen[:, None, None], scores * (1 / math.sqrt(width)), _MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(batch, length, heads, width)
@@ -189,6 +245,3 @@ def _splash(
             check_vma=False,
         )
     return local(q, k, v, segment_ids)[:, :length]
-
-
-splash_interpreted = functools.partial(_splash, interpret=True)

@@ -79,7 +79,7 @@ _CARRIED = (
 
 
 def eot_ids(directory: Path) -> tuple[int, ...]:
-    """The ids that end a turn, by generation_config.json and config.json; () where none is named."""
+    """The ids that end a turn, by generation_config.json or config.json; () where none is named."""
     found: list[int] = []
     for name in ("generation_config.json", "config.json"):
         file = pathlib.Path(directory) / name

@@ -279,9 +279,9 @@ def _rotate(x: jax.Array, rope: Rope) -> jax.Array:
 
 
 def _embed(config: LlamaConfig, params: Params, tokens: jax.Array) -> jax.Array:
-    # Every device looks all rows up in its part of the width, then rows are exchanged for width: the
-    # table is never gathered (and XLA's partitioner aborts on the split it would choose by itself
-    # inside a shard_map over `data`).
+    # Every device looks all rows up in its part of the width, then rows are exchanged for width:
+    # the table is never gathered (and XLA's partitioner aborts on the split it would choose by
+    # itself inside a shard_map over `data`).
     tokens = constrain(tokens, None, None)
     x = jnp.take(params["embed"]["embedding"], tokens, axis=0, mode="clip")
     x = constrain(x, None, None, "embed")
@@ -416,7 +416,11 @@ def extend(
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
             new = {"k": into(old["k"], k), "v": into(old["v"], v)}
             out = attention.attend_cached(
-                q, columns_read(new["k"]), columns_read(new["v"]), positions
+                q,
+                columns_read(new["k"]),
+                columns_read(new["v"]),
+                positions,
+                implementation=config.attention,
             )
             return out, new
 
