@@ -19,6 +19,9 @@ import numpy as np
 
 from mucode_jax.sampling.programs import FORCED, KEY, LEFT, LENGTH, LIVE, TEMPERATURE, TOKEN
 
+# How many waits must have been seen before their median means something.
+_ENOUGH_WAITS = 32
+
 Handle = tuple[Hashable, int]
 Stage = tuple[np.ndarray, np.ndarray]
 
@@ -92,6 +95,7 @@ class Scheduler:
         self._kept: dict[Handle, _Kept] = {}
         self._active: set[Hashable] = set()
         self._step_seconds = 0.0
+        self._waits: collections.deque[float] = collections.deque(maxlen=256)
         self.pending = 0
         self.evictions = 0
         self.copies = 0
@@ -129,6 +133,7 @@ class Scheduler:
             history = kept.stages
             feed = prompt[sum(len(fed) + len(drawn) - 1 for fed, drawn in history) :]
             claim, kept.slot = kept.slot, None
+            self._waits.append(self._clock() - kept.since)
         group = _Group(id, prompt, keys, limit, temperature, keep, history, feed, claim)
         (self._prompts if parent is None else self._turns).append(group)
         self._active.add(id)
@@ -272,8 +277,11 @@ class Scheduler:
             return
         allowed = self._wait_seconds
         if allowed is None:
-            # To wait as long as coming back would cost is at most twice as dear as knowing better.
+            # To wait as long as coming back would cost is at most twice as dear as knowing better;
+            # and who has been away for much longer than others usually are will not be back soon.
             allowed = self._step_seconds * sum(len(drawn) for _, drawn in oldest.stages)
+            if len(self._waits) >= _ENOUGH_WAITS:
+                allowed = min(allowed, 4 * float(np.median(self._waits)))
         if self._rows[:, LIVE].any() and self._clock() - oldest.since < allowed:
             return
         self._free.append(oldest.slot)
