@@ -5,9 +5,10 @@
                                                  # model, topology, batch, length, data, tensor
 
 Needs the package `libtpu` (extra `aot`), no TPU. Memory is the compiler's own account, per chip:
-`cache` is the KV cache as it is stored, `stored` that over its logical size, `temporary` what a step
-needs beside its arguments, also as a share of the cache. Exit status 1 if a row does not fit, stores
-more than 1.02 of the cache's logical size, or needs more than a tenth of it as temporary memory.
+`cache` is the KV cache, `stored` how it is stored over its logical size, `temporary` what a step
+needs beside its arguments, also as a share of the cache. Exit status 1 if a row does not fit,
+stores more than 1.02 of the cache's logical size, or needs more than a tenth of it as temporary
+memory.
 """
 
 from __future__ import annotations

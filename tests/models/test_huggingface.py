@@ -1,0 +1,268 @@
+"""Model directories: bit-exact round trips, files as others write them, errors that name names."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors
+
+from mucode_jax.models import hub, huggingface, llama, sharding, verifier, weights
+from tests.models import tiny
+
+CONFIG = tiny.CONFIGS["llama31"]
+
+
+def equal(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    huggingface.save_generator(tiny.params(CONFIG), CONFIG, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def edit(directory, name="config.json", **changes):
+    file = directory / name
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps(stored | changes))
+
+
+def change_tensors(directory, change):
+    file = directory / "model.safetensors"
+    tensors = safetensors.load_file(file)
+    change(tensors)
+    safetensors.save_file(tensors, file)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", list(tiny.CONFIGS))
+def test_a_generator_comes_back_bit_for_bit(name, dtype, tmp_path):
+    config = dataclasses.replace(tiny.CONFIGS[name], dtype=dtype, param_dtype=dtype)
+    params = tiny.params(config)
+    huggingface.save_generator(params, config, tmp_path)
+    assert huggingface.read_config(tmp_path) == config
+    back = huggingface.load_generator(tmp_path, config)
+    equal(back, params)
+    assert {x.dtype for x in jax.tree.leaves(back)} == {jnp.dtype(dtype)}
+
+
+def test_a_verifier_comes_back_bit_for_bit(tmp_path):
+    params = verifier.from_generator(CONFIG, tiny.params(CONFIG), jax.random.key(0))
+    huggingface.save_verifier(params, CONFIG, tmp_path)
+    equal(huggingface.load_verifier(tmp_path, CONFIG), params)
+
+
+def test_several_weight_files_hold_the_same_as_one(saved, tmp_path):
+    params = tiny.params(CONFIG)
+    huggingface.save_generator(params, CONFIG, tmp_path / "parts", shard_bytes=20_000)
+    files = sorted((tmp_path / "parts").glob("*.safetensors"))
+    assert len(files) > 2 and all(file.stat().st_size < 25_000 for file in files)
+    equal(huggingface.load_generator(tmp_path / "parts", CONFIG), params)
+    # A later export in one piece leaves nothing of them behind.
+    huggingface.save_generator(params, CONFIG, tmp_path / "parts")
+    assert [file.name for file in (tmp_path / "parts").glob("*safetensors*")] == [
+        "model.safetensors"
+    ]
+
+
+def test_others_read_the_weights_as_they_are_meant(saved):
+    tensors = safetensors.load_file(saved / "model.safetensors")
+    kernel = tiny.params(CONFIG)["layers"]["mlp"]["gate"]["kernel"][1]
+    np.testing.assert_array_equal(tensors["model.layers.1.mlp.gate_proj.weight"], kernel.T)
+
+
+def test_unstacked_parameters_are_saved_alike(saved, tmp_path):
+    huggingface.save_generator(llama.unstack(tiny.params(CONFIG)), CONFIG, tmp_path / "again")
+    ours, theirs = (d / "model.safetensors" for d in (tmp_path / "again", saved))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_loading_onto_a_mesh_lays_parameters_out_by_the_table(saved):
+    mesh = sharding.make_mesh(2, 2, 2)
+    back = huggingface.load_generator(saved, CONFIG, mesh=mesh)
+    equal(back, tiny.params(CONFIG))
+    layout = sharding.shardings(llama.abstract_params(CONFIG), llama.logical_axes(CONFIG), mesh)
+    assert jax.tree.map(lambda x: x.sharding, back) == layout
+    assert back["layers"]["mlp"]["gate"]["kernel"].addressable_shards[0].data.shape == (3, 16, 24)
+
+
+def test_no_tensor_is_read_before_its_turn(saved, monkeypatch):
+    # The files are mapped; what is copied to the host at once is one tensor's shard.
+    largest, right = 0, np.array
+
+    def watch(values, *args, **kwargs):
+        nonlocal largest
+        if isinstance(values, np.memmap):
+            largest = max(largest, values.nbytes)
+        return right(values, *args, **kwargs)
+
+    monkeypatch.setattr(huggingface.np, "array", watch)
+    huggingface.load_generator(saved, CONFIG, mesh=sharding.make_mesh(1, 8, 1))
+    assert 0 < largest <= 64 * 32 * 4 // 8
+
+
+def test_rotary_scaling_is_read_in_old_and_new_spelling(saved):
+    stored = json.loads((saved / "config.json").read_text())
+    new = {**stored.pop("rope_scaling"), "rope_theta": stored.pop("rope_theta")}
+    (saved / "config.json").write_text(json.dumps(stored | {"rope_parameters": new}))
+    assert huggingface.read_config(saved) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "mistral"}, "model_type is 'mistral'; only llama is supported"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "rope type is 'yarn'; supported are"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope type is 'linear'"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "factor is missing"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' is supported"),
+        ({"attention_bias": True}, "attention_bias is True; only False is supported"),
+        ({"quantization_config": {"bits": 4}}, "the weights are quantized"),
+    ],
+)
+def test_a_config_that_is_not_this_llama_is_refused(saved, changes, message):
+    edit(saved, **changes)
+    with pytest.raises(ValueError, match=message):
+        huggingface.read_config(saved)
+
+
+def test_another_architecture_is_refused(saved):
+    with pytest.raises(ValueError, match="holds a LlamaForCausalLM, expected a LlamaForSequenceC"):
+        huggingface.load_verifier(saved, CONFIG)
+
+
+def test_a_missing_tensor_is_named(saved):
+    change_tensors(saved, lambda tensors: tensors.pop("model.layers.2.self_attn.k_proj.weight"))
+    with pytest.raises(ValueError, match=r"lacks 1 tensor\(s\): model.layers.2.self_attn.k_proj"):
+        huggingface.load_generator(saved, CONFIG)
+
+
+def test_an_extra_tensor_is_named(saved):
+    change_tensors(saved, lambda tensors: tensors.update({"adapter": np.zeros(3, np.float32)}))
+    with pytest.raises(ValueError, match=r"beside what config.json describes, 1 .*: adapter"):
+        huggingface.load_generator(saved, CONFIG)
+
+
+def test_a_misshapen_tensor_is_named(saved):
+    name = "model.layers.0.mlp.up_proj.weight"
+    change_tensors(saved, lambda tensors: tensors.update({name: tensors[name].T.copy()}))
+    with pytest.raises(ValueError, match=rf"{name} has shape \(32, 48\); .* should be \(48, 32\)"):
+        huggingface.load_generator(saved, CONFIG)
+
+
+def test_copies_that_old_files_carry_are_overlooked(saved):
+    extra = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(4, np.float32)}
+    change_tensors(saved, lambda tensors: tensors.update(extra))
+    equal(huggingface.load_generator(saved, CONFIG), tiny.params(CONFIG))
+
+
+def test_a_tensor_in_an_unknown_format_is_named(saved):
+    change_tensors(saved, lambda tensors: tensors.update({"q": np.zeros(3, np.int8)}))
+    with pytest.raises(ValueError, match="tensor q is I8; known are F32, F16, BF16"):
+        huggingface.load_generator(saved, CONFIG)
+
+
+def test_a_file_cut_short_is_refused(saved):
+    file = saved / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is cut short"):
+        huggingface.load_generator(saved, CONFIG)
+
+
+def test_float16_weights_are_read_into_float32(saved):
+    def halve(tensors):
+        tensors.update({name: x.astype(np.float16) for name, x in tensors.items()})
+
+    change_tensors(saved, halve)
+    edit(saved, torch_dtype="float16")
+    config = huggingface.read_config(saved)
+    assert (config.dtype, config.param_dtype) == ("float32", "float32")
+    expected = jax.tree.map(
+        lambda x: x.astype(jnp.float16).astype(jnp.float32), tiny.params(CONFIG)
+    )
+    equal(huggingface.load_generator(saved, config), expected)
+
+
+def test_an_export_cut_short_is_no_model(saved, monkeypatch):
+    monkeypatch.setattr(weights, "_write_file", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        huggingface.save_generator(tiny.params(CONFIG), CONFIG, saved)
+    with pytest.raises(ValueError, match="holds no config.json"):
+        huggingface.read_config(saved)
+
+
+def test_other_weight_formats_are_refused(saved):
+    shutil.move(saved / "model.safetensors", saved / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="neither model.safetensors nor model.safetensors.index"):
+        huggingface.load_generator(saved, CONFIG)
+
+
+# Finding a model.
+
+
+def test_a_directory_is_itself_and_a_wrong_path_says_so(tmp_path):
+    assert huggingface.resolve(tmp_path) == tmp_path
+    assert huggingface.resolve("mini").name == "mini"
+    with pytest.raises(ValueError, match="model ./nowhere: no such directory, and not a hub id"):
+        huggingface.resolve("./nowhere")
+
+
+@pytest.fixture
+def fake_hub(monkeypatch):
+    """Lets a test say what the hub answers, one answer a call."""
+    import huggingface_hub
+
+    calls = []
+
+    def answer(*answers):
+        def download(name, allow_patterns):
+            calls.append(name)
+            result = answers[len(calls) - 1]
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        return calls
+
+    return answer
+
+
+def refusal(kind):
+    import httpx
+    from huggingface_hub import errors
+
+    response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co"))
+    return getattr(errors, kind)("no", response=response)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("GatedRepoError", "is gated: accept its licence at https://huggingface.co/a/b and log in"),
+        ("RepositoryNotFoundError", "no such model on the hub; if it is private, log in"),
+    ],
+)
+def test_a_model_that_is_not_given_out_says_how_to_get_it(fake_hub, kind, message):
+    fake_hub(refusal(kind))
+    with pytest.raises(ValueError, match=f"{message}.*path of a local copy"):
+        huggingface.resolve("a/b")
+
+
+def test_a_failing_network_is_tried_again(fake_hub, tmp_path):
+    calls = fake_hub(OSError("reset"), TimeoutError("slow"), str(tmp_path))
+    assert hub.resolve("a/b", wait_s=0) == tmp_path
+    assert len(calls) == 3
+
+
+def test_an_unreachable_hub_is_one_error(fake_hub):
+    calls = fake_hub(*[OSError("no route")] * 4)
+    with pytest.raises(ValueError, match=r"a/b cannot be fetched from the hub \(OSError: no route"):
+        hub.resolve("a/b", wait_s=0)
+    assert len(calls) == 4
