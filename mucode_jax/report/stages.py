@@ -97,8 +97,7 @@ def _finished(directory: pathlib.Path, of: Json, kind: str) -> pathlib.Path | No
     """The folder of a finished stage whose labels are finished too."""
     folder = directory / "stages" / words.folder(of) / f"{kind}_{of['benchmark']}_{of['split']}"
     labels = folder.with_name(folder.name + "_labels")
-    done = (folder / "stage.json").is_file() and (labels / "pieces.jsonl").is_file()
-    return folder if done else None
+    return folder if all((f / "stage.json").is_file() for f in (folder, labels)) else None
 
 
 def greedy(directory: pathlib.Path, of: Json) -> list[tuple[Rollout, list[bool]]] | None:

@@ -21,7 +21,7 @@ CHOICES = {
     "pt": "one that passes the public tests",
     "lv": "the learned verifier's favourite",
     "pt+lv": "public tests first, then the verifier",
-    "oracle": "an upper bound that knows the private tests",
+    "oracle": "knows the private tests (upper bound)",
 }
 PROTOCOLS = {
     "deployable": (
