@@ -98,6 +98,22 @@ def get_config() -> ConfigDict:
     return c
 
 
+def compat(c: ConfigDict) -> ConfigDict:
+    """The published code's choices where ours differ (README says what and why)."""
+    c.expert.scope = "final"
+    c.expert.drop_unsolved = False
+    c.search.skip_failed = False
+    c.evaluation.protocol = "paper"
+    c.train.compat = c.evaluation.compat = c.evaluation.benchmark != "mini"
+    c.sandbox.feedback = "traceback"
+    v = c.verifier_training
+    v.weight_decay = 0.01
+    v.horizon = 2.0  # epochs counted twice: the rate ends at half
+    if v.loss == "bce":
+        v.score_penalty = 0.0
+    return c
+
+
 def _optimizer(section: ConfigDict, learning_rate: float) -> None:
     section.learning_rate = learning_rate
     section.schedule = "linear"  # to zero; or "cosine", "constant"

@@ -3,17 +3,19 @@
     python -m mucode_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
 At most 6 minutes and 4 GB on two idle cores. The expected results stand in README.md. `:tiny` is
-the same in about 40 seconds, for tests: too small to learn anything from.
+the same in about 40 seconds, for tests: too small to learn anything from. `:compat` makes the
+published code's choices where ours differ (`base.compat`).
 """
 
-from configs import base
 from ml_collections import ConfigDict
+
+from configs import base
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The settings; `arg` is "" or "tiny"."""
-    if arg not in ("", "tiny"):
-        raise ValueError(f"quickstart has no variant {arg!r}; it has :tiny")
+    """The settings; `arg` is "", "tiny" or "compat"."""
+    if arg not in ("", "tiny", "compat"):
+        raise ValueError(f"quickstart has no variant {arg!r}; it has :tiny and :compat")
     tiny = arg == "tiny"
     c = base.get_config()
     c.methods = ("star", "multi_star", "mucode")
@@ -41,4 +43,4 @@ def get_config(arg: str = "") -> ConfigDict:
     s.eps = 1e-8
 
     c.search.searches = 1
-    return c
+    return base.compat(c) if arg == "compat" else c

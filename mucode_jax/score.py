@@ -8,14 +8,19 @@ the completion the whole assistant message, through the checkpoint's chat templa
 
 from __future__ import annotations
 
+import argparse
 import functools
+import json
+import sys
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mucode_jax.models import verifier
+from mucode_jax.benchmarks.files import read_jsonl
+from mucode_jax.conversation import Chat
+from mucode_jax.models import huggingface, verifier
 from mucode_jax.models.llama import LlamaConfig, Params
 
 
@@ -73,3 +78,37 @@ class Scorer:
                 for text, score in zip(batch, scores, strict=False):
                     self._known[text.tobytes()] = float(score)
         return np.array([self._known[text.tobytes()] for text in texts], np.float32)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mucode_jax.score", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--verifier", required=True, help="a verifier's directory or hub id")
+    parser.add_argument("--pairs", required=True, help='JSONL of {"prompt", "completion"}')
+    parser.add_argument("--out", required=True, help="where the lines go, with their score")
+    arguments = parser.parse_args(argv)
+    try:
+        directory = huggingface.resolve(arguments.verifier)
+        config = huggingface.read_config(directory)
+        chat = Chat(huggingface.load_tokenizer(directory), huggingface.eot_ids(directory))
+        rows = list(read_jsonl(arguments.pairs))
+        texts = [
+            np.concatenate(
+                [chat.first(row.text("prompt")), chat.completion(row.text("completion"))]
+            )
+            for row in rows
+        ]
+        scores = Scorer(config, huggingface.load_verifier(directory, config))(texts)
+        with open(arguments.out, "w", encoding="utf-8") as out:
+            for row, score in zip(rows, scores.tolist(), strict=True):
+                out.write(json.dumps({**row.fields, "score": score}) + "\n")
+    except (OSError, ValueError) as error:
+        print(f"mucode_jax.score: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The command: bad input in one line, the tiny quickstart from end to end, killed and resumed."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TINY = ("--config", "configs/quickstart.py:tiny")
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "mucode_jax.main", *map(str, arguments)]
+
+
+def environment():
+    # One device, as a person has it.
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+
+
+def call(*arguments):
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give --config"),
+        (("--config", "configs/nowhere.py", "--workdir", "x"), "nowhere.py"),
+        ((*TINY, "--workdir", "x", "--config.seeed=3"), 'Did you mean "seed"'),
+        ((*TINY, "--workdir", "x", "--config.seed=many"), "--config.seed=many"),
+        ((*TINY, "--workdir", "x", "--config.rollout.turns=0"), "config.rollout.turns is 0"),
+        ((*TINY, "--workdir", "x", "--config.expert.kind=best"), "one of lv, ov, ov+lv"),
+        ((*TINY, "--workdir", "x", "--config.rollout.context=100"), "rollout.context is 100"),
+        ((*TINY, "--workdir", "x", "left over"), "unexpected argument 'left over'"),
+        (("--config", "configs/quickstart.py:huge", "--workdir", "x"), "no variant 'huge'"),
+    ],
+)
+def test_bad_input_gets_one_line_and_status_2(arguments, message, tmp_path, monkeypatch):
+    done = call(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr and done.stderr.startswith("mucode_jax: ")
+    assert len(done.stderr.strip().splitlines()) == 1 and not done.stdout
+
+
+def test_help_shows_how_to_run_it():
+    done = call("--help")
+    assert done.returncode == 0 and "--config configs/quickstart.py" in done.stdout
+
+
+def timeless(directory):
+    """results.json without what a clock wrote."""
+    results = json.loads((directory / "results.json").read_text())
+    del results["wall_seconds"]
+    for stage in results["stages"]:
+        del stage["seconds"]
+    return results
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("undisturbed")
+    done = call(*TINY, "--workdir", directory)
+    assert done.returncode == 0, done.stderr
+    return directory, done
+
+
+def test_the_tiny_quickstart_fills_the_contract(undisturbed):
+    directory, done = undisturbed
+    results = timeless(directory)
+    assert results["schema"] == 1 and results["backend"] == "cpu"
+    assert results["isolation"]["level"] in ("namespaces", "landlock")
+    methods = {(e["method"], e["iteration"]) for e in results["evaluations"]}
+    assert methods == {
+        ("base", 0),
+        *((m, i) for m in ("star", "multi_star", "mucode") for i in (1, 2)),
+    }
+    searches = {
+        (e["method"], e["search"]) for e in results["evaluations"] if e["search"] != "greedy"
+    }
+    assert searches == {
+        (m, s) for m in ("base", "mucode") for s in ("random", "pt", "lv", "pt+lv", "oracle")
+    }
+    for e in results["evaluations"]:
+        assert len(e["per_turn"]) == e["turns"] == 3
+        assert e["accuracy"] == e["per_turn"][-1]
+        assert e["ci95"][0] <= e["accuracy"] <= e["ci95"][1]
+        assert e["tokens"] > 0 and e["executions"] > 0
+    oracle = {e["method"]: e for e in results["evaluations"] if e["search"] == "oracle"}
+    pt = {e["method"]: e for e in results["evaluations"] if e["search"] == "pt"}
+    assert all(oracle[m]["accuracy"] >= pt[m]["accuracy"] for m in pt)
+    assert {v["loss"] for v in results["verifiers"]} == {"bt"}
+    assert (directory / "report.html").stat().st_size > 10_000
+    assert "μCode" in done.stdout and "turn 3" in done.stdout
+    assert "sandbox isolation" in done.stderr and "backend cpu" in done.stderr
+
+
+def test_a_second_run_finds_everything_done(undisturbed):
+    directory, _ = undisturbed
+    before = timeless(directory)
+    started = time.monotonic()
+    done = call(*TINY, "--workdir", directory)
+    assert done.returncode == 0, done.stderr
+    assert "rollouts in" not in done.stderr  # nothing was sampled again
+    assert timeless(directory) == before
+    assert time.monotonic() - started < 120
+
+
+def test_killed_again_and_again_it_ends_with_the_same_results(undisturbed, tmp_path):
+    """SIGKILL whenever some more has been written; and so two runs of one seed agree, too."""
+    directory, _ = undisturbed
+    kills = 0
+    for moment in (1, 4, 9, 14, 19):
+        process = subprocess.Popen(
+            command(*TINY, "--workdir", tmp_path),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None:
+            done = len(list(tmp_path.glob("stages/*/*/stage.json")))
+            if done >= moment:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.05)
+        process.wait()
+    assert kills == 5
+    done = call(*TINY, "--workdir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert timeless(tmp_path) == timeless(directory)
