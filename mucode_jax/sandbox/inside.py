@@ -7,8 +7,8 @@ arrives here. The judge sends
     ["do", operation, arguments, named]         again and again
 
 and is answered `["ready"]`, then `["loaded", values]`, `["value", result, changed arguments]`, or
-`["raised", description]`. While a call lasts, a function of the test that was among its arguments is
-called with `["callback", number, arguments]`, answered `["return", value]` or `["throw", text]`.
+`["raised", description]`. While a call lasts, a function of the test that was among its arguments
+is called with `["callback", number, arguments]`, answered `["return", value]` or `["throw", text]`.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ def _remember_source(name: str, source: str) -> None:
 class _Session:
     """The program's side of the conversation."""
 
-    def __init__(self, connection: int, namespace: dict[str, Any]):
+    def __init__(self, connection: int, namespace: dict[str, Any], prelude: dict[str, Any]):
         self._connection = connection
         self._namespace = namespace
-        self._prelude = dict(namespace)
+        self._prelude = prelude
         self._objects: list[Any] = []
 
     def run(self) -> None:
@@ -205,19 +205,25 @@ class _Session:
         return self._serve(calling_back=True)
 
 
-def run(connection: int, namespace: dict[str, Any], *, stdio: bool) -> NoReturn:
+def run(
+    connection: int, namespace: dict[str, Any], prelude: dict[str, Any], *, stdio: bool
+) -> NoReturn:
     """Runs the program that arrives on `connection` in `namespace`; ends the process.
 
     Args:
       connection: file descriptor of the connection to the judge.
       namespace: that of `__main__`, with the prelude.
+      prelude: what `namespace` holds now (a copy made here would touch every value's page).
       stdio: the program is a whole one that reads standard input; its process ends as it would.
     """
     # As deep as a program may go when it is run alone: what stands below it here comes on top.
-    sys.setrecursionlimit(sys.getrecursionlimit() + len(traceback.extract_stack()) + 4)
+    below, frame = 4, sys._getframe()
+    while frame := frame.f_back:
+        below += 1
+    sys.setrecursionlimit(sys.getrecursionlimit() + below)
     # Said before the program is read, so that no program can say that it never began.
     channel.write(connection, channel.pack(["ready"]))
-    session = _Session(connection, namespace)
+    session = _Session(connection, namespace, prelude)
     if not stdio:
         session.run()
         os._exit(0)

@@ -93,7 +93,7 @@ def enter(level: str, seen: View) -> dict[str, object]:
         if os.fork():
             os._exit(0)
         namespaces.enter_root(seen.readable, seen.devices, seen.hidden)
-    reached["user"] = _leave_root_user(seen, number, private=level == "namespaces")
+    reached["user"] = _leave_root_user(level, seen, number)
     if level == "landlock":
         reached["landlock"] = landlock.abi()
         readable = tuple(dict.fromkeys(os.path.realpath(path) for path in seen.readable))
@@ -104,7 +104,7 @@ def enter(level: str, seen: View) -> dict[str, object]:
         system.drop_capabilities()
     if system.is_supported():
         try:
-            seccomp.install(seccomp.server_filter(file_attributes=level == "namespaces"))
+            seccomp.prepare(seccomp.server_filter(file_attributes=level == "namespaces"))(0)
             reached["seccomp"] = True
         except OSError:
             if level != "rlimits":
@@ -112,11 +112,14 @@ def enter(level: str, seen: View) -> dict[str, object]:
     return reached
 
 
-def _leave_root_user(seen: View, number: int, *, private: bool) -> str:
-    """Root becomes a user who owns nothing, where the libraries stay readable for such a one."""
+def _leave_root_user(level: str, seen: View, number: int) -> str:
+    """Root becomes a user who owns nothing; at `landlock` only where such a one may read on.
+
+    Landlock closes root's own files as well, and an interpreter below /root would be lost.
+    """
     if os.getuid() != 0:
         return "same"
-    if not private and not all(_is_open_to_all(path) for path in seen.readable):
+    if level == "landlock" and not all(_is_open_to_all(path) for path in seen.readable):
         return "root"
     os.setgroups([])
     own = _FIRST_USER + number

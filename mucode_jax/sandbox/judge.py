@@ -1,8 +1,8 @@
 """The verdict: tests run here, in a process that the program cannot touch.
 
 The judge keeps the expected values. It has the program loaded inside, runs each test statement
-against stand-ins for the program's names (`remote`), and compares outside. A test that could be made
-to last, and any large value, is dealt with in a fork of the judge, which is ended at the deadline.
+against stand-ins for the program's names (`remote`), and compares outside. A test that could be
+made to last, and any large value, is dealt with in a fork of the judge, ended at the deadline.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Landlock: a process gives up the file system and TCP but for what is named, without any privilege.
+"""Landlock: without any privilege a process gives up the file system and TCP but for what is named.
 
 Covers: opening, listing, creating, removing, renaming and truncating files; executing; TCP connect
 and bind (kernel 6.7); signals and abstract sockets to the outside (kernel 6.12). Does not cover:

@@ -58,14 +58,14 @@ class _Lost(Exception):
 
 
 def _command(settings: dict[str, Any]) -> list[str]:
-    """How a worker is started: as isolated as `-I`, but for the hash seed that its environment sets."""
+    """How a worker is started: as isolated as by `-I`, but that its hash seed may be set."""
     path = [os.path.abspath(entry) for entry in sys.path if entry]
     return [sys.executable, "-s", "-P", str(_WORKER), json.dumps({**settings, "path": path})]
 
 
 def _environment() -> dict[str, str]:
     """Nothing of the caller's but where its shared libraries are; the server drops that too."""
-    own = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
+    own = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL")}
     kept = {key: os.environ[key] for key in ("LD_LIBRARY_PATH",) if key in os.environ}
     return {**kept, **own, **threads}

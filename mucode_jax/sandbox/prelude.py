@@ -23,7 +23,16 @@ import sys
 # Imported beforehand because programs often do, so that each of them need not.
 OFTEN_IMPORTED = (
     *("bisect", "cmath", "decimal", "fractions", "inspect", "io", "json", "linecache", "operator"),
-    *("queue", "random", "statistics", "threading", "time", "traceback", "encodings.idna"),
+    *(
+        "queue",
+        "random",
+        "statistics",
+        "threading",
+        "time",
+        "traceback",
+        "encodings.idna",
+        "numpy.random",
+    ),
 )
 
 

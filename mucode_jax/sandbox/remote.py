@@ -9,6 +9,7 @@ the program defines is asked only where both sides are the program's own.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import dataclasses
 import types
 from collections.abc import Callable
@@ -73,10 +74,8 @@ class Link:
         self._answer("ended")
 
     def _start(self, job: dict[str, Any]) -> None:
-        try:
+        with contextlib.suppress(channel.Gone):  # whether it began, the next line tells
             self._guarded.send(job)
-        except channel.Gone:
-            pass  # whether it began, the next line tells
         try:
             self._answer("ready")
         except channel.Gone:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
+from collections.abc import Callable
 
 from . import system
 
@@ -165,16 +166,24 @@ def _assemble(code: list[Instruction]) -> bytes:
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 
 
-def install(filter_: bytes, pid: int = 0) -> None:
-    """Puts this process, and all it starts, under `filter_`, for good.
+def prepare(filter_: bytes) -> Callable[[int], None]:
+    """A function that puts the calling process, and all it starts, under `filter_` for good.
+
+    It is given the process's own pid, the only one that a program may signal, and raises OSError.
+    All that can be done once is done here: it is called anew for every program.
 
     Args:
       filter_: what `server_filter` or `program_filter` returned.
-      pid: this process, the only one that a program may signal.
     """
-    filter_ = filter_.replace(struct.pack("I", _PID_PLACE), struct.pack("I", pid))
     code = ctypes.create_string_buffer(filter_, len(filter_))
+    mark = struct.pack("I", _PID_PLACE)
+    places = [at for at in range(4, len(filter_), 8) if filter_[at : at + 4] == mark]
     header = struct.pack("HxxxxxxQ", len(filter_) // 8, ctypes.addressof(code))
-    system.prctl("no_new_privs", system.PR_SET_NO_NEW_PRIVS, 1)
     pointer = ctypes.create_string_buffer(header, len(header))
-    system.prctl("seccomp", system.PR_SET_SECCOMP, 2, pointer)
+
+    def install(pid: int) -> None:
+        for place in places:
+            struct.pack_into("I", code, place, pid)
+        system.prctl("seccomp", system.PR_SET_SECCOMP, 2, pointer)
+
+    return install

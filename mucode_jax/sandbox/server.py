@@ -8,10 +8,12 @@ sides keep in step: one request, one word that the judge is done, one report.
 
 from __future__ import annotations
 
+import array  # noqa: F401  socket.recv_fds imports it when first called, which may be too late
 import contextlib
 import dataclasses
 import fcntl
 import gc
+import io
 import math
 import os
 import random
@@ -23,6 +25,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from . import inside, seccomp, system
@@ -72,7 +75,9 @@ def serve(control: socket.socket, namespace: dict[str, Any], limits: Limits) -> 
     os.set_blocking(clapper, False)
     signal.set_wakeup_fd(clapper, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    own_filter = seccomp.program_filter() if limits.filtered else b""
+    filter_program = seccomp.prepare(seccomp.program_filter()) if limits.filtered else None
+    random.seed(0)  # two runs of one program draw the same numbers
+    prelude = dict(main)
     gc.collect()
     gc.freeze()
     while True:
@@ -80,9 +85,10 @@ def serve(control: socket.socket, namespace: dict[str, Any], limits: Limits) -> 
         if not data:
             os._exit(0)
         seconds, stdio = REQUEST.unpack(data)
-        pid = os.fork()
+        pid = system.bare_fork()
         if pid == 0:
-            _become_program(handles, null, main, seconds, limits, own_filter, stdio=stdio)
+            _become_program(handles, null, seconds, limits, filter_program)
+            inside.run(_CONNECTION, main, prelude, stdio=stdio)
         for handle in handles:
             os.close(handle)
         status, usage, killed = _wait(pid, control, bell, seconds + _GRACE_S)
@@ -100,24 +106,27 @@ def _become_main(namespace: dict[str, Any]) -> dict[str, Any]:
     sys.argv[:] = [inside.FILE]
     os.environ.clear()
     os.environ.update(HOME=_SCRATCH, PATH="/usr/bin:/bin", LANG="C.UTF-8")
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
-    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)
-    errors = "backslashreplace"
-    sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", errors=errors, closefd=False)
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(
+        io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8"
+    )
+    sys.stdout = sys.__stdout__ = _writer(1, "strict")
+    sys.stderr = sys.__stderr__ = _writer(2, "backslashreplace")
     sys.modules["numpy"].random.seed(0)
     return main.__dict__
+
+
+def _writer(handle: int, errors: str) -> io.TextIOWrapper:
+    buffer = io.BufferedWriter(io.FileIO(handle, "w", closefd=False))
+    return io.TextIOWrapper(buffer, "utf-8", errors, line_buffering=handle == 2)
 
 
 def _become_program(
     handles: list[int],
     null: int,
-    namespace: dict[str, Any],
     seconds: float,
     limits: Limits,
-    own_filter: bytes,
-    *,
-    stdio: bool,
-) -> NoReturn:
+    filter_program: Callable[[int], None] | None,
+) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -129,13 +138,10 @@ def _become_program(
         os.dup2(high[0], _CONNECTION)
         os.closerange(_CONNECTION + 1, _SERVER_FILES)
         _limit(seconds, limits)
-        # Two runs of one program take the same random numbers.
-        random.seed(0)
-        if limits.filtered:
-            seccomp.install(own_filter, os.getpid())
-        inside.run(_CONNECTION, namespace, stdio=stdio)
-    finally:
-        os._exit(1)
+        if filter_program:
+            filter_program(os.getpid())
+    except BaseException:
+        os._exit(1)  # before it said that it is ready: the judge knows that this is no one's fault
 
 
 def _limit(seconds: float, limits: Limits) -> None:

@@ -1,9 +1,9 @@
-"""Test statements, made ready for the judge: compiled, with the two sides of every comparison kept.
+"""Test statements, made ready for the judge: compiled, both sides of every comparison kept.
 
 A test is ordinary Python text. Which of its names are the program's and which the judge's own is
-decided here, so that a program cannot put its own `abs` or `sorted` under a test: the names that are
-neither built in, nor in the prelude, nor made by the tests are the program's; where there is no such
-name, the tested function itself has the name of a built-in one (`assert sum(10, 15) == 6`).
+decided here, so that a program cannot put its own `abs` or `sorted` under a test: the names that
+are neither built in, nor in the prelude, nor made by the tests are the program's; where there is no
+such name, the tested function itself is named like a built-in one (`assert sum(10, 15) == 6`).
 """
 
 from __future__ import annotations
@@ -31,12 +31,16 @@ _LIGHT_NODES = (
     *(ast.BinOp, ast.Add, ast.Sub, ast.Div),
 )
 _LIGHT_FUNCTIONS = frozenset(
-    "abs sorted set frozenset list tuple dict len sum min max round isinstance float int str bool "
-    "any all type repr Counter".split()
+    (
+        *("abs", "sorted", "set", "frozenset", "list", "tuple", "dict", "len", "sum", "min", "max"),
+        *("round", "isinstance", "float", "int", "str", "bool", "any", "all", "type", "Counter"),
+    )
 )
 _LIGHT_METHODS = frozenset(
-    "keys values items lower upper strip split count index get isclose allclose fabs tolist "
-    "getsizeof sort append".split()
+    (
+        *("keys", "values", "items", "lower", "upper", "strip", "split", "count", "index", "get"),
+        *("isclose", "allclose", "fabs", "tolist", "getsizeof", "sort", "append"),
+    )
 )
 
 
@@ -46,7 +50,7 @@ class BrokenTest(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What an assertion compares: left, operator and right as written; "" where it is no comparison."""
+    """What an assertion compares; without an operator ("") it is no comparison."""
 
     left: ast.expr
     operator: str

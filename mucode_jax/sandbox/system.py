@@ -8,6 +8,8 @@ import sys
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+# Keeps the interpreter's lock over the call, as a fork must.
+_libc_fork = ctypes.PyDLL(None).fork
 
 PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
@@ -37,6 +39,15 @@ def prctl(name: str, option: int, *arguments: int | ctypes.Array) -> int:
     padded = [*arguments, 0, 0, 0, 0][:4]
     words = [ctypes.c_ulong(a) if isinstance(a, int) else a for a in padded]
     return _checked(name, _libc.prctl(ctypes.c_int(option), *words))
+
+
+def bare_fork() -> int:
+    """fork(2) without Python's at-fork hooks; for a process of one thread only.
+
+    The hooks seed generators anew and rebuild the locks of threads that are not there; they cost as
+    much as the fork itself, and would make two runs of one program differ.
+    """
+    return _checked("fork", _libc_fork())
 
 
 def unshare(flags: int) -> None:

@@ -1,6 +1,6 @@
 """A worker process: judge and fork server, started as a script by the pool.
 
-    python -s -P worker.py '{"handle": 5, "level": "namespaces", "memory": 536870912, "path": [...]}'
+    python -s -P worker.py '{"handle": 5, "level": "landlock", "memory": 536870912, "path": [..]}'
 
 It imports the prelude once, forks the server, which goes behind the walls, and then judges what the
 pool sends until the pool hangs up. With `"probe": true` it only tries the walls and says what it
