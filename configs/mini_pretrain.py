@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.seed = 0
 
     c.corpus = ConfigDict()
-    c.corpus.size = 400 if tiny else 14_000  # conversations
+    c.corpus.size = 400 if tiny else 28_000  # conversations
     c.corpus.message_weight = 0.1  # loss weight of the user's messages
 
     c.tokenizer = ConfigDict()

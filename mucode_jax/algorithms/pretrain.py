@@ -45,12 +45,14 @@ CHAT_TEMPLATE = f"""\
 
 # Text is cut into these before bytes are merged, so that a token never reaches over an edge between
 # them. What stands in every program alike (the end of its first line, the head of its loop) is one
-# piece, and so is a number with the comma before it: conversations are a third shorter for it.
+# piece, and so is a number with the comma before it: conversations are a third shorter for it. A
+# letter that stands alone is kept from its space, so that it is the same token in words and in code.
 PIECES = (
     r"\((?:xs|s)\):\n    (?:return|xs =|s =)"
     r"|\n    return"
     r"| for \w in (?:xs|s\.split\(\)|s)\b(?: if \w\b)?"
     r"|(?:,? )?\d{1,2}"
+    r"| (?=[aeioprst]\b)"
     r"|\n? ?[A-Za-z_]+"
     r"| ?[^\sA-Za-z\d]+"
     r"|\s+"

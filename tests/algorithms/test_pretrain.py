@@ -1,5 +1,6 @@
 """Pretraining of the embedded generator: what it is taught, and that its config makes a model."""
 
+import contextlib
 import importlib.util
 import math
 import pathlib
@@ -48,7 +49,10 @@ def test_a_small_pretraining_leaves_a_generator_that_loads_and_has_learned(tmp_p
     config.tokenizer.vocab_size = 400
     config.model.n_layers = 1
     config.train.epochs = 3
-    directory = pretrain.pretrain(config, Workdir(tmp_path, print))
+    config.train.length = 256
+    config.optimizer.warmup_steps = 5
+    with contextlib.closing(Workdir(tmp_path, print)) as workdir:
+        directory = pretrain.pretrain(config, workdir)
     model = huggingface.read_config(directory)
     params = huggingface.load_generator(directory, model)
     tokenizer = huggingface.load_tokenizer(directory)

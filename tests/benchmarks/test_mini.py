@@ -19,8 +19,8 @@ SPLIT, COUNT = "validation", 150
 
 
 @functools.cache
-def made(split=SPLIT, seed=0, count=COUNT):
-    return [mini.task(split, seed, index) for index in range(count)]
+def made(split=SPLIT, seed=0, count=COUNT, private=True):
+    return [mini.task(split, seed, index, private=private) for index in range(count)]
 
 
 def passes(program, statements):
@@ -69,16 +69,22 @@ def test_seeds_splits_and_indices_give_different_problems():
     prompts = [
         task.problem.prompt
         for split, seed in (("train", 0), ("train", 1), ("train", 2), ("validation", 0))
-        for task in made(split, seed, 40)
+        for task in made(split, seed, 40, private=False)
     ]
     assert len(set(prompts)) == len(prompts)
-    ids = [task.problem.task_id for seed in (0, 1) for task in made("train", seed, 40)]
+    ids = [
+        task.problem.task_id for seed in (0, 1) for task in made("train", seed, 40, private=False)
+    ]
     assert len(set(ids)) == len(ids)
 
 
 def test_splits_share_no_combination_of_concepts():
     found = {
-        split: {task.draft.combination for seed in (0, 1) for task in made(split, seed, 60)}
+        split: {
+            task.draft.combination
+            for seed in (0, 1)
+            for task in made(split, seed, 60, private=False)
+        }
         for split in mini.SPLITS
     }
     for split, combinations in found.items():
@@ -100,7 +106,7 @@ def test_reference_solutions_pass_their_public_and_private_tests():
 
 
 def test_every_planted_wrong_variant_fails_the_private_tests():
-    for task in made(count=60):
+    for task in made()[:60]:
         assert len(task.wrong) >= 2
         for variant in task.wrong:
             assert not passes(variant, task.private.statements), (task.problem.prompt, variant)
@@ -109,7 +115,7 @@ def test_every_planted_wrong_variant_fails_the_private_tests():
 def test_public_test_alone_does_not_tell_all_wrong_variants():
     missed = [
         any(passes(variant, task.problem.public.statements) for variant in task.wrong)
-        for task in made(count=100)
+        for task in made()[:100]
     ]
     assert 0.15 < np.mean(missed) < 0.6
 
@@ -201,7 +207,7 @@ def test_feedback_in_the_corpus_is_worded_as_at_run_time():
 
 
 def test_attempts_are_sometimes_right_and_often_wrong():
-    task = made("pretrain", 0, 40)
+    task = made("pretrain", 0, 40, private=False)
     right = [
         corpus.attempt(keys.rng("attempt", i), problem) == problem.solution
         for i, problem in enumerate(task * 5)
@@ -221,7 +227,9 @@ def test_prompts_and_conversations_are_short_in_the_shipped_tokenizer(tokenizer)
         text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         return len(tokenizer.encode(text, add_special_tokens=False))
 
-    prompts = [length(task.problem.prompt) for task in made() + made("train", 0, 150)]
+    prompts = [
+        length(task.problem.prompt) for task in made() + made("train", 0, 150, private=False)
+    ]
     assert max(prompts) <= 64 and np.quantile(prompts, 0.95) <= 60
     talks = [length(*messages) for _, messages in corpus.conversations(300, 12)]
     assert np.quantile(talks, 0.99) <= 256

@@ -23,7 +23,7 @@ from mucode_jax.records import Problem, Tests
 SHARES = {"train": 20, "validation": 10, "test": 20, "pretrain": 50}
 
 AMBIGUOUS = 0.10  # share of problems with one ambiguous concept; the others have none
-RARE = 0.33  # share of places filled with a rare concept
+RARE = 0.42  # share of places filled with a rare concept
 TELLING = 0.4  # share of problems whose public test is chosen to tell wrong variants apart
 PRIVATE = 4  # private asserts a problem
 POOL = 14  # inputs tried for the tests of one draft
