@@ -46,7 +46,7 @@ CHAT_TEMPLATE = f"""\
 # Text is cut into these before bytes are merged, so that a token never reaches over an edge between
 # them. What stands in every program alike (the end of its first line, the head of its loop) is one
 # piece, and so is a number with the comma before it: conversations are a third shorter for it. A
-# letter that stands alone is kept from its space, so that it is the same token in words and in code.
+# letter that stands alone is kept from its space: so it is the same token in words and in code.
 PIECES = (
     r"\((?:xs|s)\):\n    (?:return|xs =|s =)"
     r"|\n    return"
