@@ -14,151 +14,10 @@ from mucode_jax import evaluate, report, search
 from mucode_jax.benchmarks import load
 from mucode_jax.conversation import Chat
 from mucode_jax.models import huggingface
-from mucode_jax.records import Grade, Rollout, Turn, dumps
+from mucode_jax.records import dumps
 from mucode_jax.report import compare, page, plots, stages, text, words
 from mucode_jax.report.__main__ import main
-
-NASTY = '<script>alert("1")</script> & "quotes" </pre> \x1b[31m μ'
-
-
-def turn(passed, message="again", code="def f(x):\n    return x", summary="f(1) returned 1"):
-    """A turn whose ids are the bytes of its text: `Bytes` reads them."""
-    grade = Grade("pass") if passed else Grade("fail", f"Wrong: {summary}", summary)
-
-    def ids(string):
-        return np.frombuffer(string.encode("utf-8", "replace"), np.uint8).astype(np.int32)
-
-    completion = f"```python\n{code}\n```"
-    logprobs = np.zeros(len(ids(completion)), np.float32)
-    return Turn(ids(message), ids(completion), logprobs, False, code, grade)
-
-
-def bytes_as_text(ids, first=False):
-    return bytes(np.asarray(ids, np.uint8).tolist()).decode("utf-8")
-
-
-def put(stage, name, lines):
-    stage.mkdir(parents=True)
-    (stage / name).write_text("".join(line + "\n" for line in lines))
-    (stage / "stage.json").write_text("{}")
-
-
-def make_run(directory, problems=8, searches=2, seed=0):
-    """A work directory as a run of two generators leaves it, with invented outcomes.
-
-    Returns its results.
-    """
-    random = np.random.default_rng(seed)
-    evaluations = []
-    for method, iteration, skill in (("base", 0, 0.3), ("mucode", 1, 0.38), ("mucode", 2, 0.45)):
-        about = {"method": method, "iteration": iteration, "benchmark": "mini", "split": "test"}
-        folder = directory / "stages" / words.folder(about)
-        ease = np.clip(skill + 0.25 * random.standard_normal(problems), 0.02, 0.95)
-        rollouts, labels = [], []
-        for i, p in enumerate(ease):
-            turns, label = [], []
-            for t in range(3):
-                label.append(bool(random.random() < p))
-                passed = label[-1] or bool(random.random() < 0.1)
-                message = f"Write f for problem {i}." if t == 0 else f"Wrong: {NASTY}"
-                turns.append(turn(passed, message, f"def f(x):\n    return x + {t}  # {i}"))
-                if passed:
-                    break
-            rollouts.append(Rollout("mini", f"test/0/{i}", 0, tuple(turns)))
-            labels.append(label)
-        put(folder / "greedy_mini_test", "rollouts.jsonl", map(dumps, rollouts))
-        put(folder / "greedy_mini_test_labels", "pieces.jsonl", map(json.dumps, labels))
-        evaluations.append(evaluate.greedy_evaluation(rollouts, labels, 3, "deployable", **about))
-        if iteration == 1:
-            continue
-        found, marks = invented_searches(random, ease, searches)
-        each = searches * len(search.CHOICES)
-        lines = [search.encode(found[i : i + each]) for i in range(0, len(found), each)]
-        put(folder / "search_mini_test", "pieces.jsonl", map(json.dumps, lines))
-        put(folder / "search_mini_test_labels", "pieces.jsonl", map(json.dumps, marks))
-        for choice in words.CHOICES:
-            source = "pt" if choice == "oracle" else choice
-            own = [i for i, s in enumerate(found) if s.choice == source]
-            evaluations.append(
-                evaluate.search_evaluation(
-                    [found[i] for i in own],
-                    [marks[i] for i in own],
-                    choice=choice,
-                    turns=3,
-                    protocol="deployable",
-                    **about,
-                )
-            )
-    stage = {"tokens": 0, "executions": 0}
-    results = {
-        "schema": 1,
-        "config": {"seed": seed, "generator": {"path": "elsewhere"}, "methods": ["mucode"]},
-        "versions": {"jax": "0.10.2", "python": "3.11.2"},
-        "seed": seed,
-        "isolation": {"level": "landlock", "network": "none"},
-        "backend": "cpu",
-        "wall_seconds": 307.2,
-        "stages": [
-            {**stage, "name": "base/source", "iteration": 0, "seconds": 0.2},
-            {
-                "name": "base/rollouts",
-                "iteration": 0,
-                "seconds": 101.0,
-                "tokens": 12345,
-                "executions": 400,
-                "rollouts": 120,
-            },
-            {**stage, "name": "base/rollouts_labels", "iteration": 0, "seconds": 5.0},
-            {**stage, "name": "base/verifier", "iteration": 0, "seconds": 60.0, "loss": "bt"},
-            {**stage, "name": "mucode_1/generator", "iteration": 1, "seconds": 80.0},
-            {**stage, "name": "mucode_2/search_mini_test", "iteration": 2, "seconds": 61.0},
-        ],
-        "verifiers": [
-            {
-                "method": "base",
-                "iteration": 0,
-                "loss": "bt",
-                "auc": 0.81,
-                "top1": 0.725,
-                "brier": 0.2,
-                "pairs": 1200,
-            },
-            {
-                "method": "mucode",
-                "iteration": 1,
-                "loss": "bce",
-                "auc": None,
-                "top1": None,
-                "brier": 0.1875,
-                "pairs": 2400,
-            },
-        ],
-        "evaluations": evaluations,
-    }
-    return results
-
-
-def invented_searches(random, ease, searches):
-    found, marks = [], []
-    for i, p in enumerate(ease):
-        for index in range(searches):
-            shared = []
-            for t in range(3):
-                right = random.random(5) < p
-                passed = right | (random.random(5) < 0.12)
-                scores = (right * 1.5 + random.standard_normal(5)).astype(np.float32)
-                shared.append((tuple(turn(bool(x), code=f"{i}{t}") for x in passed), scores, right))
-            for choice in search.CHOICES:
-                turns, of_search = [], []
-                for candidates, scores, right in shared:
-                    chosen = search.choose(candidates, scores, choice, set(), random)
-                    turns.append(search.SearchTurn(candidates, scores, chosen))
-                    of_search.append([bool(x) for x in right])
-                    if candidates[chosen].grade.passed:
-                        break
-                found.append(search.Search(f"test/0/{i}", index, choice, tuple(turns)))
-                marks.append(of_search)
-    return found, marks
+from tests import invented
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +25,10 @@ def runs(tmp_path_factory):
     """Three runs of one experiment with seeds 0, 1, 2: their folders."""
     home = tmp_path_factory.mktemp("runs")
     original = stages.texts
-    stages.texts = lambda directory, results: (bytes_as_text, bytes_as_text)
+    stages.texts = lambda directory, results: (invented.bytes_as_text, invented.bytes_as_text)
     directories = [home / f"seed{seed}" for seed in range(3)]
     for seed, directory in enumerate(directories):
-        report.write(directory, make_run(directory, seed=seed))
+        report.write(directory, invented.make_run(directory, seed=seed))
     stages.texts = original
     return directories
 
@@ -291,10 +150,12 @@ def test_outcomes_by_problem_average_to_the_reported_accuracies(runs):
 
 def test_every_sampled_candidate_counts_once_in_the_verifiers_curves(tmp_path):
     random = np.random.default_rng(0)
-    found, marks = invented_searches(random, [0.5], searches=2)
+    found, marks = invented.make_searches(random, [0.5], searches=2)
     about = {"method": "base", "iteration": 0, "benchmark": "mini", "split": "test"}
-    put(tmp_path / "stages/base/search_mini_test", "pieces.jsonl", [dumps(search.encode(found))])
-    put(
+    invented.put(
+        tmp_path / "stages/base/search_mini_test", "pieces.jsonl", [dumps(search.encode(found))]
+    )
+    invented.put(
         tmp_path / "stages/base/search_mini_test_labels",
         "pieces.jsonl",
         [json.dumps(mark) for mark in marks],
@@ -405,7 +266,7 @@ def test_a_page_without_stages_says_what_is_missing(runs):
 
 
 def test_the_report_of_a_base_alone_is_whole(tmp_path):
-    results = make_run(tmp_path)
+    results = invented.make_run(tmp_path)
     results["evaluations"] = results["evaluations"][:1]
     results["verifiers"] = []
     report.write(tmp_path, results)

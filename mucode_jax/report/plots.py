@@ -277,7 +277,8 @@ def first_turn_by_n(name: str, found: stages.Searched) -> Plot | None:
             _line(axes, np.arange(1, n + 1), curve, _CHOICE[choice], choice)
         axes.set_xlabel("candidates")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        reached = np.concatenate(list(curves.values()))
+        _percent_axis(axes.yaxis, reached.min(), reached.max())
         _legend(figure, axes, 5)
 
     alt = f"First-turn accuracy of {found.generator} by number of candidates. " + "; ".join(

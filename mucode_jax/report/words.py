@@ -78,7 +78,9 @@ def with_interval(fraction: float, interval: Sequence[float]) -> str:
 
 
 def signed(fraction: float) -> str:
-    return f"{100 * fraction:+.1f}".replace("-", "−")
+    """ "+3.5", "−3.5", "0.0": a difference of fractions in points."""
+    points = round(100 * fraction, 1)
+    return f"{points:+.1f}".replace("-", "−") if points else "0.0"
 
 
 def duration(seconds: float) -> str:
