@@ -105,6 +105,16 @@ class Scheduler:
         """Whether completions are kept for a caller who has not gone on with them."""
         return bool(self._kept)
 
+    @property
+    def prompts_waiting(self) -> bool:
+        """Whether first prompts wait for slots."""
+        return bool(self._prompts)
+
+    def at(self, slot: int) -> tuple[Handle, bool, int]:
+        """Of a live slot: whose sample it is, whether it is replaying, how many tokens it has."""
+        group, index = self._sample[slot]
+        return (group.id, index), bool(self._replay[slot]), int(self._count[slot])
+
     def submit(
         self,
         id: Hashable,

@@ -1,0 +1,342 @@
+"""What sampling costs: a simulated iteration, speed beside transformers, the embedded model.
+
+python tests/bench/sampling.py iteration            # the real scheduler on a virtual clock; seconds
+python tests/bench/sampling.py cpu                  # against transformers (needs torch); minutes
+python tests/bench/sampling.py mini [--slots B]     # the embedded generator's shape; a minute
+python tests/bench/sampling.py gpu                  # 1B in bfloat16, 256 slots, 1k context
+
+`cpu` runs each contestant in turn, round after round, in its own process with one thread, and
+compares CPU-seconds, which a busy machine disturbs less than wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EOT = 0
+
+
+def completion_lengths(rng: np.random.Generator, count: int, mean: float, cap: int) -> np.ndarray:
+    """Log-normal lengths (sigma 0.6) with this mean before they are cut at `cap`."""
+    sigma = 0.6
+    drawn = rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, count)
+    return np.clip(drawn, 5, cap).astype(int)
+
+
+def iteration(
+    *,
+    problems: int = 374,
+    samples: int = 15,
+    turns: int = 3,
+    slots: int = 256,
+    steps: int = 16,
+    mean: float = 250.0,
+    cap: int = 1000,
+    prompt: int = 150,
+    feedback: int = 120,
+    step_s: float = 0.005,
+    host_s: float = 0.001,
+    code_s: float = 0.04,
+    slow: float = 0.02,
+    limit_s: float = 10.0,
+    seed: int = 0,
+) -> dict[str, float]:
+    """One iteration of rollouts through the engine's own scheduler, on a virtual clock.
+
+    Programs take code_s on average, and a share `slow` of them limit_s. A static batch of the same
+    size decodes each turn until its longest sample ends, and waits for no code.
+
+    Returns occupancy before the last drain (while prompts still wait for a slot) and overall,
+    prefilled tokens per unique token, replayed tokens per drawn token, and how many times the
+    decode steps a static batch would need.
+    """
+    from mucode_jax.sampling.programs import FORCED, LEFT, LIVE
+    from mucode_jax.sampling.scheduler import Scheduler
+
+    rng = np.random.default_rng(seed)
+    now = 0.0
+    context = prompt + turns * (cap + feedback) + 2
+    scheduler = Scheduler(slots, context, (EOT,), None, lambda: now)
+    refill = max(1, slots // 8)
+    wanted: dict[tuple, int] = {}
+    by_turn: list[list[int]] = [[] for _ in range(turns)]
+    prompts: dict[object, np.ndarray] = {}
+
+    def submit(name: tuple, turn: int, text: np.ndarray, count: int, parent: tuple | None) -> None:
+        prompts[name, turn] = text
+        for index, length in enumerate(completion_lengths(rng, count, mean, cap)):
+            wanted[(name, turn), index] = int(length)
+            by_turn[turn].append(int(length))
+        keys = np.zeros((count, 2), np.uint32)
+        scheduler.submit((name, turn), text, keys, cap + 1, parent, 0, turn + 1 < turns)
+
+    for problem in range(problems):
+        submit((problem,), 0, np.ones(prompt, np.int32), samples, None)
+    unique = problems * prompt
+    coming: list[tuple[float, int, tuple, np.ndarray]] = []  # code that is running
+    ran = drawn = replayed = prefilled = order = 0
+    before = None
+    while scheduler.pending or coming:
+        while coming and coming[0][0] <= now:
+            _, _, ((name, turn), index), ids = heapq.heappop(coming)
+            if turn + 1 < turns:
+                text = [prompts[name, turn], ids, np.ones(feedback, np.int32)]
+                child = (*name, index) if turn == 0 else name
+                submit(child, turn + 1, np.concatenate(text), 1, ((name, turn), index))
+                scheduler.release(((name, turn), index))
+                unique += feedback
+        prefilled += sum(len(tokens) for _, _, tokens in scheduler.admit().prefills)
+        table, _ = scheduler.table(steps)
+        if table is None:
+            now = coming[0][0] if coming else now + step_s
+            continue
+        if before is None and not scheduler.prompts_waiting:
+            before = drawn / (ran * slots)
+        # What the device would do: every live slot draws until its sample's length is reached.
+        live = table[:, LIVE] > 0
+        left = np.full(slots, cap * 2)
+        for slot in np.flatnonzero(live):
+            handle, replay, count = scheduler.at(slot)
+            left[slot] = table[slot, LEFT] if replay else wanted[handle] - count
+        block = min(steps, int(np.sort(left)[min(refill, live.sum()) - 1]))
+        tokens = np.where(table[:, FORCED:].T[:block] >= 0, table[:, FORCED:].T[:block], 1)
+        ending = np.flatnonzero(left <= block)
+        tokens[left[ending] - 1, ending] = EOT
+        now += block * step_s + host_s
+        finished, new, again = scheduler.advance(tokens, np.zeros(tokens.shape), step_s)
+        ran, drawn, replayed = ran + block, drawn + new, replayed + again
+        for (name, turn), index, ids, _ in finished:
+            wait = limit_s if rng.random() < slow else code_s * (0.5 + rng.exponential(0.5))
+            order += 1
+            heapq.heappush(coming, (now + wait, order, ((name, turn), index), ids))
+    static = sum(
+        max(lengths[first : first + slots])
+        for lengths in by_turn
+        for first in range(0, len(lengths), slots)
+    )
+    return {
+        "occupancy_before_drain": before,
+        "occupancy": drawn / (ran * slots),
+        "prefilled_per_unique": prefilled / unique,
+        "replayed_per_drawn": replayed / drawn,
+        "static_steps_per_step": static / ran,
+        "evictions": scheduler.evictions,
+        "virtual_seconds": now,
+    }
+
+
+# A 25 M Llama, as in the table that others were measured by.
+SHAPE = {"vocab": 8192, "width": 384, "layers": 8, "heads": 6, "kv_heads": 6, "ff": 1536}
+PROMPT, NEW = 32, 96
+
+
+def _config(**changes: object):
+    from mucode_jax.models.llama import LlamaConfig
+
+    s = SHAPE
+    sizes = s["vocab"], s["width"], s["layers"], s["heads"], s["kv_heads"]
+    return LlamaConfig(
+        *sizes, s["width"] // s["heads"], s["ff"], tied=True, max_positions=512, **changes
+    )
+
+
+def _tell(tokens: int, began: float) -> None:
+    print(json.dumps(tokens / (time.process_time() - began)), flush=True)
+
+
+def contestant(name: str, model: str, batch: int) -> None:
+    """Samples once per line on standard input; answers with tokens per CPU-second."""
+    prompts = np.random.default_rng(0).integers(1, SHAPE["vocab"], (batch, PROMPT))
+    if name == "transformers":
+        import torch
+        import transformers
+
+        torch.set_num_threads(1)
+        torch.set_grad_enabled(False)
+        loaded = transformers.LlamaForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        text = torch.tensor(prompts)
+
+        def sample() -> int:
+            out = loaded.generate(
+                text,
+                attention_mask=torch.ones_like(text),
+                max_new_tokens=NEW,
+                min_new_tokens=NEW,
+                do_sample=True,
+                temperature=0.7,
+                top_k=0,
+                pad_token_id=0,
+            )
+            return out[:, PROMPT:].numel()
+
+    elif name == "mucode_jax":
+        import jax
+
+        from mucode_jax.models import llama
+        from mucode_jax.sampling import Engine, Request
+
+        config = _config()
+        params = llama.init(config, jax.random.key(0))
+        # A turn may end by chance (one id of 8,192); what is counted are the tokens really drawn.
+        engine = Engine(
+            *(config, params),
+            slots=batch,
+            context=256,
+            eot_ids=(SHAPE["vocab"] - 1,),
+            temperature=0.7,
+        )
+        keys = np.random.default_rng(1).integers(0, 2**32, (batch, 1, 2), dtype=np.uint32)
+
+        def sample() -> int:
+            before = engine.counters.decoded
+            for row in range(batch):
+                engine.submit(Request(row, prompts[row], keys[row], NEW, keep=False))
+            while engine.pending:
+                engine.step()
+            return engine.counters.decoded - before
+
+    else:
+        raise SystemExit(f"unknown contestant {name!r}")
+    sample()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        began = time.process_time()
+        _tell(sample(), began)
+
+
+def cpu(rounds: int) -> None:
+    import jax
+
+    from mucode_jax.models import huggingface, llama
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = _config()
+        params = llama.init(config, jax.random.key(0))
+        print(f"{sum(x.size for x in jax.tree.leaves(params)) / 1e6:.1f} M parameters")
+        huggingface.save_generator(params, config, pathlib.Path(folder))
+        one = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        environment = {**os.environ, "XLA_FLAGS": one, "OMP_NUM_THREADS": "1"}
+        environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        for batch in (1, 32):
+            runs = {}
+            for name in ("transformers", "mucode_jax"):
+                runs[name] = subprocess.Popen(
+                    [sys.executable, __file__, "contestant", name, folder, str(batch)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env=environment,
+                )
+                while runs[name].stdout.readline() not in ("ready\n", ""):
+                    pass
+            speeds: dict[str, list[float]] = {name: [] for name in runs}
+            for _ in range(rounds):
+                for name, process in runs.items():
+                    process.stdin.write("go\n")
+                    process.stdin.flush()
+                    speeds[name].append(json.loads(process.stdout.readline()))
+            for process in runs.values():
+                process.stdin.close()
+                process.wait()
+            middle = {name: float(np.median(values)) for name, values in speeds.items()}
+            ratio = middle["mucode_jax"] / middle["transformers"]
+            told = ", ".join(f"{name} {value:.0f}" for name, value in middle.items())
+            print(f"batch {batch}: {told} tokens per CPU-second, ratio {ratio:.2f}", flush=True)
+
+
+def rollouts(engine, problems: int, samples: int, seed: int, sizes: dict[str, int]) -> None:
+    """Three turns of every sample, with log-normal lengths, the next turn following at once."""
+    from mucode_jax.sampling import Request
+
+    rng = np.random.default_rng(seed)
+    vocabulary = sizes["vocab"]
+    prompts = {}
+
+    def submit(name: tuple, text: np.ndarray, count: int, turn: int, parent: tuple | None) -> None:
+        prompts[name] = text
+        keys = rng.integers(0, 2**32, (count, 2), dtype=np.uint32)
+        limit = int(completion_lengths(rng, 1, sizes["new"], sizes["cap"])[0])
+        engine.submit(Request(name, text, keys, limit, parent=parent, keep=turn < 2))
+
+    for problem in range(problems):
+        submit((seed, problem, 0), rng.integers(1, vocabulary, sizes["prompt"]), samples, 0, None)
+    while engine.pending:
+        for done in engine.step():
+            name = done.request_id
+            turn = name[2]
+            if turn < 2:
+                text = rng.integers(1, vocabulary, sizes["feedback"])
+                text = np.concatenate([prompts[name], done.ids, text])
+                child = (*name[:2], turn + 1, done.index if turn == 0 else name[3])
+                submit(child, text, 1, turn + 1, (name, done.index))
+                engine.release((name, done.index))
+
+
+def throughput(config, slots: int, context: int, problems: int, sizes: dict[str, int]) -> None:
+    import jax
+
+    from mucode_jax.models import llama
+    from mucode_jax.sampling import Engine
+
+    params = jax.jit(llama.init, static_argnums=0)(config, jax.random.key(0))
+    engine = Engine(config, params, slots=slots, context=context, eot_ids=(EOT,), temperature=0.7)
+    rollouts(engine, max(2, problems // 20), 5, 0, sizes)  # compiles
+    before = engine.counters
+    wall, used = time.monotonic(), time.process_time()
+    rollouts(engine, problems, 5, 1, sizes)
+    wall, used = time.monotonic() - wall, time.process_time() - used
+    after = engine.counters
+    tokens = after.decoded - before.decoded
+    print(
+        f"{slots} slots: {tokens} tokens, {tokens / wall:.0f} a second,"
+        f" {tokens / used:.0f} a CPU-second, occupancy"
+        f" {tokens / (after.slot_steps - before.slot_steps):.2f}"
+    )
+    print(after)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("iteration", "cpu", "mini", "gpu", "contestant"))
+    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--slots", type=int)
+    parser.add_argument("--problems", type=int, default=100)
+    args = parser.parse_args()
+    if args.what == "iteration":
+        for steps in (16, 8):
+            result = iteration(steps=steps, slots=args.slots or 256)
+            print(f"steps {steps}:", {name: round(value, 3) for name, value in result.items()})
+    elif args.what == "cpu":
+        cpu(args.rounds)
+    elif args.what == "contestant":
+        contestant(args.rest[0], args.rest[1], int(args.rest[2]))
+    else:
+        from mucode_jax.models.llama import LlamaConfig
+
+        if args.what == "mini":
+            config = LlamaConfig(1024, 128, 3, 4, 2, 32, 320, tied=True, max_positions=512)
+            sizes = {"vocab": 1024, "prompt": 56, "new": 30, "cap": 60, "feedback": 20}
+            throughput(config, args.slots or 128, 288, args.problems, sizes)
+        else:
+            shape = 128256, 2048, 16, 32, 8, 64, 8192
+            config = LlamaConfig(
+                *shape, tied=True, dtype="bfloat16", param_dtype="bfloat16", rope_theta=5e5
+            )
+            sizes = {"vocab": 128256, "prompt": 150, "new": 180, "cap": 250, "feedback": 40}
+            throughput(config, args.slots or 256, 1024, args.problems, sizes)
+
+
+if __name__ == "__main__":
+    main()
