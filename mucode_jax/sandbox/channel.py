@@ -8,11 +8,13 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 from . import codec
 
 _LENGTH = struct.Struct("!I")
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 class Gone(Exception):
@@ -25,7 +27,7 @@ class Late(Exception):
 
 def pack(message: Any) -> bytes:
     """The bytes of one message; ASCII, so that lone surrogates pass."""
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    body = _encode(message).encode("ascii")
     return _LENGTH.pack(len(body)) + body
 
 
@@ -60,9 +62,23 @@ class Guarded:
       deadline: `time.monotonic()` at which it is late.
     """
 
-    def __init__(self, end: socket.socket, owner: socket.socket, deadline: float):
-        """Args: the connected socket, the pool's socket (its end ends this process), deadline."""
+    def __init__(
+        self,
+        end: socket.socket,
+        owner: socket.socket,
+        deadline: float,
+        more: Callable[[], float],
+    ):
+        """What it needs to wait.
+
+        Args:
+          end: the connected socket.
+          owner: the pool's socket; when that closes, this process ends.
+          deadline: `time.monotonic()` at which it is late.
+          more: seconds to wait on when the deadline has passed, 0 where it is really late.
+        """
         self.deadline = deadline
+        self._more = more
         self._end = end
         end.setblocking(False)
         self._owner = owner.fileno()
@@ -71,12 +87,17 @@ class Guarded:
         poller = select.poll()
         poller.register(self._end, event)
         poller.register(self._owner, 0)
-        left = self.deadline - time.monotonic()
-        ready = dict(poller.poll(max(0.0, left) * 1000)) if left > 0 else {}
-        if self._owner in ready:
-            os._exit(0)  # nobody waits for the verdict any more
-        if not ready:
-            raise Late
+        while True:
+            left = self.deadline - time.monotonic()
+            ready = dict(poller.poll(max(0.0, left) * 1000))
+            if self._owner in ready:
+                os._exit(0)  # nobody waits for the verdict any more
+            if ready:
+                return
+            more = self._more()
+            if not more:
+                raise Late
+            self.deadline += more
 
     def send(self, message: Any) -> None:
         """Raises Gone or Late."""

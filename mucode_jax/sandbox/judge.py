@@ -17,7 +17,9 @@ import socket
 import time
 from typing import Any
 
-from . import channel, codec, feedback, remote, statements
+from . import channel, codec, feedback, remote, starvation, statements
+
+_FORK_GRACE_S = 0.5  # a fork of the judge knows its own deadline; this is for one that hangs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,7 @@ def examine(
     owner: socket.socket,
     control: socket.socket,
     deadline: float,
+    allowance: starvation.Allowance,
     prelude: dict[str, Any],
 ) -> Verdict:
     """Runs `program`, then `setup`, then the tests `texts`.
@@ -89,6 +92,7 @@ def examine(
       end: the connection to the program's process.
       owner, control: the sockets to the pool and to the server.
       deadline: `time.monotonic()` at which it is late.
+      allowance: what is added to the deadline where the machine was busy.
       prelude: names that the tests find.
     """
     try:
@@ -96,7 +100,7 @@ def examine(
     except statements.BrokenTest as error:
         return Verdict("broken", summary=str(error))
     hand = _Hand((control,))
-    link = remote.Link(channel.Guarded(end, owner, deadline), hand.over)
+    link = remote.Link(channel.Guarded(end, owner, deadline, allowance.more), hand.over)
     try:
         if not prepared.light:
             hand.over()
@@ -105,7 +109,7 @@ def examine(
             channel.write(hand.pipe, channel.pack(dataclasses.asdict(verdict)))
         return verdict
     except _HandedOver as other:
-        return _await(other, owner, deadline)
+        return _await(other, owner, deadline, allowance)
     finally:
         if hand.pipe is not None:
             os._exit(0)  # the fork must never go on as the judge
@@ -193,13 +197,21 @@ def _raised(
     return Verdict("fail", feedback.whole(frames, line), failed, values)
 
 
-def _await(other: _HandedOver, owner: socket.socket, deadline: float) -> Verdict:
+def _await(
+    other: _HandedOver, owner: socket.socket, deadline: float, allowance: starvation.Allowance
+) -> Verdict:
     """The verdict of a fork, which is ended shortly after the deadline."""
     poller = select.poll()
     poller.register(other.pipe, select.POLLIN)
     poller.register(owner.fileno(), 0)
-    left = deadline + 0.5 - time.monotonic()
-    ready = dict(poller.poll(max(0.0, left) * 1000))
+    ready: dict[int, int] = {}
+    while not ready:
+        left = deadline + _FORK_GRACE_S - time.monotonic()
+        ready = dict(poller.poll(max(0.0, left) * 1000))
+        more = 0.0 if ready else allowance.more(other.pid)
+        if not more:
+            break
+        deadline += more
     verdict = Verdict("late")
     try:
         if owner.fileno() in ready:

@@ -18,7 +18,7 @@ from typing import Any
 
 from mucode_jax import records
 
-from . import channel, feedback, isolation
+from . import channel, feedback, isolation, starvation
 
 _LOG = logging.getLogger(__name__)
 _WORKER = pathlib.Path(__file__).with_name("worker.py")
@@ -279,7 +279,8 @@ class Pool:
             self._stop(worker)
 
     def _run(self, worker: _Worker | None, job: dict[str, Any]) -> tuple[_Worker | None, Outcome]:
-        patience = job["timeout_s"] * max(1, len(job["stdio"])) + _PATIENCE_S
+        longest = job["timeout_s"] * (1 + starvation.MOST)
+        patience = longest * max(1, len(job["stdio"])) + _PATIENCE_S
         reason = ""
         for attempt in range(_ATTEMPTS):
             if self._closed.is_set():

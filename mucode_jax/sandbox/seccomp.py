@@ -35,7 +35,8 @@ _READ = """
 271 ppoll 285 fallocate 295 preadv 296 pwritev 326 copy_file_range 327 preadv2 328 pwritev2
 2 open 4 stat 6 lstat 16 ioctl 21 access 76 truncate 78 getdents 79 getcwd 80 chdir 81 fchdir
 89 readlink 217 getdents64 257 openat 262 newfstatat 267 readlinkat 269 faccessat 332 statx
-439 faccessat2 137 statfs 138 fstatfs 32 dup 33 dup2 292 dup3 22 pipe 293 pipe2 436 close_range
+434 pidfd_open 439 faccessat2 137 statfs 138 fstatfs 32 dup 33 dup2 292 dup3 22 pipe 293 pipe2
+436 close_range
 """
 _CHANGE = """
 82 rename 83 mkdir 84 rmdir 85 creat 86 link 87 unlink 88 symlink 95 umask 258 mkdirat 263 unlinkat
@@ -184,6 +185,7 @@ def prepare(filter_: bytes) -> Callable[[int], None]:
     def install(pid: int) -> None:
         for place in places:
             struct.pack_into("I", code, place, pid)
-        system.prctl("seccomp", system.PR_SET_SECCOMP, 2, pointer)
+        set_filter()
 
+    set_filter = system.prepared_prctl("seccomp", system.PR_SET_SECCOMP, 2, pointer)
     return install

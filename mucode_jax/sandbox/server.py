@@ -11,7 +11,6 @@ from __future__ import annotations
 import array  # noqa: F401  socket.recv_fds imports it when first called, which may be too late
 import contextlib
 import dataclasses
-import fcntl
 import gc
 import io
 import math
@@ -28,16 +27,16 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import inside, seccomp, system
+from . import inside, seccomp, starvation, system
 
 REQUEST = struct.Struct("!d?")  # seconds, stdio
 REPORT = struct.Struct("!id?")  # wait status, CPU seconds, whether the server killed it
 DONE = b"D"
 _GRACE_S = 2.0  # the judge's own limit comes first
+_POLL_MS = 5.0
 _SCRATCH = "/tmp"
 _OUTPUT_BYTES = 16 << 20
 _OPEN_FILES = 64
-_SERVER_FILES = 256
 _PROCESSES = 64
 _CONNECTION = 3  # where a program's process finds its connection to the judge
 
@@ -69,12 +68,11 @@ def serve(control: socket.socket, namespace: dict[str, Any], limits: Limits) -> 
       limits: for every program.
     """
     main = _become_main(namespace)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_SERVER_FILES, _SERVER_FILES))
+    _limit_all(limits)
     null = os.open(os.devnull, os.O_RDWR)
-    bell, clapper = os.pipe()
-    os.set_blocking(clapper, False)
-    signal.set_wakeup_fd(clapper, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    # What is handed over gets higher numbers than those under which a program finds it.
+    while os.dup(null) <= _CONNECTION:
+        continue
     filter_program = seccomp.prepare(seccomp.program_filter()) if limits.filtered else None
     random.seed(0)  # two runs of one program draw the same numbers
     prelude = dict(main)
@@ -91,7 +89,8 @@ def serve(control: socket.socket, namespace: dict[str, Any], limits: Limits) -> 
             inside.run(_CONNECTION, main, prelude, stdio=stdio)
         for handle in handles:
             os.close(handle)
-        status, usage, killed = _wait(pid, control, bell, seconds + _GRACE_S)
+        most = seconds * (1 + starvation.MOST) + _GRACE_S
+        status, usage, killed = _wait(pid, control, most)
         _sweep(limits)
         control.sendall(REPORT.pack(status, usage.ru_utime + usage.ru_stime, killed))
 
@@ -128,29 +127,25 @@ def _become_program(
     filter_program: Callable[[int], None] | None,
 ) -> None:
     try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # Moved out of the way first: a descriptor may have the number that another one is to get.
-        high = [fcntl.fcntl(handle, fcntl.F_DUPFD, _CONNECTION + 1) for handle in handles]
-        os.dup2(high[3] if len(high) > 3 else null, 0)
-        os.dup2(high[1], 1)
-        os.dup2(high[2], 2)
-        os.dup2(high[0], _CONNECTION)
-        os.closerange(_CONNECTION + 1, _SERVER_FILES)
-        _limit(seconds, limits)
+        os.dup2(handles[3] if len(handles) > 3 else null, 0)
+        os.dup2(handles[1], 1)
+        os.dup2(handles[2], 2)
+        os.dup2(handles[0], _CONNECTION)
+        os.closerange(_CONNECTION + 1, _OPEN_FILES)
+        cpu = math.ceil(seconds) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
         if filter_program:
             filter_program(os.getpid())
     except BaseException:
         os._exit(1)  # before it said that it is ready: the judge knows that this is no one's fault
 
 
-def _limit(seconds: float, limits: Limits) -> None:
-    cpu = math.ceil(seconds) + 1
+def _limit_all(limits: Limits) -> None:
+    """What is the same for every program is set once, on the server, and inherited."""
     values = {
         resource.RLIMIT_FSIZE: (_OUTPUT_BYTES, _OUTPUT_BYTES),
         resource.RLIMIT_NOFILE: (_OPEN_FILES, _OPEN_FILES),
         resource.RLIMIT_CORE: (0, 0),
-        resource.RLIMIT_CPU: (cpu, cpu + 1),
     }
     if sys.platform == "linux":
         values[resource.RLIMIT_AS] = (limits.address_space, limits.address_space)
@@ -161,30 +156,34 @@ def _limit(seconds: float, limits: Limits) -> None:
         resource.setrlimit(kind, pair)
 
 
-def _wait(pid: int, control: socket.socket, bell: int, seconds: float) -> tuple[int, Any, bool]:
+def _wait(pid: int, control: socket.socket, seconds: float) -> tuple[int, Any, bool]:
     """Waits for the child's end and for the judge to be done; kills at either's or time's call."""
     deadline = time.monotonic() + seconds
     poller = select.poll()
     poller.register(control, select.POLLIN)
-    poller.register(bell, select.POLLIN)
+    handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+    if handle >= 0:
+        poller.register(handle, select.POLLIN)
     ended, done, killed = 0, False, False
-    while True:
-        if not ended:
-            ended, status, usage = os.wait4(pid, os.WNOHANG)
-        if ended and done:
-            return status, usage, killed
+    while not (ended and done):
         left = max(0.0, deadline - time.monotonic()) * 1000
-        ready = dict(poller.poll(None if ended or killed else left))
-        if bell in ready:
-            os.read(bell, 4096)
+        if handle < 0:
+            left = min(left, _POLL_MS)  # elsewhere than on Linux: looked after now and then
+        ready = dict(poller.poll(None if ended or (killed and handle >= 0) else left))
         if control.fileno() in ready:
             done = True
             if not control.recv(1):
                 os.kill(pid, signal.SIGKILL)
                 os._exit(0)
-        if not (ended or killed) and (done or not ready):
+        if not ended:
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            if ended and handle >= 0:
+                poller.unregister(handle)
+                os.close(handle)
+        if not (ended or killed) and (done or time.monotonic() >= deadline):
             os.kill(pid, signal.SIGKILL)
             killed = True
+    return status, usage, killed
 
 
 def _sweep(limits: Limits) -> None:

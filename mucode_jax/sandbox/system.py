@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
+from collections.abc import Callable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -36,9 +38,15 @@ def syscall(name: str, number: int, *arguments: int | bytes | ctypes.Array | Non
 
 def prctl(name: str, option: int, *arguments: int | ctypes.Array) -> int:
     """Calls prctl, the missing arguments being 0; raises OSError that names it."""
+    return prepared_prctl(name, option, *arguments)()
+
+
+def prepared_prctl(name: str, option: int, *arguments: int | ctypes.Array) -> Callable[[], int]:
+    """`prctl` with its arguments converted beforehand, for a process in which every page counts."""
     padded = [*arguments, 0, 0, 0, 0][:4]
     words = [ctypes.c_ulong(a) if isinstance(a, int) else a for a in padded]
-    return _checked(name, _libc.prctl(ctypes.c_int(option), *words))
+    call = functools.partial(_libc.prctl, ctypes.c_int(option), *words)
+    return lambda: _checked(name, call())
 
 
 def bare_fork() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -10,7 +9,7 @@ import tempfile
 import time
 from typing import Any
 
-from . import channel, codec, feedback, judge, remote, server
+from . import channel, codec, feedback, judge, remote, server, starvation
 
 _KEPT_OUTPUT = 128 << 10
 _WHOLE_OUTPUT = 16 << 20
@@ -28,10 +27,17 @@ class Trials:
       prelude: names that the tests find.
     """
 
-    def __init__(self, control: socket.socket, owner: socket.socket, prelude: dict[str, Any]):
+    def __init__(
+        self, control: socket.socket, owner: socket.socket, server: int, prelude: dict[str, Any]
+    ):
+        """Args: the socket to the fork server; the rest as the attributes; its process."""
         self.owner = owner
+        self._server = server
         self.prelude = prelude
         self._control = control
+        # One pair for all programs (making them anew is a tenth of the judge's work): whoever could
+        # write to it has been ended, and it is emptied, before the next program gets it.
+        self._output = (_memory_file("stdout"), _memory_file("stderr"))
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
         """The outcome of one job.
@@ -58,13 +64,15 @@ class Trials:
                     self.owner,
                     self._control,
                     process.deadline,
+                    process.allowance,
                     self.prelude,
                 )
             outcome = _outcome(verdict, process, job)
         return {**outcome, "seconds": time.monotonic() - began}
 
     def _process(self, seconds: float, stdin: bytes | None = None) -> _Process:
-        return _Process(self._control, seconds, stdin)
+        allowance = starvation.Allowance(self._server, seconds)
+        return _Process(self._control, self._output, seconds, allowance, stdin)
 
     def _run_pairs(self, job: dict[str, Any]) -> dict[str, Any]:
         outcome: dict[str, Any] = {}
@@ -87,12 +95,22 @@ class _Process:
     Attributes:
       end: the connection to it.
       deadline: `time.monotonic()` at which its time is up.
+      allowance: what is added to it where the machine was busy.
       status, killed: how it ended, once the block is left.
       stdout, stderr: what it wrote, bytes, once the block is left.
     """
 
-    def __init__(self, control: socket.socket, seconds: float, stdin: bytes | None):
+    def __init__(
+        self,
+        control: socket.socket,
+        output: tuple[int, int],
+        seconds: float,
+        allowance: starvation.Allowance,
+        stdin: bytes | None,
+    ):
+        self.allowance = allowance
         self._control = control
+        self._output = output
         self._seconds = seconds
         self._stdin = stdin
         self.stdout = self.stderr = b""
@@ -100,7 +118,6 @@ class _Process:
 
     def __enter__(self) -> _Process:
         self.end, theirs = socket.socketpair()
-        self._output = [_memory_file("stdout"), _memory_file("stderr")]
         handles = [theirs.fileno(), *self._output]
         try:
             if self._stdin is not None:
@@ -125,13 +142,10 @@ class _Process:
             report = self._control.recv(server.REPORT.size, socket.MSG_WAITALL)
         except OSError:
             report = b""
-        with contextlib.ExitStack() as stack:
-            for handle in self._output:
-                stack.callback(os.close, handle)
-            if len(report) < server.REPORT.size:
-                raise ServerLost("the fork server ended")
-            self.status, _, self.killed = server.REPORT.unpack(report)
-            self.stdout, self.stderr = (os.pread(x, _WHOLE_OUTPUT, 0) for x in self._output)
+        if len(report) < server.REPORT.size:
+            raise ServerLost("the fork server ended")
+        self.status, _, self.killed = server.REPORT.unpack(report)
+        self.stdout, self.stderr = map(_emptied, self._output)
 
 
 def _memory_file(name: str) -> int:
@@ -142,8 +156,18 @@ def _memory_file(name: str) -> int:
         return os.dup(file.fileno())
 
 
+def _emptied(handle: int) -> bytes:
+    """What was written to `handle`, which is empty afterwards."""
+    if not os.fstat(handle).st_size and not os.lseek(handle, 0, os.SEEK_CUR):
+        return b""
+    data = os.pread(handle, _WHOLE_OUTPUT, 0)
+    os.ftruncate(handle, 0)
+    os.lseek(handle, 0, os.SEEK_SET)
+    return data
+
+
 def _run_whole(job: dict[str, Any], process: _Process, owner: socket.socket) -> judge.Verdict:
-    guarded = channel.Guarded(process.end, owner, process.deadline)
+    guarded = channel.Guarded(process.end, owner, process.deadline, process.allowance.more)
     link = remote.Link(guarded, lambda: None)
     try:
         link.run_whole(job["program"], job["setup"])

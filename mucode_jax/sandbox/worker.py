@@ -76,7 +76,7 @@ def _serve_behind_walls(control: socket.socket, level: str, memory: int, names: 
 
 
 def _work(owner: socket.socket, level: str, memory: int) -> None:
-    from mucode_jax.sandbox import channel, prelude, trials
+    from mucode_jax.sandbox import channel, prelude, server, starvation, trials
 
     names = prelude.load()
     control, theirs = socket.socketpair()
@@ -90,12 +90,14 @@ def _work(owner: socket.socket, level: str, memory: int) -> None:
         finally:
             os._exit(1)
     theirs.close()
+    server.become_subreaper()  # the fork server becomes a child of this process, not of process 1
     try:
         reached = channel.read(control.fileno())
     except channel.Gone:
         reached = {"error": "the fork server ended before it was ready"}
     if level == "namespaces":
         os.waitpid(pid, 0)
+        pid = (starvation.children(os.getpid()) or [0])[0]
     owner.sendall(channel.pack(reached))
     if "error" in reached:
         os._exit(1)
@@ -106,7 +108,7 @@ def _work(owner: socket.socket, level: str, memory: int) -> None:
     sys.modules["numpy"].random.seed(0)
     sys.modules["random"].seed(0)
     del names["__name__"]
-    bench = trials.Trials(control, owner, names)
+    bench = trials.Trials(control, owner, pid, names)
     while True:
         job = channel.read(owner.fileno())
         try:
