@@ -18,7 +18,7 @@ import time
 
 from mucode_jax import benchmarks
 from mucode_jax.benchmarks.files import Row, read_jsonl
-from mucode_jax.grade import grade
+from mucode_jax.grade import PLUS_MEMORY_MB, grade
 from mucode_jax.sandbox import Pool
 
 
@@ -108,7 +108,8 @@ def main() -> int:
     parser.add_argument("--isolation", default="landlock")
     flags = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
-    with Pool(workers=flags.workers, isolation=flags.isolation) as pool:
+    settings = {"workers": flags.workers, "isolation": flags.isolation}
+    with Pool(**settings, memory_mb=PLUS_MEMORY_MB) as pool:
         print(f"isolation: {pool.isolation}")
         good = [
             run(check, flags.data, pool, flags.sample)
