@@ -19,10 +19,10 @@ def get_config(arg: str = "") -> ConfigDict:
     tiny = arg == "tiny"
     c = base.get_config()
     c.methods = ("star", "multi_star", "mucode")
-    c.train.size = 16 if tiny else 400
+    c.train.size = 16 if tiny else 800
     c.evaluation.size = 12 if tiny else 200
 
-    c.rollout.n = 2 if tiny else 5
+    c.rollout.n = 3
     c.rollout.max_new_tokens = 40
     c.rollout.max_feedback_tokens = 48
     c.rollout.context = 288
@@ -36,10 +36,10 @@ def get_config(arg: str = "") -> ConfigDict:
     v.eps = 1e-8
 
     s = c.sft
-    s.epochs = 1
+    s.epochs = 2
     s.batch = 32
     s.length = 288
-    s.learning_rate = 1e-3
+    s.learning_rate = 7e-4
     s.eps = 1e-8
 
     c.search.searches = 1

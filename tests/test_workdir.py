@@ -1,0 +1,122 @@
+"""The ledger: what is done is not done again, what changed is, and nothing half-written counts."""
+
+import json
+
+import pytest
+
+from mucode_jax.workdir import Pieces, Workdir, write_atomically
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def workdir(tmp_path, said):
+    w = Workdir(tmp_path / "run", said.append)
+    yield w
+    w.close()
+
+
+class Maker:
+    """Writes `text`, counts its calls."""
+
+    def __init__(self, text="made"):
+        self.text = text
+        self.calls = 0
+
+    def __call__(self, path):
+        self.calls += 1
+        (path / "out.txt").write_text(self.text)
+        return {"tokens": len(self.text)}
+
+
+def test_a_stage_is_made_once(workdir):
+    make = Maker()
+    first = workdir.stage("base/rollouts", {"n": 2}, {}, make)
+    again = workdir.stage("base/rollouts", {"n": 2}, {}, make)
+    assert make.calls == 1
+    assert first == again and again.record["counts"] == {"tokens": 4}
+    assert [s.name for s in workdir.stages] == ["base/rollouts"]
+
+
+def test_a_changed_setting_is_named_and_the_stage_made_again(workdir, said):
+    make = Maker()
+    workdir.stage("a", {"n": 2}, {}, make)
+    workdir.stage("a", {"n": 3}, {}, make)
+    assert make.calls == 2
+    assert said == ["a: setting n was 2, is now 3; made again"]
+
+
+def test_a_changed_input_reaches_what_depends_on_it_and_nothing_else(workdir, said):
+    makers = {name: Maker() for name in "abc"}
+
+    def chain(text):
+        makers["a"].text = text
+        a = workdir.stage("a", {"text": text}, {}, makers["a"])
+        workdir.stage("b", {}, {"a": a}, makers["b"])
+        workdir.stage("c", {}, {}, makers["c"])
+
+    chain("one")
+    chain("two")
+    assert [m.calls for m in makers.values()] == [2, 2, 1]
+    assert said[1] == "b: its input a has changed; made again"
+
+
+def test_a_damaged_or_missing_file_is_noticed(workdir, said):
+    make = Maker()
+    stage = workdir.stage("a", {}, {}, make)
+    (stage.path / "out.txt").write_text("mode")
+    workdir.stage("a", {}, {}, make)
+    (stage.path / "out.txt").unlink()
+    workdir.stage("a", {}, {}, make)
+    assert make.calls == 3
+    assert said == [
+        "a: out.txt does not match its checksum; made again",
+        "a: out.txt is missing; made again",
+    ]
+
+
+def test_an_interrupted_stage_keeps_its_pieces_if_its_settings_are_the_same(workdir, said):
+    def stop(path):
+        Pieces(path / "p.jsonl").append("1")
+        raise KeyboardInterrupt
+
+    def go_on(path):
+        return {"found": Pieces(path / "p.jsonl").read()}
+
+    for name, settings, found in (("a", {"n": 1}, [1]), ("b", {"n": 2}, [])):
+        with pytest.raises(KeyboardInterrupt):
+            workdir.stage(name, {"n": 1}, {}, stop)
+        assert workdir.stage(name, settings, {}, go_on).record["counts"] == {"found": found}
+    assert said == ["b: setting n was 1, is now 2; begun again"]
+
+
+def test_pieces_are_read_up_to_the_last_whole_record(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"a":1}\n{"a":2}\n{"a":')
+    pieces = Pieces(path)
+    assert pieces.read() == [{"a": 1}, {"a": 2}]
+    pieces.append('{"a":3}')
+    pieces.close()
+    assert path.read_text() == '{"a":1}\n{"a":2}\n{"a":3}\n'
+
+
+def test_a_second_process_is_told_that_the_directory_is_in_use(workdir, tmp_path):
+    with pytest.raises(ValueError, match="another process works in"):
+        Workdir(tmp_path / "run")
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot write to --workdir"):
+        Workdir(tmp_path / "file" / "run")
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "x.json"
+    write_atomically(path, json.dumps([1]))
+    write_atomically(path, json.dumps([2]))
+    assert json.loads(path.read_text()) == [2]
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
