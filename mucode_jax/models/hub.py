@@ -23,12 +23,14 @@ def resolve(path: str | pathlib.Path, *, attempts: int = 4, wait_s: float = 2.0)
         return MINI
     if pathlib.Path(path).is_dir():
         return pathlib.Path(path)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)):
         raise ValueError(f"model {path}: no such directory, and not a hub id like owner/name")
 
     import huggingface_hub
     from huggingface_hub import errors
 
+    # The hub's HTTP library differs by version; its errors are what the hub's own derive from.
+    failures = (OSError, *errors.HfHubHTTPError.__bases__)
     for attempt in range(attempts):
         try:
             return pathlib.Path(
@@ -44,7 +46,7 @@ def resolve(path: str | pathlib.Path, *, attempts: int = 4, wait_s: float = 2.0)
                 f"model {path}: no such directory here and no such model on the hub; if it is"
                 " private, log in (`hf auth login`, or HF_TOKEN), or give the path of a local copy"
             ) from error
-        except OSError as error:
+        except failures as error:
             offline = isinstance(error, errors.OfflineModeIsEnabled)
             if attempt + 1 == attempts or offline or huggingface_hub.constants.HF_HUB_OFFLINE:
                 raise ValueError(

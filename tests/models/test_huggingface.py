@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -235,10 +236,9 @@ def fake_hub(monkeypatch):
 
 
 def refusal(kind):
-    import httpx
     from huggingface_hub import errors
 
-    response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co"))
+    response = types.SimpleNamespace(headers={}, request=None)
     return getattr(errors, kind)("no", response=response)
 
 
