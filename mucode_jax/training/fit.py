@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mucode_jax.models import sharding
@@ -27,6 +29,7 @@ from mucode_jax.training.step import (
     init_state,
     make_step,
     placed,
+    state_layout,
     wish_sharding,
 )
 
@@ -51,7 +54,7 @@ class Interrupted(RuntimeError):
 
 def fit(
     loss: Loss,
-    params: Params,
+    params: Params | Callable[[], Params],
     batches: Callable[[int], Sequence[Batch]],
     *,
     axes: Any,
@@ -74,7 +77,8 @@ def fit(
 
     Args:
       loss: `losses.sft`, `losses.bce` or `losses.bradley_terry` of a model.
-      params: where training starts; arrays on the host or on devices. They are copied, not used up.
+      params: where training starts; arrays on the host or on devices. They are copied, not used
+        up. Where memory is short, a function that makes them: then nobody holds on to them.
       batches: epoch (0, 1, …) -> its batches, numpy arrays [rows, …] of one shape throughout; rows
         divisible by data × fsdp × microbatches. The same on every host; each host puts only its own
         rows on its devices.
@@ -109,32 +113,31 @@ def fit(
     if steps == 0:
         raise ValueError(f"nothing to train on: {epochs} epochs with no batch in them")
 
-    shapes = jax.eval_shape(lambda: params)
-    start = jax.device_put(params, sharding.shardings(shapes, axes, mesh))
-    frozen, trained, trained_axes = None, start, axes
+    start = params() if callable(params) else params
+    del params
+    start = jax.device_put(start, sharding.shardings(_shapes(start), axes, mesh))
+    frozen, trained = None, start
     if lora is not None:
-        frozen, trained_axes = start, adapters.logical_axes(axes)
+        frozen, axes = start, adapters.logical_axes(axes)
         trained = jax.jit(functools.partial(adapters.init, lora, seed=seed))(frozen)
+        merged = jax.jit(functools.partial(adapters.merge, lora))
     begin = functools.partial(init_state, optimizer=optimizer)
     abstract = jax.eval_shape(begin, trained)
-    layout = sharding.shardings(abstract, trained_axes, mesh)
-    step_fn = make_step(loss, layout, optimizer, mesh, lora=lora)
-    put = functools.partial(_put, mesh=mesh, microbatches=microbatches)
+    layout = state_layout(sharding.shardings(abstract.params, axes, mesh), mesh)
+    take = make_step(loss, layout, optimizer, mesh, lora=lora)
     run = {
         "steps": steps,
         "epochs": ends,
         "microbatches": microbatches,
         "optimizer": dataclasses.asdict(optimizer),
         "lora": None if lora is None else dataclasses.asdict(lora),
+        "model": _digest(abstract),
     }
 
     def result(state: State) -> Params:
-        if lora is None:
-            return state.params
-        return jax.jit(functools.partial(adapters.merge, lora))(frozen, state.params)
+        return state.params if lora is None else merged(frozen, state.params)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(jax.set_mesh(mesh))
         saved = found = None
         if checkpoints is not None:
             saved = stack.enter_context(Checkpoints(checkpoints, run, every_s=checkpoint_every_s))
@@ -144,15 +147,16 @@ def fit(
         else:
             first, state = found
             _log.info("going on from step %d of %d of %s", first, steps, checkpoints)
-        del start, trained
+        del start, trained, found
 
         late = None  # (step, learning rate, metrics on the device) not yet looked at
         for step in range(first, steps):
             epoch = int(np.searchsorted(ends, step, side="right"))
-            batch = plans[epoch][step - ends[epoch]]
+            batch = _put(plans[epoch][step - ends[epoch]], mesh, microbatches)
             rate = optimizer.rate(step, steps)
             wishes = (saved is not None and saved.due(), stop is not None and stop())
-            state, metrics = step_fn(state, frozen, put(batch), rate, _agree(wishes, mesh))
+            with jax.set_mesh(mesh):
+                state, metrics = take(state, frozen, batch, rate, _agree(wishes, mesh))
             save, end = _read(late, steps, saved, on_step)
             late = (step + 1, rate, metrics)
             if save or end or step + 1 == ends[epoch]:
@@ -168,7 +172,18 @@ def fit(
         return result(state)
 
 
-def _put(batch: Batch, *, mesh: Mesh, microbatches: int) -> dict[str, jax.Array]:
+def _shapes(params: Params) -> Params:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+
+
+def _digest(abstract: State) -> str:
+    """Names, shapes and dtypes of the state in a few letters: what a checkpoint must match."""
+    named = jax.tree_util.tree_leaves_with_path(abstract)
+    text = "\n".join(f"{jax.tree_util.keystr(p)} {x.shape} {x.dtype}" for p, x in named)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _put(batch: Batch, mesh: Mesh, microbatches: int) -> dict[str, jax.Array]:
     """The batch on the devices, [microbatches, rows, …]; a host puts its own rows only."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * microbatches
     where = batch_sharding(mesh)
@@ -187,6 +202,7 @@ def _put(batch: Batch, *, mesh: Mesh, microbatches: int) -> dict[str, jax.Array]
     return {name: one(name, x) for name, x in batch.items()}
 
 
+@functools.lru_cache(maxsize=16)
 def _agree(wishes: tuple[bool, bool], mesh: Mesh) -> jax.Array:
     """This host's wishes (save, stop) on each of its devices; the step adds those of all up.
 
@@ -231,8 +247,10 @@ def _interrupted(step: int, steps: int, state: State, saved: Checkpoints | None)
     if saved is None:
         return Interrupted(f"stopped at step {step} of {steps}, without checkpoints", None)
     saved.wait()
-    seconds = saved.pace.seconds
-    if seconds is None or seconds <= GRACE_S:
+    quick = saved.pace.seconds is None or saved.pace.seconds <= GRACE_S
+    if jax.process_count() > 1:  # all hosts save, or none does
+        quick = bool(multihost_utils.broadcast_one_to_all(np.asarray(quick)))
+    if quick:
         saved.save(step, state)
         saved.wait()
     where = f"it goes on from step {saved.latest}" if saved.latest else "it will start again"

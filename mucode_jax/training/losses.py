@@ -197,18 +197,22 @@ def mapped(loss: Loss, mesh: Mesh) -> Loss:
       mesh: with the axes data, fsdp, tensor (`models.sharding.make_mesh`).
 
     Returns:
-      a function of (params, batch with rows divisible by data × fsdp) -> global sums.
+      a function of (params, batch with rows divisible by data × fsdp) -> global sums, to be run
+      under `jax.set_mesh(mesh)`.
     """
 
     def local(params: Params, batch: Batch) -> Sums:
         batch = jax.tree.map(lambda x: constrain(x, "batch", *[None] * (x.ndim - 1)), batch)
-        return jax.lax.psum(loss(params, batch), "data")
+        return loss(params, batch)
 
+    if mesh.shape["data"] == 1:
+        return local  # nothing to map (and XLA refuses a sum over an axis of one beside others)
     return jax.shard_map(
-        local,
+        lambda params, batch: jax.lax.psum(local(params, batch), "data"),
         mesh=mesh,
         in_specs=(PartitionSpec(), PartitionSpec("data")),
         out_specs=PartitionSpec(),
         axis_names={"data"},
+        # The check does not see through the kernels that attention maps over the other axes.
         check_vma=False,
     )

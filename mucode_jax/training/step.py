@@ -180,6 +180,11 @@ def placed(abstract: Any, layout: Any) -> Any:
     )
 
 
+def state_layout(params: Any, mesh: Mesh) -> State:
+    """The layout of a state, from that of its parameters: the moments lie where they do."""
+    return State(params, params, params, NamedSharding(mesh, PartitionSpec()))
+
+
 def make_step(
     loss: Loss,
     layout: State,
@@ -281,7 +286,7 @@ def lower(
         trained = jax.eval_shape(lambda p: adapters.init(lora, p, seed=0), params)
         trained_axes = adapters.logical_axes(axes)
     state = jax.eval_shape(lambda p: init_state(p, optimizer), trained)
-    layout = sharding.shardings(state, trained_axes, mesh)
+    layout = state_layout(sharding.shardings(trained, trained_axes, mesh), mesh)
     rows = {
         k: jax.ShapeDtypeStruct(
             (microbatches, x.shape[0] // microbatches, *x.shape[1:]),

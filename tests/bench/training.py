@@ -1,9 +1,9 @@
 """What training costs: memory on TPU slices, speed on this CPU or GPU, padding of real batches.
 
-    python tests/bench/training.py aot [POINT …]     # needs libtpu; minutes a point
-    python tests/bench/training.py cpu               # needs torch and transformers
-    python tests/bench/training.py gpu               # needs a GPU
-    python tests/bench/training.py padding --data ../shared/data
+python tests/bench/training.py aot [POINT …]     # needs libtpu; minutes a point
+python tests/bench/training.py cpu               # needs torch and transformers
+python tests/bench/training.py gpu               # needs a GPU
+python tests/bench/training.py padding --data ../shared/data
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import collections
 import dataclasses
 import os
+import pathlib
 import re
 import sys
 import time
@@ -57,19 +58,16 @@ POINTS = {
 def model_config(name: str, **settings):
     from mucode_jax.models.llama import LlamaConfig, RopeScaling
 
-    scaling = RopeScaling(8.0 if name == "8b" else 32.0, 1.0, 4.0, 8192)
-    llama3 = {"rope_theta": 500000.0, "rope_scaling": scaling, "max_positions": 131072}
-    shapes = {
-        "8b": dict(vocab_size=128256, d_model=4096, n_layers=32, n_heads=32, n_kv_heads=8)
-        | dict(head_dim=128, d_ff=14336, tied=False, **llama3),
-        "1b": dict(vocab_size=128256, d_model=2048, n_layers=16, n_heads=32, n_kv_heads=8)
-        | dict(head_dim=64, d_ff=8192, tied=True, **llama3),
-        "25m": dict(vocab_size=8192, d_model=384, n_layers=8, n_heads=6, n_kv_heads=6)
-        | dict(head_dim=64, d_ff=1536, tied=False),
-        "tiny": dict(vocab_size=512, d_model=256, n_layers=2, n_heads=2, n_kv_heads=2)
-        | dict(head_dim=128, d_ff=512, tied=True),
-    }
-    return LlamaConfig(**(shapes[name] | settings))
+    shape = {  # V, D, L, N, K, H, F
+        "8b": (128256, 4096, 32, 32, 8, 128, 14336),
+        "1b": (128256, 2048, 16, 32, 8, 64, 8192),
+        "25m": (8192, 384, 8, 6, 6, 64, 1536),
+        "tiny": (512, 256, 2, 2, 2, 128, 512),
+    }[name]
+    if name in ("8b", "1b"):
+        scaling = RopeScaling(8.0 if name == "8b" else 32.0, 1.0, 4.0, 8192)
+        settings |= {"rope_theta": 500000.0, "rope_scaling": scaling, "max_positions": 131072}
+    return LlamaConfig(*shape, tied=name in ("1b", "tiny"), **settings)
 
 
 def shapes(loss: str, rows: int, length: int, ends: int = 16):
@@ -77,7 +75,7 @@ def shapes(loss: str, rows: int, length: int, ends: int = 16):
     import jax
     import numpy as np
 
-    fields = {k: (np.int32, length) for k in ("tokens", "positions", "segment_ids")}
+    fields = dict.fromkeys(("tokens", "positions", "segment_ids"), (np.int32, length))
     if loss == "sft":
         fields |= {"targets": (np.int32, length), "weights": (np.float32, length)}
     else:
@@ -132,9 +130,8 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
     return {k: tuple(v) for k, v in sorted(found.items())}
 
 
-def aot(names: list[str]) -> int:
+def aot(names: list[str], dump: str | None) -> int:
     """Compiles the points for slices that are not there, and prints what a chip needs."""
-    import jax
     from jax.experimental import topologies
 
     print("| point | arguments | temporary | net GiB a chip | of | compile s | collectives |")
@@ -170,17 +167,260 @@ def aot(names: list[str]) -> int:
             f"| {net / GIB:.2f} | {limit} | {seconds:.0f} | {used} |",
             flush=True,
         )
-        if os.environ.get("DUMP"):
-            with open(f"{os.environ['DUMP']}/{name}.txt", "w") as f:
-                f.write(compiled.as_text())
-    del jax
+        if dump:
+            pathlib.Path(dump, f"{name}.txt").write_text(compiled.as_text())
     return 1 if over else 0
+
+
+def random_batch(loss: str, config, rows: int, length: int):
+    """Full rows: one text each (sft), or pairs of texts of a quarter of a row."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    batch = {k: np.zeros(x.shape, x.dtype) for k, x in shapes(loss, rows, length, 4).items()}
+    batch["tokens"] = rng.integers(0, config.vocab_size, (rows, length)).astype(np.int32)
+    texts = 1 if loss == "sft" else 4
+    each = length // texts
+    batch["positions"][:] = np.arange(length) % each
+    batch["segment_ids"][:] = 1 + np.arange(length) // each
+    batch["weights"][:] = 1
+    if loss == "sft":
+        batch["targets"] = np.roll(batch["tokens"], -1, axis=1)
+    else:
+        batch["ends"][:] = np.arange(1, 5) * each - 1
+    return batch
+
+
+def runner(loss: str, config, batch, *, rank: int = 0, **optimizer):
+    """A function that takes one step on the default device and waits for it."""
+    import functools
+
+    import jax
+    import numpy as np
+
+    from mucode_jax.models import llama, sharding, verifier
+    from mucode_jax.training import lora, losses, step
+
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    axes = (llama if loss == "sft" else verifier).logical_axes(config)
+    settings = step.OptimizerConfig(1e-5, **optimizer)
+    adapters = lora.LoRA(rank) if rank else None
+
+    def params(key):
+        base = llama.init(config, key)
+        return base if loss == "sft" else verifier.from_generator(config, base, key)
+
+    base = jax.jit(params)(jax.random.key(0))
+    trained = base
+    if rank:
+        trained, axes = lora.init(adapters, base, seed=0), lora.logical_axes(axes)
+    begin = functools.partial(step.init_state, optimizer=settings)
+    layout = sharding.shardings(jax.eval_shape(begin, trained), axes, mesh)
+    state = jax.jit(begin, out_shardings=layout)(trained)
+    del trained
+    frozen = base if rank else None
+    del base
+    take = step.make_step(getattr(losses, loss)(config), layout, settings, mesh, lora=adapters)
+    wishes = np.zeros((1, 2), np.int32)
+
+    def one() -> float:
+        nonlocal state
+        parts = {k: jax.device_put(x[None], step.batch_sharding(mesh)) for k, x in batch.items()}
+        with jax.set_mesh(mesh):
+            state, metrics = take(state, frozen, parts, np.float32(1e-5), wishes)
+        return float(metrics["loss"])
+
+    return one
+
+
+def cpu(repeats: int) -> int:
+    """25 M parameters, 8 × 512, float32, one thread: tokens per CPU-second, side by side."""
+    import torch
+    import transformers
+
+    rows, length = 8, 512
+    torch.set_num_threads(1)
+    base = model_config("25m")
+    batch = random_batch("sft", base, rows, length)
+    reference = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=base.vocab_size,
+            hidden_size=base.d_model,
+            num_hidden_layers=base.n_layers,
+            num_attention_heads=base.n_heads,
+            num_key_value_heads=base.n_kv_heads,
+            head_dim=base.head_dim,
+            intermediate_size=base.d_ff,
+            tie_word_embeddings=base.tied,
+            attn_implementation="sdpa",
+        )
+    )
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=1e-5, fused=True)
+    ids = torch.tensor(batch["tokens"]).long()
+
+    def theirs() -> float:
+        loss = reference(ids, labels=ids).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    contenders = {"torch + transformers": theirs}
+    for name, scan in (("mucode_jax, scanned", True), ("mucode_jax, unrolled", False)):
+        contenders[name] = runner("sft", dataclasses.replace(base, scan=scan), batch)
+    spent = {name: [] for name in contenders}
+    for one in contenders.values():
+        one()  # compiles
+    for _ in range(repeats):
+        for name, one in contenders.items():
+            began = time.process_time()
+            one()
+            spent[name].append(time.process_time() - began)
+    rates = {name: rows * length / sorted(s)[len(s) // 2] for name, s in spent.items()}
+    for name, rate in rates.items():
+        print(f"{name}: {rate:.0f} tokens/CPU-s, {rate / rates['torch + transformers']:.2f}×")
+    return 0
+
+
+# Steps on one GPU: (model, loss, rows of 2048, adapters' rank, dtype of parameters and moments).
+GPU = (
+    ("1b", "sft", 8, 0, "float32"),
+    ("1b", "bradley_terry", 8, 0, "float32"),
+    ("8b", "sft", 4, 16, "bfloat16"),
+    ("8b", "sft", 4, 0, "bfloat16"),
+    ("8b", "bradley_terry", 4, 0, "bfloat16"),
+)
+
+
+def gpu(repeats: int, peak: float) -> int:
+    """Tokens and model flops per second of packed rows of 2048 on one GPU."""
+    import jax
+
+    from mucode_jax.models import llama
+
+    length = 2048
+    for model, loss, rows, rank, dtype in GPU:
+        stored = "bfloat16" if rank else dtype
+        config = model_config(model, dtype="bfloat16", param_dtype=stored, remat=True)
+        batch = random_batch(loss, config, rows, length)
+        kinds = {"param_dtype": "float32" if rank else dtype, "moment_dtype": dtype}
+        one = runner(loss, config, batch, rank=rank, **kinds)
+        one()
+        began = time.perf_counter()
+        for _ in range(repeats):
+            one()
+        seconds = (time.perf_counter() - began) / repeats
+        weights = sum(x.size for x in jax.tree.leaves(llama.abstract_params(config)))
+        weights -= config.vocab_size * config.d_model * (not config.tied or loss != "sft")
+        context = length if loss == "sft" else length // 4
+        attention = 6 * config.n_layers * config.n_heads * config.head_dim * context
+        # A frozen weight needs no gradient of its own: two thirds of the work.
+        flops = rows * length * ((4 if rank else 6) * weights + attention)
+        print(
+            f"{model} {loss}{' LoRA' if rank else ''} {rows} × {length}, {dtype}: "
+            f"{rows * length / seconds:.0f} tokens/s, {flops / seconds / 1e12:.0f} TFLOP/s "
+            f"({flops / seconds / peak / 1e12:.0%} of {peak:.0f})",
+            flush=True,
+        )
+        del one
+        jax.clear_caches()
+    return 0
+
+
+def padding(data: str) -> int:
+    """The share of real tokens in packed batches of MBPP conversations (Llama-3 tokenizer)."""
+    import json
+
+    import numpy as np
+
+    from mucode_jax import keys
+    from mucode_jax.records import SFTExample, VerifierExample
+    from mucode_jax.training import batches
+
+    encode = _llama3_encoder(pathlib.Path(data) / "llama3")
+    rng = keys.rng(0, "padding")
+    conversations, singles = [], []
+    with open(pathlib.Path(data) / "mbpp.jsonl") as lines:
+        problems = [json.loads(line) for line in lines][600:]
+    for problem in problems:
+        tests = "\n".join(problem["test_list"])
+        task = str(problem["task_id"])
+        prompt = encode(f"Write a Python function.\n{problem['text']}\nIt must pass:\n{tests}\n")
+        answer = encode(f"```python\n{problem['code']}\n```")
+        feedback = encode(f"This fails:\n{problem['test_list'][0]}\nTry again.")
+        for _ in range(6):  # rollouts of one to three turns, completions of varied length
+            ids, weights = list(prompt), [0.0] * len(prompt)
+            for turn in range(int(rng.integers(1, 4))):
+                own = answer[: max(8, int(len(answer) * rng.uniform(0.6, 1.0)))]
+                if turn:
+                    ids, weights = ids + feedback, weights + [0.0] * len(feedback)
+                ids, weights = ids + own, weights + [1.0] * len(own)
+            record = SFTExample(task, np.array(ids, np.int32), np.array(weights, np.float32))
+            conversations.append(record)
+            own = np.array(prompt + own, np.int32)
+            singles.append(VerifierExample(task, own, bool(rng.random() < 0.4)))
+    pairs = batches.make_pairs(singles, pairs_per_problem=32, key=(0,))
+    kinds = (
+        ("sft", batches.pack_sft, conversations, batches.sft_size, 16, 8192),
+        ("pairs", batches.pack_pairs, pairs, batches.pair_size, 64, 4096),
+        ("singles", batches.pack_singles, singles, batches.single_size, 64, 2048),
+    )
+    for name, pack, items, size, per_batch, longest in kinds:
+        sizes = [size(item) for item in items]
+        for devices in (1, 8):
+            length, rows = batches.batch_shape(
+                sizes, per_batch=per_batch, longest=longest, rows_multiple=devices
+            )
+            packed = pack(items, length=length, rows=rows, key=(0,))
+            print(
+                f"{name}: {len(items)} of mean length {np.mean(sizes):.0f}, {devices} devices: "
+                f"{rows} × {length}, {len(packed)} batches, {packed.share:.1%} real tokens, "
+                f"{packed.dropped} dropped"
+            )
+    return 0
+
+
+def _llama3_encoder(folder):
+    """Text to ids by the ranks in tokenizer.model: only lengths matter here, so greedy merging."""
+    import base64
+    import json
+
+    ranks = {}
+    for line in (folder / "tokenizer.model").read_bytes().splitlines():
+        token, rank = line.split()
+        ranks[base64.b64decode(token)] = int(rank)
+    import regex
+
+    pattern = regex.compile(json.loads((folder / "special_tokens.json").read_text())["pattern"])
+
+    def encode(text: str) -> list[int]:
+        ids = []
+        for word in pattern.findall(text):
+            parts = [bytes([b]) for b in word.encode()]
+            while len(parts) > 1:
+                joined = [ranks.get(a + b, 1 << 30) for a, b in zip(parts, parts[1:], strict=False)]
+                best = min(range(len(joined)), key=joined.__getitem__)
+                if joined[best] == 1 << 30:
+                    break
+                parts[best : best + 2] = [parts[best] + parts[best + 1]]
+            ids += [ranks[part] for part in parts]
+        return ids
+
+    return encode
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("aot").add_argument("points", nargs="*", metavar="POINT")
+    ahead = commands.add_parser("aot")
+    ahead.add_argument("points", nargs="*", metavar="POINT", help=", ".join(POINTS))
+    ahead.add_argument("--dump", metavar="DIR", help="write the compiled programs there")
+    commands.add_parser("cpu").add_argument("--repeats", type=int, default=5)
+    on_gpu = commands.add_parser("gpu")
+    on_gpu.add_argument("--repeats", type=int, default=10)
+    on_gpu.add_argument("--peak", type=float, default=790.0, help="TFLOP/s (H200 as measured)")
+    commands.add_parser("padding").add_argument("--data", required=True)
     arguments = parser.parse_args()
     if arguments.command == "aot":
         os.environ |= {
@@ -188,8 +428,16 @@ def main() -> int:
             "TPU_SKIP_MDS_QUERY": "1",
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         }
-        return aot(arguments.points)
-    return 0
+        return aot(arguments.points, arguments.dump)
+    if arguments.command == "cpu":
+        os.environ |= {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+        }
+        return cpu(arguments.repeats)
+    if arguments.command == "gpu":
+        return gpu(arguments.repeats, arguments.peak)
+    return padding(arguments.data)
 
 
 if __name__ == "__main__":

@@ -99,9 +99,9 @@ def test_batches_depend_on_the_key_and_on_nothing_else():
 
 def test_every_epoch_holds_the_same_examples_in_batches_of_one_shape():
     examples = toys.verifier_examples(60)
-    for pack in (batches.pack_singles, lambda e, **kw: batches.pack_pairs(pairs, **kw)):
-        pairs = batches.make_pairs(examples, pairs_per_problem=5, key=(0,))
-        epochs = [pack(examples, length=96, rows=3, key=(0, epoch)) for epoch in range(3)]
+    pairs = batches.make_pairs(examples, pairs_per_problem=5, key=(0,))
+    for pack, items in ((batches.pack_singles, examples), (batches.pack_pairs, pairs)):
+        epochs = [pack(items, length=96, rows=3, key=(0, epoch)) for epoch in range(3)]
         shapes = {
             tuple((name, x.shape, x.dtype.name) for name, x in sorted(batch.items()))
             for epoch in epochs

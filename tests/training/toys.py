@@ -6,6 +6,9 @@ import numpy as np
 from mucode_jax.models import llama
 from mucode_jax.models.llama import LlamaConfig
 from mucode_jax.records import SFTExample, VerifierExample
+from mucode_jax.training import batches, losses
+from mucode_jax.training.fit import fit as train
+from mucode_jax.training.step import OptimizerConfig
 
 # Odd sizes on purpose: 61 ids cannot be split over devices.
 CONFIG = LlamaConfig(
@@ -59,3 +62,24 @@ def verifier_examples(count, seed=0, longest=24, problems=5):
         )
         for i in range(count)
     ]
+
+
+SFT = sft_examples(40)
+
+
+def epoch_batches(epoch):
+    """Four batches of four rows; the same examples in another order each epoch."""
+    return batches.pack_sft(SFT, length=40, rows=4, key=(0, epoch))
+
+
+def fit(mesh, **settings):
+    """Two epochs of the toy generator on `mesh`; `settings` go to `training.fit`."""
+    defaults = {
+        "axes": llama.logical_axes(CONFIG),
+        "epochs": 2,
+        "optimizer": OptimizerConfig(1e-2, schedule="cosine", warmup_steps=2, weight_decay=0.1),
+    }
+    arguments = defaults | settings
+    order = arguments.pop("batches", epoch_batches)
+    params = arguments.pop("params", generator)  # a function that makes them, or they themselves
+    return train(losses.sft(CONFIG), params, order, mesh=mesh, **arguments)

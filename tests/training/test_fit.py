@@ -1,0 +1,208 @@
+"""The training loop: resume, stop, divergence, damaged checkpoints, several hosts."""
+
+import logging
+import math
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from mucode_jax.models import llama, sharding
+from mucode_jax.training import checkpoints
+from mucode_jax.training.fit import Diverged, Interrupted
+from mucode_jax.training.step import OptimizerConfig
+
+from . import toys
+
+STEPS = 2 * len(toys.epoch_batches(0))
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return sharding.make_mesh(2, 2, 1, devices=jax.devices()[:4])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(mesh):
+    jax.config.update("jax_disable_most_optimizations", True)
+    return [np.asarray(x) for x in jax.tree.leaves(toys.fit(mesh))]
+
+
+def equal(params, expected):
+    for found, right in zip(jax.tree.leaves(params), expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(found), right)
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(step):
+    def on_step(number, steps, metrics):
+        if number == step:
+            raise Killed
+
+    return on_step
+
+
+def _checkpointed(mesh, folder):
+    """A run that saved at step 2, as soon as it could, and died at step 4."""
+    with pytest.raises(Killed):
+        toys.fit(mesh, checkpoints=str(folder), checkpoint_every_s=0, on_step=killed_at(4))
+    assert (folder / "2").is_dir()
+
+
+def test_a_run_goes_on_where_it_was_and_ends_with_the_same_bits(mesh, undisturbed, tmp_path):
+    _checkpointed(mesh, tmp_path)
+    steps, epochs = [], []
+    trained = toys.fit(
+        mesh,
+        checkpoints=str(tmp_path),
+        checkpoint_every_s=1e9,
+        on_step=lambda step, of, metrics: steps.append(step),
+        on_epoch=lambda epoch, params: epochs.append(epoch),
+    )
+    assert steps == list(range(3, STEPS + 1)) and epochs == [0, 1]
+    equal(trained, undisturbed)
+
+
+def test_a_checkpoint_restores_onto_another_mesh(mesh, undisturbed, tmp_path):
+    _checkpointed(mesh, tmp_path)
+    other = sharding.make_mesh(1, 2, 2, devices=jax.devices()[4:])
+    trained = toys.fit(other, checkpoints=str(tmp_path), checkpoint_every_s=1e9)
+    assert {d.id for d in jax.tree.leaves(trained)[0].sharding.device_set} == {4, 5, 6, 7}
+    for found, right in zip(jax.tree.leaves(trained), undisturbed, strict=True):
+        np.testing.assert_allclose(np.asarray(found), right, atol=2e-4)
+
+
+def test_half_written_and_damaged_checkpoints_are_passed_over(mesh, tmp_path, caplog):
+    state = {"w": jax.numpy.arange(1000, dtype=jax.numpy.float32)}
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    abstract["w"] = jax.ShapeDtypeStruct((1000,), np.float32, sharding=state["w"].sharding)
+    with checkpoints.Checkpoints(str(tmp_path), {"run": 1}, keep=3) as saved:
+        for step in (1, 2):
+            saved.save(step, {"w": state["w"] + step})
+        saved.wait()
+    # What is left of a save that was killed: a folder under its temporary name.
+    (tmp_path / "3.orbax-checkpoint-tmp-17" / "state").mkdir(parents=True)
+    with checkpoints.Checkpoints(str(tmp_path), {"run": 1}) as saved:
+        step, found = saved.restore(abstract)
+        assert step == 2
+        np.testing.assert_array_equal(found["w"], np.arange(1000) + 2)
+    assert not list(tmp_path.glob("*tmp*"))
+
+    # One flipped bit in the largest file, which is where the numbers are.
+    largest = max((tmp_path / "2").rglob("*"), key=lambda f: f.stat().st_size if f.is_file() else 0)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+    caplog.set_level(logging.WARNING, "mucode_jax")
+    with checkpoints.Checkpoints(str(tmp_path), {"run": 1}) as saved:
+        step, found = saved.restore(abstract)
+    assert step == 1
+    np.testing.assert_array_equal(found["w"], np.arange(1000) + 1)
+    assert "checkpoint 2" in caplog.text
+
+
+def test_a_checkpoint_of_other_settings_is_refused(mesh, tmp_path):
+    _checkpointed(mesh, tmp_path)
+    with pytest.raises(checkpoints.OtherRun, match="optimizer = .*this run has"):
+        toys.fit(mesh, checkpoints=str(tmp_path), optimizer=OptimizerConfig(1e-3))
+
+
+def test_a_save_is_due_no_sooner_than_twenty_times_its_duration():
+    pace = checkpoints.Pace(every_s=1, last=100.0)
+    assert not pace.due(100.9) and pace.due(101.0)
+    pace.seconds = 2.0
+    assert not pace.due(139.9) and pace.due(140.0)
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(mesh, undisturbed, tmp_path):
+    def poisoned(epoch):
+        plan = list(toys.epoch_batches(epoch))
+        if epoch == 1:
+            plan[0]["weights"][0, 0] = np.nan
+        return plan
+
+    first = len(toys.epoch_batches(0)) + 1
+    seen = []
+    with pytest.raises(Diverged, match=rf"step {first} of {STEPS}.*of step 2") as error:
+        toys.fit(
+            mesh,
+            batches=poisoned,
+            checkpoints=str(tmp_path),
+            checkpoint_every_s=0,
+            on_step=lambda step, steps, metrics: seen.append(metrics["loss"]),
+        )
+    assert len(seen) == first - 1 and all(map(math.isfinite, seen))
+    assert str(tmp_path) in str(error.value)
+    equal(toys.fit(mesh, checkpoints=str(tmp_path)), undisturbed)
+
+
+def test_asked_to_stop_it_saves_says_where_and_goes_on(mesh, undisturbed, tmp_path):
+    asked = []
+
+    def stop():
+        asked.append(0)
+        return len(asked) >= 3
+
+    with pytest.raises(Interrupted, match="goes on from step 4") as stopped:
+        toys.fit(mesh, checkpoints=str(tmp_path), checkpoint_every_s=1e9, stop=stop)
+    assert stopped.value.checkpoint == 4
+    equal(toys.fit(mesh, checkpoints=str(tmp_path)), undisturbed)
+
+
+def test_metrics_and_epochs_are_reported_in_order_and_the_given_parameters_are_kept(mesh):
+    events = []
+    layout = sharding.shardings(toys.generator(), llama.logical_axes(toys.CONFIG), mesh)
+    params = jax.device_put(toys.generator(), layout)
+    toys.fit(
+        mesh,
+        params=params,
+        on_step=lambda step, steps, metrics: events.append((step, steps, sorted(metrics))),
+        on_epoch=lambda epoch, trained: events.append(epoch),
+    )
+    names = ["grad_norm", "learning_rate", "loss"]
+    half = STEPS // 2
+    steps = [(step, STEPS, names) for step in range(1, STEPS + 1)]
+    assert events == [*steps[:half], 0, *steps[half:], 1]
+    jax.tree.map(np.testing.assert_array_equal, params, toys.generator())
+
+
+def test_rows_that_cannot_be_divided_are_an_error_that_says_by_what(mesh):
+    with pytest.raises(ValueError, match="4 rows .*microbatches = 12; choose a multiple"):
+        toys.fit(mesh, microbatches=3)
+    with pytest.raises(ValueError, match="nothing to train on"):
+        toys.fit(mesh, batches=lambda epoch: [])
+
+
+@pytest.mark.slow
+def test_two_processes_train_to_the_parameters_of_one(mesh, undisturbed, tmp_path):
+    """Through jax.distributed; also: both stop when one is asked to, and one host goes on alone."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = pathlib.Path(__file__).resolve().parents[2]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.training.two_processes", str(i), str(port), tmp_path],
+            cwd=root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert all("stopped 4" in output for output in outputs), "\n".join(outputs)
+    with np.load(tmp_path / "together.npz") as together:
+        for found, right in zip(together.values(), undisturbed, strict=True):
+            np.testing.assert_allclose(found, right, atol=1e-5)
+    alone = toys.fit(mesh, checkpoints=str(tmp_path / "checkpoints"))
+    for found, right in zip(jax.tree.leaves(alone), undisturbed, strict=True):
+        np.testing.assert_allclose(np.asarray(found), right, atol=1e-5)
