@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     tiny = arg == "tiny"
     c = base.get_config()
     c.methods = ("star", "multi_star", "mucode")
-    c.train.size = 16 if tiny else 800
+    c.train.size = 16 if tiny else 600
     c.evaluation.size = 12 if tiny else 200
 
     c.rollout.n = 3
@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.rollout.slots = 32 if tiny else 128
 
     v = c.verifier_training
-    v.pairs_per_problem = 8
+    v.pairs_per_problem = 4
     v.batch = 32
     v.length = 256
     v.learning_rate = 1e-3
