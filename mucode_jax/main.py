@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import os
+import pathlib
 import platform
 import re
 import sys
@@ -50,11 +52,6 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
     Every generator, the base first, is evaluated greedily over T turns; the base and each method's
     last generator, where `config.search.methods` names them, by multi-turn Best-of-N too.
     """
-    problems, held_out = _benchmark(config.train), _benchmark(config.evaluation)
-    progress.say(
-        f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
-        f"{len(held_out.problems)} held out ({held_out.name}, {held_out.split})"
-    )
     evaluations: list[dict[str, Json]] = []
     with Pool(
         workers=config.sandbox.workers or None,
@@ -63,7 +60,12 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
         feedback=config.sandbox.feedback,
     ) as pool:
         isolation = pool.isolation
-        progress.say(f"backend {jax.default_backend()}; sandbox isolation {isolation['level']}")
+        progress.say(f"backend {_backend()}; sandbox isolation {isolation['level']}")
+        problems, held_out = _benchmark(config.train), _benchmark(config.evaluation)
+        progress.say(
+            f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
+            f"{len(held_out.problems)} held out ({held_out.name}, {held_out.split})"
+        )
         lab = _lab(config, workdir, pool, progress)
         for trained in _generators(config, lab, problems):
             evaluations.append(_greedy(config, lab, trained, held_out))
@@ -88,6 +90,18 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
         ],
         "evaluations": evaluations,
     }
+
+
+def _backend() -> str:
+    """What computes. Raises ValueError where an accelerator would lie idle."""
+    backend = jax.default_backend()
+    idle = [d for d in ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0") if pathlib.Path(d).exists()]
+    if backend == "cpu" and idle and not os.environ.get("JAX_PLATFORMS"):
+        raise ValueError(
+            f"this machine has an accelerator ({idle[0]}) that JAX does not use; install it with "
+            "pip install -e '.[cuda]' (or '.[tpu]'), or set JAX_PLATFORMS=cpu to do without"
+        )
+    return backend
 
 
 def _benchmark(section: ConfigDict) -> Benchmark:
@@ -274,6 +288,10 @@ def main(argv: Sequence[str]) -> int:
         return fail(str(error), 2)
     except (InfrastructureError, Diverged) as error:
         return fail(str(error), 1)
+    except KeyboardInterrupt:
+        return fail(
+            "interrupted; nothing finished is lost, the same command goes on from here", 130
+        )
     print(report.table(results))
     progress.say(f"{workdir.path / 'report.html'}")
     return 0
