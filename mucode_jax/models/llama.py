@@ -325,14 +325,16 @@ def hidden(
     def layer(x: jax.Array, layer_params: Params) -> tuple[jax.Array, None]:
         return Block(config).apply({"params": layer_params}, x, rope, attend)
 
+    stacked = not isinstance(params["layers"], tuple)
+    scan = config.scan and stacked
     if config.remat:
-        layer = jax.checkpoint(layer, prevent_cse=not config.scan)
+        # Unrolled, the compiler must be kept from merging the two computations; a scan does it.
+        layer = jax.checkpoint(layer, prevent_cse=not scan)
     x = _embed(config, params, tokens)
-    layers = params["layers"]
-    if config.scan and not isinstance(layers, tuple):
-        x, _ = jax.lax.scan(layer, x, layers)
+    if scan:
+        x, _ = jax.lax.scan(layer, x, params["layers"])
     else:
-        for layer_params in layers if isinstance(layers, tuple) else unstack(params)["layers"]:
+        for layer_params in (unstack(params) if stacked else params)["layers"]:
             x, _ = layer(x, layer_params)
     return _norm(config, params, x)
 
