@@ -33,8 +33,6 @@ from mucode_jax.sandbox import LEVELS, Outcome, Pool
 MAX_PENDING = 2048  # candidates whose results wait for an earlier one
 MAX_PENDING_SIZE = 64 << 20  # characters of code of those
 PLAIN_PROGRESS_S = 10.0
-MEMORY_MB = 512
-PLUS_MEMORY_MB = 2048  # some reference solutions need more than 512 on the inputs of the plus sets
 
 
 @dataclasses.dataclass
@@ -285,11 +283,10 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         return _fail(str(error), 2)
     tally = Tally()
-    memory_mb = PLUS_MEMORY_MB if flags.benchmark.endswith("_plus") else MEMORY_MB
     try:
         with (
             writing(flags.out) as out,
-            Pool(workers=flags.workers, isolation=flags.isolation, memory_mb=memory_mb) as pool,
+            Pool(workers=flags.workers, isolation=flags.isolation) as pool,
             progress(total, tally) as advance,
         ):
             print(f"isolation: {json.dumps(pool.isolation)}", file=sys.stderr)
