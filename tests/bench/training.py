@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import math
 import os
 import pathlib
 import re
@@ -52,6 +53,7 @@ POINTS = {
     "1b-bt-v5e4": Point("1b", "bradley_terry", "v5e:2x2", (1, 4, 1), 8),
     "1b-sft-v5e1-lora": Point("1b", "sft", "v5e:1x1", (1, 1, 1), 4, lora=16),
     "tiny-sft-v5e4": Point("tiny", "sft", "v5e:2x2", (2, 2, 1), 8, length=256),
+    "tiny-sft-2-slices": Point("tiny", "sft", "v5e:2x2", (2, 4, 1), 8, slices=2, length=256),
 }
 
 
@@ -86,6 +88,12 @@ def shapes(loss: str, rows: int, length: int, ends: int = 16):
     return {k: jax.ShapeDtypeStruct((rows, n), dtype) for k, (dtype, n) in fields.items()}
 
 
+def abstract_params(point: Point, config):
+    from mucode_jax.models import llama, verifier
+
+    return (llama if point.loss == "sft" else verifier).abstract_params(config)
+
+
 def lower(point: Point, config, devices):
     from mucode_jax.models import llama, sharding, verifier
     from mucode_jax.training import losses, step
@@ -94,7 +102,7 @@ def lower(point: Point, config, devices):
     model = llama if point.loss == "sft" else verifier
     return step.lower(
         getattr(losses, point.loss)(config),
-        model.abstract_params(config),
+        abstract_params(point, config),
         model.logical_axes(config),
         shapes(point.loss, point.rows, point.length),
         step.OptimizerConfig(1e-6, moment_dtype=point.moments, param_dtype=point.params),
@@ -130,14 +138,28 @@ def collectives(text: str) -> dict[str, tuple[int, int]]:
     return {k: tuple(v) for k, v in sorted(found.items())}
 
 
+_BETWEEN = re.compile(
+    r"= \(([a-z0-9]+\[[0-9,]*\]).*? send\(.*_xla_megascale_transfer_type=\"([A-Z_]+)\""
+)
+
+
+def between_slices(text: str) -> dict[str, int]:
+    """kind -> bytes that one chip sends over the network between slices."""
+    found: dict[str, int] = collections.defaultdict(int)
+    for shape, kind in _BETWEEN.findall(text):
+        found[kind.lower()] += _size(shape)
+    return dict(found)
+
+
 def aot(names: list[str], dump: str | None) -> int:
     """Compiles the points for slices that are not there, and prints what a chip needs."""
+    import jax
     from jax.experimental import topologies
 
     print("| point | arguments | temporary | net GiB a chip | of | compile s | collectives |")
     print("|---|---|---|---|---|---|---|", flush=True)
     over = 0
-    for name in names or [n for n in POINTS if n != "tiny-sft-v5e4"]:
+    for name in names or [n for n in POINTS if not n.startswith("tiny")]:
         point = POINTS[name]
         slices = {"num_slices": point.slices} if point.slices > 1 else {}
         devices = topologies.get_topology_desc(
@@ -162,6 +184,13 @@ def aot(names: list[str], dump: str | None) -> int:
             f"{kind} {n} × ({size / GIB:.2f} GiB in all)"
             for kind, (n, size) in collectives(compiled.as_text()).items()
         )
+        over_slices = between_slices(compiled.as_text())
+        if over_slices:
+            parameters = sum(
+                math.prod(x.shape) for x in jax.tree.leaves(abstract_params(point, config))
+            )
+            share = 4 * parameters / point.mesh[1] / point.mesh[2]
+            used += f"; between slices {over_slices} bytes; gradients are {share:.0f}"
         print(
             f"| {name} | {m.argument_size_in_bytes / GIB:.2f} | {m.temp_size_in_bytes / GIB:.2f} "
             f"| {net / GIB:.2f} | {limit} | {seconds:.0f} | {used} |",
