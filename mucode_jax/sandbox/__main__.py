@@ -37,7 +37,7 @@ def open_text(path: pathlib.Path, mode: str) -> TextIO:
 
 
 def read_programs(path: pathlib.Path, timeout_s: float) -> list[tuple[str, str, Tests]]:
-    """(name, code, tests) of every line; raises ValueError that names the line and what is wrong."""
+    """(name, code, tests) of every line; raises ValueError that names the line at fault."""
     found = []
     with open_text(path, "r") as file:
         for number, line in enumerate(file, 1):

@@ -82,14 +82,15 @@ class Guarded:
         self._end = end
         end.setblocking(False)
         self._owner = owner.fileno()
+        self._poller = select.poll()
+        self._poller.register(end, select.POLLIN)
+        self._poller.register(owner, 0)
 
     def _wait(self, event: int) -> None:
-        poller = select.poll()
-        poller.register(self._end, event)
-        poller.register(self._owner, 0)
+        self._poller.modify(self._end, event)
         while True:
             left = self.deadline - time.monotonic()
-            ready = dict(poller.poll(max(0.0, left) * 1000))
+            ready = dict(self._poller.poll(max(0.0, left) * 1000))
             if self._owner in ready:
                 os._exit(0)  # nobody waits for the verdict any more
             if ready:

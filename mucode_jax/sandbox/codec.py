@@ -12,10 +12,9 @@ import collections
 import datetime
 import decimal
 import fractions
+import sys
 from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 MAX_DEPTH = 100
 MAX_BYTES = 16 << 20
@@ -108,6 +107,9 @@ def _encode_rare(value: Any, kind: type, items: Any, opaque: Opaque, depth: int)
         return ["Fraction", *items((value.numerator, value.denominator))]
     if kind in _DATES and getattr(value, "tzinfo", None) is None:
         return [kind.__name__, [getattr(value, name) for name in _DATES[kind]]]
+    np = sys.modules.get("numpy")
+    if np is None:
+        return opaque(value)
     if kind is np.ndarray and value.dtype.kind in _ARRAY_KINDS:
         return ["array", value.dtype.str, list(value.shape), value.tobytes().hex()]
     if issubclass(kind, np.generic) and value.dtype.kind in _ARRAY_KINDS:
@@ -186,6 +188,14 @@ def _decode(data: list, refer: Callable[[list], Any]) -> Any:
     return refer(data)
 
 
+def is_mutable(value: Any) -> bool:
+    """Whether a call may have changed `value` in place, as far as that can be carried back."""
+    if isinstance(value, (list, dict, set, bytearray)):
+        return True
+    np = sys.modules.get("numpy")
+    return np is not None and isinstance(value, np.ndarray)
+
+
 _COLLECTIONS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
@@ -197,7 +207,9 @@ _COLLECTIONS: dict[str, Any] = {
 _COLLECTIONS["Counter"] = lambda pairs: collections.Counter(dict(pairs))
 
 
-def _array(dtype: str, shape: list[int], data: str) -> np.ndarray:
+def _array(dtype: str, shape: list[int], data: str) -> Any:
+    import numpy as np  # not above: where no program has an array it is never loaded
+
     kind = np.dtype(dtype)
     if kind.kind not in _ARRAY_KINDS:
         raise Malformed(f"an array of {dtype}")

@@ -28,8 +28,8 @@ from . import channel, codec
 
 FILE = "program.py"
 _SETUP_FILE = "setup.py"
-_MUTABLE = (list, dict, set, bytearray, codec.np.ndarray)
 _MAX_TEXT = 20_000
+_READY = channel.pack(["ready"])
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": lambda function, *arguments, **named: function(*arguments, **named),
@@ -191,7 +191,7 @@ class _Session:
             changed = {}
             before = {**dict(enumerate(sent)), **sent_named}
             for place, value in {**dict(enumerate(arguments)), **named}.items():
-                if isinstance(value, _MUTABLE):
+                if codec.is_mutable(value):
                     after = codec.encode(value, self._opaque)
                     if after != before[place]:
                         changed[place] = after
@@ -222,7 +222,7 @@ def run(
         below += 1
     sys.setrecursionlimit(sys.getrecursionlimit() + below)
     # Said before the program is read, so that no program can say that it never began.
-    channel.write(connection, channel.pack(["ready"]))
+    channel.write(connection, _READY)
     session = _Session(connection, namespace, prelude)
     if not stdio:
         session.run()

@@ -142,35 +142,33 @@ def _is_open_to_all(path: str) -> bool:
     return True
 
 
-def strongest(reasons: Mapping[str, str], weakest: str) -> str:
-    """The strongest level without a reason against it.
-
-    Args:
-      reasons: level -> why this machine does not have it, "" where it has.
-      weakest: the weakest level that is accepted.
-
-    Raises:
-      IsolationError: none from `weakest` up is to be had; says why, how to get it, and what to set
-        to accept less.
-    """
+def accepted(weakest: str, *, exact: bool) -> tuple[str, ...]:
+    """The levels from the strongest to `weakest`, or `weakest` alone; raises ValueError."""
     if weakest not in LEVELS:
         raise ValueError(f"unknown isolation {weakest!r}; one of {', '.join(LEVELS)}")
-    accepted = LEVELS[: LEVELS.index(weakest) + 1]
-    for level in accepted:
-        if not reasons[level]:
-            return level
-    missing = "; ".join(f"{level}: {reasons[level]}" for level in accepted)
-    hints = "; or ".join(_HINTS[level] for level in accepted if level in _HINTS)
-    left = [level for level in LEVELS if not reasons[level]]
+    return (weakest,) if exact else LEVELS[: LEVELS.index(weakest) + 1]
+
+
+def refusal(refused: Mapping[str, str], rest: Mapping[str, str]) -> IsolationError:
+    """What is missing, how to get it, and what to set to accept less.
+
+    Args:
+      refused: accepted level -> why this machine does not have it.
+      rest: level that is not accepted -> the same, "" where it has it.
+    """
+    weakest = list(refused)[-1]
+    missing = "; ".join(f"{level}: {reason}" for level, reason in refused.items())
+    hints = "; or ".join(_HINTS[level] for level in refused if level in _HINTS)
+    if sys.platform == "darwin":
+        hints = "macOS cannot isolate programs; use a Linux machine, or a Linux container in a VM"
+    left = next((level for level, reason in rest.items() if not reason), "")
     less = (
-        f"To accept less: isolation={left[0]} (--isolation {left[0]}; "
-        f"in a config --config.sandbox.isolation={left[0]})."
+        f"To accept less: isolation={left} (--isolation {left}; "
+        f"in a config --config.sandbox.isolation={left})."
         if left
         else "Nothing weaker works either."
     )
-    if sys.platform == "darwin":
-        hints = "macOS cannot isolate programs; use a Linux machine, or a Linux container in a VM"
-    raise IsolationError(
+    return IsolationError(
         f"model-written code cannot be isolated here as asked ({weakest} or stronger). "
-        f"Missing: {missing}. To get it: {hints}. {less}"
+        f"Missing: {missing}. To get it: {hints or 'nothing is known to help'}. {less}"
     )

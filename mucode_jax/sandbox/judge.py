@@ -84,6 +84,7 @@ def examine(
     deadline: float,
     allowance: starvation.Allowance,
     prelude: dict[str, Any],
+    own: frozenset[str],
 ) -> Verdict:
     """Runs `program`, then `setup`, then the tests `texts`.
 
@@ -93,10 +94,11 @@ def examine(
       owner, control: the sockets to the pool and to the server.
       deadline: `time.monotonic()` at which it is late.
       allowance: what is added to the deadline where the machine was busy.
-      prelude: names that the tests find.
+      prelude: what the tests find, by name.
+      own: those names.
     """
     try:
-        prepared = statements.prepare(texts, frozenset(prelude))
+        prepared = statements.prepare(texts, own)
     except statements.BrokenTest as error:
         return Verdict("broken", summary=str(error))
     hand = _Hand((control,))

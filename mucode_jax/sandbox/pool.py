@@ -73,22 +73,23 @@ def _environment() -> dict[str, str]:
 
 def probe() -> dict[str, str]:
     """Which levels of isolation this machine has: level -> "" or why not. Takes about 0.2 s."""
-    reasons = {}
-    for level in isolation.LEVELS:
-        process = subprocess.run(
-            _command({"probe": True, "level": level}),
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_START_S,
-        )
-        try:
-            reasons[level] = json.loads(process.stdout).get("error", "")
-        except json.JSONDecodeError:
-            last = (process.stderr.strip() or "no word").splitlines()[-1]
-            reasons[level] = f"the probe failed: {last}"
-    return reasons
+    return {level: _reason_against(level) for level in isolation.LEVELS}
+
+
+def _reason_against(level: str) -> str:
+    process = subprocess.run(
+        _command({"probe": True, "level": level}),
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_START_S,
+    )
+    try:
+        return json.loads(process.stdout).get("error", "")
+    except json.JSONDecodeError:
+        last = (process.stderr.strip() or "no word").splitlines()[-1]
+        return f"the probe failed: {last}"
 
 
 class _Worker:
@@ -188,18 +189,16 @@ class Pool:
         count = workers if workers is not None else _cores()
         if count < 1 or memory_mb < 16 or in_flight < 1:
             raise ValueError("workers and in_flight are at least 1, memory_mb at least 16")
-        reasons = probe()
-        level = _strongest(reasons, isolation, exact=exact)
+        levels = _accepted(isolation, exact=exact)
         self._memory_mb = memory_mb
         self._feedback = feedback
-        self._level = level
         self._room = threading.BoundedSemaphore(in_flight)
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._workers: set[_Worker] = set()
-        first = self._started()
-        refused = {name: reason for name, reason in reasons.items() if reason}
+        refused: dict[str, str] = {}
+        first = self._first(levels, refused)
         self.isolation = {**first.reached, "accepted": isolation, "refused": refused}
         _LOG.info("sandbox: %d workers, isolation %s", count, self.isolation)
         self._threads = [
@@ -249,6 +248,18 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _first(self, levels: tuple[str, ...], refused: dict[str, str]) -> _Worker:
+        """A worker of the strongest of `levels` that works; why others do not, into `refused`."""
+        for level in levels:
+            self._level = level
+            try:
+                return self._started()
+            except _Lost as error:
+                refused[level] = str(error)
+                _LOG.warning("sandbox: no isolation by %s: %s", level, error)
+        rest = {level: _reason_against(level) for level in _LEVELS if level not in levels}
+        raise _refusal(refused, rest)
 
     def _started(self) -> _Worker:
         worker = _Worker(self._level, self._memory_mb)
@@ -303,14 +314,11 @@ class Pool:
         return worker, Outcome("infra", summary=f"infrastructure: {reason}")
 
 
+# What the constructor's parameters of the same names hide.
 _MODES = feedback.MODES
-
-
-def _strongest(reasons: dict[str, str], weakest: str, *, exact: bool) -> str:
-    if exact:
-        others = {level: "not asked for" for level in reasons if level != weakest}
-        reasons = {**reasons, **others}
-    return isolation.strongest(reasons, weakest)
+_LEVELS = isolation.LEVELS
+_accepted = isolation.accepted
+_refusal = isolation.refusal
 
 
 def _cores() -> int:

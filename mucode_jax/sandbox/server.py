@@ -110,7 +110,6 @@ def _become_main(namespace: dict[str, Any]) -> dict[str, Any]:
     )
     sys.stdout = sys.__stdout__ = _writer(1, "strict")
     sys.stderr = sys.__stderr__ = _writer(2, "backslashreplace")
-    sys.modules["numpy"].random.seed(0)
     return main.__dict__
 
 

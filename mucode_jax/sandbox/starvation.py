@@ -1,9 +1,9 @@
 """Time in which a program could not run because others had the processor.
 
-A limit of ten seconds says that the program may take ten seconds, not that the machine is idle. The
-kernel counts how long a task stood in line; that much is given back at the deadline, so that a right
-program is not called slow because training fills every core. Where the kernel does not say (no
-/proc, no scheduler statistics) nothing is given.
+A limit of ten seconds says that the program may take ten seconds, not that the machine is idle.
+The kernel counts how long a task stood in line; that much is given back at the deadline, so that a
+right program is not called slow because training fills every core. Where the kernel does not say
+(no /proc, no scheduler statistics) nothing is given.
 """
 
 from __future__ import annotations
@@ -16,10 +16,35 @@ _WORTH_S = 0.02
 
 def _seconds_in_line(pid: int) -> float:
     try:
-        with open(f"/proc/{pid}/schedstat") as file:
-            return int(file.read().split()[1]) / 1e9
+        handle = os.open(f"/proc/{pid}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0.0
+    try:
+        return _read(handle)
+    finally:
+        os.close(handle)
+
+
+def _read(handle: int) -> float:
+    try:
+        return int(os.pread(handle, 100, 0).split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return 0.0
+
+
+class Watched:
+    """A process that lives long, its counter kept open: it is read once for every program."""
+
+    def __init__(self, pid: int):
+        self.pid = pid
+        try:
+            self._handle = os.open(f"/proc/{pid}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._handle = -1
+
+    def seconds_in_line(self) -> float:
+        """Since it began; 0 where the kernel does not say."""
+        return _read(self._handle) if self._handle >= 0 else 0.0
 
 
 def children(pid: int) -> list[int]:
@@ -34,12 +59,12 @@ def children(pid: int) -> list[int]:
 class Allowance:
     """What one program is given back, counted from the making of this object."""
 
-    def __init__(self, server: int, seconds: float):
-        """Args: the fork server's process (0 where unknown), the program's limit."""
-        self._server = server
+    def __init__(self, judge: Watched, server: Watched, seconds: float):
+        """Args: the judge, its fork server, the program's limit."""
+        self._watched = watched = (judge, server)
         self._seconds = seconds
         self._given = 0.0
-        self._before = {pid: _seconds_in_line(pid) for pid in (os.getpid(), server)}
+        self._before = [one.seconds_in_line() for one in watched]
 
     def more(self, *others: int) -> float:
         """Seconds to add to the deadline that has just passed, 0 where the time is really up.
@@ -47,8 +72,10 @@ class Allowance:
         Args:
           others: further processes whose waiting counts, such as a fork of the judge.
         """
-        tasks = {os.getpid(), self._server, *children(self._server), *others}
-        lost = sum(_seconds_in_line(pid) - self._before.get(pid, 0.0) for pid in tasks)
+        judge, server = (one.pid for one in self._watched)
+        young = {os.getpid(), *others, *children(server)} - {judge}
+        now = [one.seconds_in_line() for one in self._watched]
+        lost = sum(now) - sum(self._before) + sum(map(_seconds_in_line, young))
         more = min(lost, MOST * self._seconds) - self._given
         if more < _WORTH_S:
             return 0.0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
 import tempfile
 import time
+from collections.abc import Iterable
 from typing import Any
 
-from . import channel, codec, feedback, judge, remote, server, starvation
+from . import channel, codec, feedback, judge, prelude, remote, server, starvation
 
 _KEPT_OUTPUT = 128 << 10
 _WHOLE_OUTPUT = 16 << 20
@@ -19,22 +21,29 @@ class ServerLost(Exception):
     """The fork server is gone; a fresh worker is needed."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A fork server as the judge sees it: the socket to it, and its process."""
+
+    control: socket.socket
+    process: starvation.Watched
+
+
 class Trials:
-    """The judge's side of one fork server; runs one program after the other.
+    """The judge's side of the fork servers; runs one program after the other.
 
     Attributes:
       owner: the socket to the pool; when it closes, everything ends.
       prelude: names that the tests find.
     """
 
-    def __init__(
-        self, control: socket.socket, owner: socket.socket, server: int, prelude: dict[str, Any]
-    ):
-        """Args: the socket to the fork server; the rest as the attributes; its process."""
+    def __init__(self, light: Server, full: Server, owner: socket.socket, prelude: dict[str, Any]):
+        """Args: the servers without and with numpy; the rest as the attributes."""
         self.owner = owner
-        self._server = server
         self.prelude = prelude
-        self._control = control
+        self._light, self._full = light, full
+        self._names = frozenset(prelude)
+        self._judge = starvation.Watched(os.getpid())
         # One pair for all programs (making them anew is a tenth of the judge's work): whoever could
         # write to it has been ended, and it is emptied, before the next program gets it.
         self._output = (_memory_file("stdout"), _memory_file("stderr"))
@@ -55,31 +64,36 @@ class Trials:
         if job["stdio"]:
             outcome = self._run_pairs(job)
         else:
-            with self._process(job["timeout_s"]) as process:
+            with self._process(job, job["statements"]) as process:
                 verdict = judge.examine(
                     job["program"],
                     job["setup"],
                     tuple(job["statements"]),
                     process.end,
                     self.owner,
-                    self._control,
+                    process.server.control,
                     process.deadline,
                     process.allowance,
                     self.prelude,
+                    self._names,
                 )
             outcome = _outcome(verdict, process, job)
         return {**outcome, "seconds": time.monotonic() - began}
 
-    def _process(self, seconds: float, stdin: bytes | None = None) -> _Process:
-        allowance = starvation.Allowance(self._server, seconds)
-        return _Process(self._control, self._output, seconds, allowance, stdin)
+    def _process(
+        self, job: dict[str, Any], tests: Iterable[str] = (), stdin: bytes | None = None
+    ) -> _Process:
+        numpy = prelude.uses_numpy(job["program"], job["setup"], *tests)
+        server = self._full if numpy else self._light
+        allowance = starvation.Allowance(self._judge, server.process, job["timeout_s"])
+        return _Process(server, self._output, job["timeout_s"], allowance, stdin)
 
     def _run_pairs(self, job: dict[str, Any]) -> dict[str, Any]:
         outcome: dict[str, Any] = {}
         for given, expected in job["stdio"]:
             text = given if given.endswith("\n") or not given else given + "\n"
             data = text.encode("utf-8", "surrogateescape")
-            with self._process(job["timeout_s"], data) as process:
+            with self._process(job, stdin=data) as process:
                 verdict = _run_whole(job, process, self.owner)
             if verdict.status == "pass":
                 verdict = _compared(verdict, process, given, expected)
@@ -93,6 +107,7 @@ class _Process:
     """A process inside, from its start to the server's report on it.
 
     Attributes:
+      server: its fork server.
       end: the connection to it.
       deadline: `time.monotonic()` at which its time is up.
       allowance: what is added to it where the machine was busy.
@@ -102,14 +117,14 @@ class _Process:
 
     def __init__(
         self,
-        control: socket.socket,
+        server: Server,
         output: tuple[int, int],
         seconds: float,
         allowance: starvation.Allowance,
         stdin: bytes | None,
     ):
+        self.server = server
         self.allowance = allowance
-        self._control = control
         self._output = output
         self._seconds = seconds
         self._stdin = stdin
@@ -125,7 +140,7 @@ class _Process:
                 channel.write(handles[3], self._stdin)
                 os.lseek(handles[3], 0, os.SEEK_SET)
             request = server.REQUEST.pack(self._seconds, self._stdin is not None)
-            socket.send_fds(self._control, [request], handles)
+            socket.send_fds(self.server.control, [request], handles)
         except OSError as error:
             raise ServerLost(str(error)) from None
         finally:
@@ -138,8 +153,8 @@ class _Process:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.end.close()
         try:
-            self._control.sendall(server.DONE)
-            report = self._control.recv(server.REPORT.size, socket.MSG_WAITALL)
+            self.server.control.sendall(server.DONE)
+            report = self.server.control.recv(server.REPORT.size, socket.MSG_WAITALL)
         except OSError:
             report = b""
         if len(report) < server.REPORT.size:

@@ -2,7 +2,7 @@
 
     python -s -P worker.py '{"handle": 5, "level": "landlock", "memory": 536870912, "path": [..]}'
 
-It imports the prelude once, forks the server, which goes behind the walls, and then judges what the
+It imports the prelude once, forks the servers, which go behind the walls, and then judges what the
 pool sends until the pool hangs up. With `"probe": true` it only tries the walls and says what it
 met. It never imports jax, nor this package's own `__init__`, which would import the pool.
 """
@@ -75,29 +75,45 @@ def _serve_behind_walls(control: socket.socket, level: str, memory: int, names: 
     server.serve(control, names, limits)
 
 
-def _work(owner: socket.socket, level: str, memory: int) -> None:
-    from mucode_jax.sandbox import channel, prelude, server, starvation, trials
+def _start_server(
+    strangers: tuple[socket.socket, ...], level: str, memory: int, names: dict
+) -> tuple[socket.socket, int, dict]:
+    """Forks a server: the socket to it, its process, what walls it reached (or "error")."""
+    from mucode_jax.sandbox import channel, starvation
 
-    names = prelude.load()
+    before = starvation.children(os.getpid())
     control, theirs = socket.socketpair()
     gc.collect()
     gc.freeze()  # the pages of what is loaded stay shared between judge, server and programs
     if (pid := os.fork()) == 0:
         try:
-            owner.close()
-            control.close()
+            for stranger in (*strangers, control):
+                stranger.close()
             _serve_behind_walls(theirs, level, memory, names)
         finally:
             os._exit(1)
     theirs.close()
-    server.become_subreaper()  # the fork server becomes a child of this process, not of process 1
     try:
         reached = channel.read(control.fileno())
     except channel.Gone:
         reached = {"error": "the fork server ended before it was ready"}
     if level == "namespaces":
         os.waitpid(pid, 0)
-        pid = (starvation.children(os.getpid()) or [0])[0]
+        pid = next((x for x in starvation.children(os.getpid()) if x not in before), 0)
+    return control, pid, reached
+
+
+def _work(owner: socket.socket, level: str, memory: int) -> None:
+    from mucode_jax.sandbox import channel, prelude, server, starvation
+
+    server.become_subreaper()  # the servers become children of this process, not of process 1
+    control, pid, reached = _start_server((owner,), level, memory, prelude.load(numpy=False))
+    if "error" not in reached:
+        from mucode_jax.sandbox import trials
+
+        light = trials.Server(control, starvation.Watched(pid))
+        names = prelude.load(numpy=True)
+        control, pid, reached = _start_server((owner, control), level, memory, names)
     owner.sendall(channel.pack(reached))
     if "error" in reached:
         os._exit(1)
@@ -105,10 +121,10 @@ def _work(owner: socket.socket, level: str, memory: int) -> None:
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_AS, (space, space))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.modules["numpy"].random.seed(0)
     sys.modules["random"].seed(0)
     del names["__name__"]
-    bench = trials.Trials(control, owner, pid, names)
+    full = trials.Server(control, starvation.Watched(pid))
+    bench = trials.Trials(light, full, owner, names)
     while True:
         job = channel.read(owner.fileno())
         try:
