@@ -77,7 +77,7 @@ def test_the_table_holds_every_accuracy_with_its_interval_within_100_columns(run
     assert max(map(len, shown.splitlines())) <= 100
     # The intervals are scipy's: binomtest(k, 200).proportion_ci(method="wilson").
     assert re.search(r"STaR 2 +10\.0 \(7–15\) +20\.0 \(15–26\) +38\.5 \(32–45\)", shown)
-    assert re.search(r"lv: the learned verifier's favourite .*25\.0 \(19–31\)", shown)
+    assert re.search(r"lv: the learned verifier's favourite .*25\.0 \(20–31\)", shown)
     assert "base                     Bradley-Terry   1\u202f200   0.810" in shown
     assert "Backend cpu; sandbox isolation landlock; seed 0" in shown
     assert "Time: 5 min 07 s: rollouts 33 %, fine-tuning 26 %, Best-of-N search 20 %" in shown
