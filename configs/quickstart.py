@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     tiny = arg == "tiny"
     c = base.get_config()
     c.methods = ("star", "multi_star", "mucode")
-    c.train.size = 16 if tiny else 600
+    c.train.size = 16 if tiny else 480
     c.evaluation.size = 12 if tiny else 200
 
     c.rollout.n = 3
