@@ -176,9 +176,19 @@ class Lab:
         items: Sequence[Any],
         compute: Callable[[Sequence[Any]], list[Json]],
         unit: str,
+        *,
+        count: Callable[[list[Json]], Mapping[str, Json]] = lambda values: {},
         chunk: int = 128,
     ) -> tuple[Stage, list[Json]]:
-        """A stage that makes one JSON value per item, in order, some at a time."""
+        """A stage that makes one JSON value per item, in order, some at a time.
+
+        Args:
+          name, settings, inputs: of the stage (`workdir`).
+          items: what it works through; `unit` is what they are called.
+          compute: some of the items -> a value for each.
+          count: all values -> what the stage counted, beside the items.
+          chunk: how many items at a time; at most so many are done twice after an interruption.
+        """
 
         def make(path: pathlib.Path) -> Mapping[str, Json]:
             pieces = Pieces(path / "pieces.jsonl")
@@ -190,7 +200,7 @@ class Lab:
                         pieces.append(json.dumps(value))
                     advance(len(part))
             pieces.close()
-            return {unit: len(items)}
+            return {unit: len(items), **count(pieces.read())}
 
         stage = self.workdir.stage(name, settings, inputs, make)
         lines = (stage.path / "pieces.jsonl").read_text().splitlines() if items else []

@@ -22,7 +22,7 @@ from mucode_jax.lab import (
     digest,
     verifier_input,
 )
-from mucode_jax.records import Benchmark, Rollout, decode_rollout, dumps
+from mucode_jax.records import Benchmark, Rollout, decode_rollout, decode_turn, dumps
 from mucode_jax.score import Scorer
 from mucode_jax.workdir import Pieces, write_atomically
 
@@ -183,6 +183,7 @@ def searches(
         benchmark.problems,
         search_chunk,
         "problems",
+        count=_search_counts,
     )
     items = [found for line in lines for found in search.decode(line)]
     problems = {problem.task_id: problem for problem in benchmark.problems}
@@ -238,6 +239,15 @@ def scores(lab: Lab, verifier: Model | None, rollouts: LabelledRollouts) -> Scor
         "rollouts",
     )
     return Scores([np.array(s, np.float32) for s in scores], stage)
+
+
+def _search_counts(lines: list[Json]) -> dict[str, int]:
+    """What searches cost: candidates that several of them share are sampled and executed once."""
+    turns = [[decode_turn(turn) for turn in line["turns"]] for line in lines]
+    return {
+        "tokens": sum(len(turn.completion_ids) for of_problem in turns for turn in of_problem),
+        "executions": sum(len({turn.code for turn in of_problem}) for of_problem in turns),
+    }
 
 
 def _counts(rollouts: Sequence[Rollout]) -> dict[str, int]:
