@@ -39,12 +39,6 @@ from mucode_jax.workdir import Stage, Workdir
 
 Json = Any
 
-FLAGS = flags.FlagValues()
-config_flags.DEFINE_config_file(
-    "config", help_string="configs/NAME.py, or configs/NAME.py:VARIANT", flag_values=FLAGS
-)
-flags.DEFINE_string("workdir", None, "where everything the run makes is kept", flag_values=FLAGS)
-
 
 def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, Json]:
     """The whole experiment; returns what results.json holds (DESIGN: contracts).
@@ -250,6 +244,19 @@ def _versions() -> dict[str, str]:
     }
 
 
+def _flags(argv: Sequence[str]) -> flags.FlagValues:
+    """The flags' values. Raises what absl and ml_collections raise, and ValueError."""
+    found = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=found, sys_argv=list(argv))
+    flags.DEFINE_string("workdir", None, "", flag_values=found)
+    left = found(argv)
+    if len(left) > 1:
+        raise ValueError(f"unexpected argument {left[1]!r}; settings are --config.NAME=VALUE")
+    if found["config"].value is None or found.workdir is None:
+        raise ValueError("give --config configs/NAME.py and --workdir DIR")
+    return found
+
+
 def fail(message: str, status: int) -> int:
     """Says in one line what is wrong; returns the exit status."""
     print("mucode_jax: " + " ".join(message.split()), file=sys.stderr)
@@ -262,18 +269,14 @@ def main(argv: Sequence[str]) -> int:
         if set(argv[1:]) & {"-h", "--help"}:
             print(__doc__)
             return 0
-        left = FLAGS(argv)
-        if len(left) > 1:
-            raise ValueError(f"unexpected argument {left[1]!r}; settings are --config.NAME=VALUE")
-        if FLAGS["config"].value is None or FLAGS.workdir is None:
-            raise ValueError("give --config configs/NAME.py and --workdir DIR")
-        config = FLAGS.config
+        given = _flags(argv)
+        config = given.config
         settings.validate(config)
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         return fail(str(error), 2)
     progress = Progress()
     try:
-        workdir = Workdir(FLAGS.workdir, progress.say)
+        workdir = Workdir(given.workdir, progress.say)
         jax.config.update("jax_compilation_cache_dir", str(workdir.path / "xla"))
         if config.experiment == "pretrain":
             pretrain.pretrain(config, workdir)

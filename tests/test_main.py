@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from mucode_jax import main
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = ("--config", "configs/quickstart.py:tiny")
 
@@ -43,16 +45,18 @@ def call(*arguments):
         (("--config", "configs/quickstart.py:huge", "--workdir", "x"), "no variant 'huge'"),
     ],
 )
-def test_bad_input_gets_one_line_and_status_2(arguments, message, tmp_path, monkeypatch):
-    done = call(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr and done.stderr.startswith("mucode_jax: ")
-    assert len(done.stderr.strip().splitlines()) == 1 and not done.stdout
+def test_bad_input_gets_one_line_and_status_2(arguments, message, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main.main(["main", *arguments]) == 2
+    said = capsys.readouterr()
+    assert message in said.err and said.err.startswith("mucode_jax: ")
+    assert len(said.err.strip().splitlines()) == 1 and not said.out
 
 
-def test_help_shows_how_to_run_it():
+def test_the_module_is_a_command_with_help_and_exit_status():
     done = call("--help")
     assert done.returncode == 0 and "--config configs/quickstart.py" in done.stdout
+    assert call("--config", "configs/nowhere.py", "--workdir", "x").returncode == 2
 
 
 def timeless(directory):
