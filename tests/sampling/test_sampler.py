@@ -61,7 +61,8 @@ def test_successive_positions_of_one_key_are_independent_draws():
         jnp.ones(rows),
     )
     counts = np.bincount(tokens, minlength=len(LOGITS))
-    assert scipy.stats.chisquare(counts, np.exp(LOGITS) * rows).pvalue > 1e-3
+    wanted = distribution(LOGITS, 1.0, 1.0, 0) * rows
+    assert scipy.stats.chisquare(counts, wanted).pvalue > 1e-3
     pairs = np.histogram2d(tokens[:-1], tokens[1:], bins=[[0, 1, 2, 9]] * 2)[0]
     assert scipy.stats.chi2_contingency(pairs).pvalue > 1e-3
 
