@@ -18,7 +18,6 @@ import os
 import random
 import resource
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -91,8 +90,10 @@ def serve(control: socket.socket, namespace: dict[str, Any], limits: Limits) -> 
             os.close(handle)
         most = seconds * (1 + starvation.MOST) + _GRACE_S
         status, usage, killed = _wait(pid, control, most)
-        _sweep(limits)
+        clean = _sweep(limits)
         control.sendall(REPORT.pack(status, usage.ru_utime + usage.ru_stime, killed))
+        if not clean:
+            os._exit(1)  # the worker is replaced, and the scratch folder with it
 
 
 def _become_main(namespace: dict[str, Any]) -> dict[str, Any]:
@@ -185,8 +186,8 @@ def _wait(pid: int, control: socket.socket, seconds: float) -> tuple[int, Any, b
     return status, usage, killed
 
 
-def _sweep(limits: Limits) -> None:
-    """Ends what a program left running, removes what it left in the scratch folder."""
+def _sweep(limits: Limits) -> bool:
+    """Ends what a program left running, empties the scratch folder; whether that succeeded."""
     if limits.private:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(-1, signal.SIGKILL)
@@ -194,8 +195,10 @@ def _sweep(limits: Limits) -> None:
                 os.waitpid(-1, 0)
         if not _is_clean():
             _clean()
+            return _is_clean()
     elif not limits.filtered and sys.platform == "linux":
         _kill_children()
+    return True
 
 
 def _kill_children() -> None:
@@ -216,20 +219,23 @@ def _is_clean() -> bool:
 
 
 def _clean() -> None:
-    for folder, names, _ in os.walk(_SCRATCH):
-        for name in names:
-            path = os.path.join(folder, name)
-            if not os.path.islink(path):
-                with contextlib.suppress(OSError):
-                    os.chmod(path, 0o700)
-    for entry in list(os.scandir(_SCRATCH)):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                os.unlink(entry.path)
-    if not _is_clean():
-        os._exit(1)  # the worker is replaced, and the scratch folder with it
+    """Empties the scratch folder, however deep and however closed: folders are first moved up."""
+    number = 0
+    with contextlib.suppress(OSError):
+        while entries := list(os.scandir(_SCRATCH)):
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    continue
+                os.chmod(entry.path, 0o700)
+                for inner in list(os.scandir(entry.path)):
+                    if inner.is_dir(follow_symlinks=False):
+                        number += 1
+                        os.chmod(inner.path, 0o700)
+                        os.rename(inner.path, f"{_SCRATCH}/\x01{number}")
+                    else:
+                        os.unlink(inner.path)
+                os.rmdir(entry.path)
 
 
 def become_subreaper() -> None:

@@ -1,0 +1,62 @@
+"""`python -m mucode_jax.sandbox`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from mucode_jax.sandbox import __main__ as command
+
+ROWS = [
+    {"name": "right", "code": "def f(): return 1", "tests": ["assert f() == 1"]},
+    {"name": "echo", "code": "print(input())", "stdin": "a", "stdout": "a\n"},
+    {"name": "slow", "code": "while True: pass", "tests": [], "timeout_s": 0.3},
+    {"name": "wrong", "code": "def f(): return 2", "tests": ["assert f() == 1"]},
+]
+
+
+def written(path, rows):
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_outcomes_come_in_the_order_of_the_programs(tmp_path, suffix):
+    programs = written(tmp_path / f"in{suffix}", ROWS)
+    out = tmp_path / f"out{suffix}"
+    assert command.main(["--programs", str(programs), "--out", str(out), "--workers", "2"]) == 0
+    with command.open_text(out, "r") as file:
+        rows = [json.loads(line) for line in file]
+    assert [row["name"] for row in rows] == ["right", "echo", "slow", "wrong"]
+    assert [row["status"] for row in rows] == ["pass", "pass", "timeout", "fail"]
+    assert set(rows[0]) == {"name", "status", "seconds", "stdout", "stderr"}
+    assert rows[1]["stdout"] == "a\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"name": "a"}, '"code" must be there'),
+        ({"name": "a", "code": "", "tests": "x"}, '"tests" must be a list'),
+        ({"name": "a", "code": "", "stdin": "x"}, '"stdin" and "stdout"'),
+        ({"name": "a", "code": "", "tests": [], "timeout_s": -1}, '"timeout_s" must be'),
+        ([], "a JSON object"),
+    ],
+)
+def test_a_bad_line_ends_in_one_sentence_and_status_2(tmp_path, capsys, row, said):
+    programs = written(tmp_path / "in.jsonl", [ROWS[0], row])
+    out = tmp_path / "out.jsonl"
+    assert command.main(["--programs", str(programs), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "line 2" in error and said in error
+
+
+def test_a_missing_file_ends_in_one_sentence_and_status_2(tmp_path, capsys):
+    flags = ["--programs", str(tmp_path / "none.jsonl"), "--out", str(tmp_path / "out")]
+    assert command.main(flags) == 2
+    assert "none.jsonl" in capsys.readouterr().err

@@ -1,0 +1,246 @@
+"""Verdicts and the text that the model is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from mucode_jax.records import Tests
+from mucode_jax.sandbox import Pool, feedback
+
+
+@pytest.fixture(scope="module")
+def run():
+    with Pool(workers=2) as pool:
+
+        def run(code, *statements, **fields):
+            return pool.submit(code, Tests(statements, **fields)).result(timeout=300)
+
+        yield run
+
+
+@pytest.fixture(scope="module")
+def bare():
+    with Pool(workers=1, feedback="traceback") as pool:
+        yield lambda code, *tests: pool.submit(code, Tests(tests)).result(timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("code", "test", "summary"),
+    [
+        ("def f(x): return 3", "assert f([1,2])==4", "f([1, 2]) returned 3, expected 4"),
+        ("def f(x): return 'a'", "assert f('b') == 'c'", "f('b') returned 'a', expected 'c'"),
+        ("def f(x): return [2]", "assert sorted(f(1)) == [1]", None),
+        ("def f(x): return 3", "assert 4 == f(1)", "f(1) returned 3, expected 4"),
+        ("def f(x): return 3", "assert f(1) is None", "f(1) returned 3, expected None"),
+        ("def f(x): return 3", "assert f(1) > 5", "f(1) returned 3, expected > 5"),
+        ("def f(x): return 0", "assert f(1)", "f(1) returned 0, expected a true value"),
+        ("def f(x): return 1", "assert not f(2)", "f(2) returned 1, expected a false value"),
+        ("def f(a, b=1): return 1", "x = [2]\nassert f(x, b=3) == 2", None),
+        (
+            "def f(x): return x",
+            "for i in range(3):\n    assert f(i) == 0",
+            "f(1) returned 1, expected 0",
+        ),
+        (
+            "def f(x): x.append(1); return x",
+            "def check(c):\n    assert c([]) == []\ncheck(f)",
+            "f([]) returned [1], expected []",
+        ),
+        ("class A: pass\ndef f(): return A()", "assert f() == 1", None),
+    ],
+)
+def test_a_failed_comparison_says_what_was_returned_and_what_expected(run, code, test, summary):
+    expected = {
+        "assert sorted(f(1)) == [1]": "sorted(f(1)) returned [2], expected [1]",
+        "x = [2]\nassert f(x, b=3) == 2": "f([2], b=3) returned 1, expected 2",
+        "assert f() == 1": "f() returned <A object>, expected 1",
+    }.get(test, summary)
+    outcome = run(code, test)
+    assert (outcome.status, outcome.summary) == ("fail", expected)
+    assert outcome.feedback.endswith(f"AssertionError: {expected}\n")
+
+
+def test_feedback_is_the_traceback_of_the_programs_own_frames_below_the_failing_test(run):
+    outcome = run(
+        "def g(x):\n    return 1 // x\n\ndef f(x):\n    return g(x)\n", "assert f(0) == 1"
+    )
+    lines = [x for x in outcome.feedback.splitlines() if "^" not in x and "~" not in x]
+    assert outcome.status == "error"
+    assert lines == [
+        "Traceback (most recent call last):",
+        '  File "tests.py", line 1, in <module>',
+        "    assert f(0) == 1",
+        '  File "program.py", line 5, in f',
+        "    return g(x)",
+        '  File "program.py", line 2, in g',
+        "    return 1 // x",
+        "ZeroDivisionError: integer division or modulo by zero",
+    ]
+    assert outcome.summary == "ZeroDivisionError: integer division or modulo by zero"
+
+
+def test_frames_of_libraries_are_left_out(run):
+    outcome = run("import json\njson.loads('{')")
+    assert outcome.feedback.count("File ") == 1
+    assert "JSONDecodeError" in outcome.summary
+
+
+def test_a_syntax_error_is_shown_as_python_shows_it(run):
+    outcome = run("def f(x)\n    return 1\n", "assert f(1) == 1")
+    assert outcome.feedback.startswith('  File "program.py", line 1\n    def f(x)\n')
+    assert outcome.summary == "SyntaxError: expected ':'"
+
+
+def test_bare_feedback_tells_no_value(bare):
+    outcome = bare("def f(x): return 77", "assert f(1) == 2")
+    assert outcome.feedback.endswith("    assert f(1) == 2\nAssertionError\n")
+    assert "77" not in outcome.feedback + outcome.summary
+
+
+def test_without_feedback_nothing_is_told():
+    with Pool(workers=1, feedback="none") as pool:
+        outcome = pool.submit("1/0", Tests()).result(timeout=300)
+    assert (outcome.status, outcome.feedback, outcome.summary) == ("error", "", "")
+
+
+def test_a_timeout_names_the_limit(run):
+    outcome = run("while True: pass", timeout_s=0.5)
+    assert (outcome.status, outcome.summary) == ("timeout", "timed out after 0.5 s")
+
+
+def test_feedback_is_the_same_in_every_run(run):
+    code = (
+        "import random, tempfile\nclass A: pass\n"
+        "def f(x):\n    raise ValueError(A(), {'b', 'a', x}, random.random(), tempfile.mkdtemp())\n"
+    )
+    first, second = run(code, "assert f('c')"), run(code, "assert f('c')")
+    assert first.feedback == second.feedback
+    assert "0x..." in first.feedback
+
+
+def test_long_feedback_is_cut_in_the_middle(run):
+    outcome = run("raise ValueError('a' * 50_000 + 'end')")
+    assert len(outcome.feedback) <= feedback.MAX_TEXT
+    assert "characters left out" in outcome.feedback and outcome.feedback.endswith("end\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "tests"),
+    [
+        ("class S:\n    def __init__(s): s.a = []\n    def push(s, x): s.a.append(x)",
+         ("s = S()", "s.push(4)", "assert s.a == [4]", "s.a = [5]", "assert s.a[0] == 5")),
+        ("def g(h, x): return h(x) + 1", ("assert g(lambda v: v * 2, 4) == 9",)),
+        ("def g(h, x): return h(x)", ("assert g(max, [1, 3]) == 3",)),
+        ("def f(x): raise ValueError('no')",
+         ("try:\n    f(1)\n    assert False\nexcept ValueError as e:\n    assert str(e) == 'no'",)),
+        ("def f(n):\n    for i in range(n): yield i", ("assert list(f(3)) == [0, 1, 2]",)),
+        ("import re\ndef f(x): return re.match('a', x)", ("assert f('a')", "assert not f('b')")),
+        ("def f(k): return lambda x: x + k", ("assert f(2)(3) == 5",)),
+        ("class P:\n    def __init__(s, a): s.a = a\n    def __eq__(s, o): return s.a == o.a",
+         ("assert P(1) == P(1)", "assert P(1) != P(2)", "assert isinstance(P(1), P)")),
+        ("class P:\n    def __str__(s): return 'p'\n    def __len__(s): return 2",
+         ("assert str(P()) == 'p'", "assert len(P()) == 2")),
+        ("count = 0\ndef f():\n    global count\n    count += 1",
+         ("assert count == 0", "f()", "assert count == 1")),
+        ("def sum(a, b): return a + b", ("assert sum(1, 2) == 3",)),
+        ("def check(x): return x", ("def check(c):\n    assert c(1) == 1", "check(lambda x: x)")),
+        ("def f(d, s, b):\n    d['k'] = 1; s.add(2); b[0] = 9",
+         ("d, s, b = {}, set(), bytearray(b'a')\nf(d, s, b)\n"
+          "assert (d, s, b) == ({'k': 1}, {2}, bytearray([9]))",)),
+        ("import numpy as np\ndef f(a):\n    a += 1\n    return a.sum()",
+         ("x = np.zeros((2, 2))\nassert f(x) == 4\nassert np.allclose(x, np.ones((2, 2)))",)),
+        ("def f(): return np.array([1.5, 2])", ("assert np.allclose(f(), [1.5, 2])",)),
+        ("def f():\n    n = globals()['n' + 'p']\n    return n.arange(3).tolist()",
+         ("assert f() == [0, 1, 2]",)),
+        ("from decimal import Decimal as D\ndef f(): return D('1.10'), 1 + 2j, b'x', range(3)",
+         ("assert f() == (Decimal('1.10'), 1 + 2j, b'x', range(3))",)),
+        ("import datetime as dt\ndef f(): return dt.date(2020, 1, 2), dt.timedelta(3)",
+         ("assert f() == (datetime.date(2020, 1, 2), datetime.timedelta(3))",)),
+        ("def f(): return {1: {2: [(), None, True, 1.5, -0.0, 'x', frozenset([1])]}}",
+         ("assert f() == {1: {2: [(), None, True, 1.5, -0.0, 'x', frozenset([1])]}}",)),
+        ("import sys\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)", ("assert f(985) == 985",)),
+        ("if __name__ == '__main__':\n    x = 1\n", ("assert x == 1",)),
+    ],
+)  # fmt: skip
+def test_tests_that_are_programs_are_judged_outside(run, code, tests):
+    if "Decimal" in tests[0]:
+        tests = ("from decimal import Decimal", *tests)
+    outcome = run(code, *tests)
+    assert outcome.status == "pass", outcome
+
+
+def test_setup_runs_with_the_program_and_after_it(run):
+    code = "class Node:\n    def __init__(s, v): s.v, s.n = v, None\ndef f(r): return r.v + r.n.v\n"
+    setup = "root = Node(1)\nroot.n = Node(2)\n"
+    assert run(code, "assert f(root) == 3", setup=setup).status == "pass"
+    assert run(code, "assert f(root) == 4", setup=setup).status == "fail"
+
+
+def test_an_object_of_the_tests_own_class_is_the_tests_fault(run):
+    outcome = run("def f(x): return x", "class A: pass", "assert f(A()) is None")
+    assert outcome.status == "infra" and "setup" in outcome.summary
+
+
+def test_a_program_without_tests_passes_by_loading(run):
+    assert run("x = 1").status == "pass"
+    assert run("import sys\nsys.exit(0)").status == "error"
+
+
+def test_tests_of_half_a_megabyte_are_judged(run):
+    inputs = ", ".join(f"[{i}]" for i in range(60_000))
+    results = ", ".join(str(i + 1) for i in range(60_000))
+    test = (
+        f"inputs = [{inputs}]\nresults = [{results}]\n"
+        "for i, e in zip(inputs[::600], results[::600]):\n    assert f(*i) == e\n"
+    )
+    assert len(test) > 500_000
+    assert run("def f(x): return x + 1", test, timeout_s=60).status == "pass"
+    wrong = run("def f(x): return x + (x < 9_000)", test, timeout_s=60)
+    assert (wrong.status, wrong.summary) == ("fail", "f(9000) returned 9000, expected 9001")
+
+
+def test_a_large_value_passes(run):
+    code = "def f(n): return list(range(n))"
+    assert run(code, "assert f(200_000) == list(range(200_000))", timeout_s=60).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("print(sum(map(int, input().split())))", "pass"),
+        ("import sys\nprint(sum(map(int, sys.stdin.read().split())), '\\n\\n')", "pass"),
+        ("a, b = map(int, open(0).read().split())\nprint(a + b)\nexit()", "pass"),
+        ("import os\nos.write(1, b'3')\nos._exit(0)", "fail"),
+        ("print(3 if input() == '1 2' else 9)\nraise SystemExit(1)", "error"),
+        ("print(3)", "fail"),
+        ("input()\nprint(input())", "error"),
+        (
+            "import threading\ndef g():\n    print(sum(map(int, input().split())))\n"
+            "threading.Thread(target=g).start()",
+            "pass",
+        ),
+        (
+            "import atexit, io\no = io.StringIO()\natexit.register(lambda: print(o.getvalue()))\n"
+            "o.write(str(sum(map(int, input().split()))))",
+            "pass",
+        ),
+        ("while True: pass", "timeout"),
+    ],
+)
+def test_programs_on_standard_input_run_once_for_each_pair(run, code, status):
+    pairs = (("1 2", "3"), ("4 5\n", "9 \n"))
+    outcome = run(code, stdio=pairs, timeout_s=1.0)
+    assert outcome.status == status, outcome
+
+
+def test_a_wrong_output_shows_input_output_and_expectation(run):
+    outcome = run("print(input())", stdio=(("a", "a"), ("b", "c")))
+    assert outcome.summary == "for input 'b' it printed 'b', expected 'c'"
+    assert "Input:\nb\n\nExpected output:\nc\n\nPrinted output:\nb\n" in outcome.feedback
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "length"), [("abc", 3, 3), ("a" * 1000, 100, 100), ("", 10, 0)]
+)
+def test_a_cut_text_has_the_length_asked_for(text, limit, length):
+    assert len(feedback.middle_cut(text, limit)) == length
