@@ -2,7 +2,7 @@
 
     python -m mucode_jax.main --config configs/mini_pretrain.py --workdir runs/mini_pretrain
 
-A few minutes on two idle cores; the result, a Hugging Face directory of some 2.5 MB, is in
+At most ten minutes on two idle cores; the result, a Hugging Face directory of some 2.5 MB, is in
 `runs/mini_pretrain/generator`. `:tiny` walks the same path in half a minute and learns little.
 """
 
