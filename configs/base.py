@@ -53,7 +53,8 @@ def get_config() -> ConfigDict:
     v.loss = "bt"  # Bradley-Terry, or "bce"
     v.epochs = 2
     v.pairs_per_problem = 32
-    v.batch = 64  # pairs (or single examples) a step
+    v.batch = 64  # pairs a step, or twice as many single examples
+    v.rows = 0  # rows of `length` tokens a step; 0: as many as hold `batch`, as short as may be
     v.length = 2048
     v.score_penalty = 1e-3  # L2 on scores
     v.held_out = 0.1  # share of problems the verifier is measured on
@@ -63,6 +64,7 @@ def get_config() -> ConfigDict:
     s = c.sft
     s.epochs = 2
     s.batch = 16  # examples a step
+    s.rows = 0  # as for the verifier
     s.length = 8192
     _optimizer(s, 5e-7)
 

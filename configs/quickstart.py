@@ -30,14 +30,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
     v = c.verifier_training
     v.pairs_per_problem = 4
-    v.batch = 32
-    v.length = 256
+    v.rows = 16  # about 32 pairs; one shape throughout, so that a step compiles once
+    v.length = 224
     v.learning_rate = 1e-3
     v.eps = 1e-8
 
     s = c.sft
     s.epochs = 2
-    s.batch = 32
+    s.rows = 8  # about 32 examples
     s.length = 288
     s.learning_rate = 7e-4
     s.eps = 1e-8

@@ -32,6 +32,7 @@ def train_verifier(
     epochs: int,
     pairs_per_problem: int,
     batch: int,
+    rows: int,
     length: int,
     score_penalty: float,
     held_out: float,
@@ -47,7 +48,7 @@ def train_verifier(
         are made of).
       epochs, length, score_penalty, optimizer: see `training`.
       pairs_per_problem: at most so many pairs are drawn.
-      batch: pairs, or twice as many single examples, a step.
+      batch: pairs, or twice as many single examples, a step; `rows`: see `_shape`.
       held_out: share of the problems that are not trained on.
       seed: of the head, the split, the pairs and the order.
 
@@ -62,6 +63,7 @@ def train_verifier(
         "epochs": epochs,
         "pairs_per_problem": pairs_per_problem,
         "batch": batch,
+        "rows": rows,
         "length": length,
         "score_penalty": score_penalty,
         "held_out": held_out,
@@ -91,12 +93,8 @@ def train_verifier(
                 batches.pack_singles,
             )
             mapped = losses.bce(config, l2=score_penalty)
-        shape = batches.batch_shape(
-            [size(item) for item in items],
-            per_batch=batch if loss == "bt" else 2 * batch,
-            longest=length,
-            rows_multiple=_rows_multiple(lab),
-        )
+        per_batch = batch if loss == "bt" else 2 * batch
+        shape = _shape(lab, [size(item) for item in items], per_batch, rows, length)
         quality: dict[str, Json] = {}
 
         def measure(epoch: int, params: Params) -> None:
@@ -137,6 +135,7 @@ def fine_tune(
     selection: Mapping[str, Json],
     epochs: int,
     batch: int,
+    rows: int,
     length: int,
     optimizer: OptimizerConfig,
     seed: int,
@@ -147,7 +146,7 @@ def fine_tune(
       method, iteration: what the result is called.
       examples: what is learned.
       inputs: what they were made of, by the settings `selection`.
-      epochs, batch (examples a step), length, optimizer: see `training`.
+      epochs, batch (examples a step), length, optimizer: see `training`; rows: see `_shape`.
       seed: of the order.
 
     Without examples (nothing was solved) the result is the base, and that is said.
@@ -157,6 +156,7 @@ def fine_tune(
         "selection": dict(selection),
         "epochs": epochs,
         "batch": batch,
+        "rows": rows,
         "length": length,
         "optimizer": dataclasses.asdict(optimizer),
         "seed": seed,
@@ -169,12 +169,7 @@ def fine_tune(
             base = huggingface.load_generator(lab.base.path, config)
             huggingface.save_generator(base, config, path / "model", tokenizer_from=lab.base.path)
             return {"examples": 0, "steps": 0}
-        shape = batches.batch_shape(
-            [batches.sft_size(e) for e in examples],
-            per_batch=batch,
-            longest=length,
-            rows_multiple=_rows_multiple(lab),
-        )
+        shape = _shape(lab, [batches.sft_size(e) for e in examples], batch, rows, length)
 
         def epoch_batches(epoch: int) -> batches.Batches:
             key = (seed, method, iteration, "epoch", epoch)
@@ -206,8 +201,14 @@ def fine_tune(
     return Model(method, iteration, stage.path / "model", stage)
 
 
-def _rows_multiple(lab: Lab) -> int:
-    return lab.mesh.shape["data"] * lab.mesh.shape["fsdp"]
+def _shape(
+    lab: Lab, sizes: Sequence[int], per_batch: int, rows: int, length: int
+) -> tuple[int, int]:
+    """(length, rows) of every batch: as told, or where `rows` is 0 what holds `per_batch`."""
+    if rows:
+        return length, rows
+    multiple = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"]
+    return batches.batch_shape(sizes, per_batch=per_batch, longest=length, rows_multiple=multiple)
 
 
 def _fit(
