@@ -34,7 +34,13 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
-        "test": ["pytest>=8.0", "hypothesis>=6.100", "ruff>=0.6", "scipy>=1.13"],
+        "test": [
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "scipy>=1.13",
+        ],
         "parity": ["torch==2.13.0"],
         "aot": ["libtpu"],
     },
