@@ -40,6 +40,7 @@ setup(
             "hypothesis>=6.100",
             "ruff>=0.6",
             "scipy>=1.13",
+            "scikit-learn>=1.5",
         ],
         "parity": ["torch==2.13.0"],
         "aot": ["libtpu"],
