@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from typing import Any
 
 from mucode_jax import records
@@ -22,11 +21,10 @@ from . import channel, feedback, isolation, starvation
 
 _LOG = logging.getLogger(__name__)
 _WORKER = pathlib.Path(__file__).with_name("worker.py")
-_ATTEMPTS = 3
+_ATTEMPTS = 3  # of one program, each on a fresh worker
+_STARTS = 8  # of one worker, 6 s of waiting between them in all
 _START_S = 120.0
-_PATIENCE_S = (
-    60.0  # beyond a program's own limits: compiling very large tests, a machine under load
-)
+_PATIENCE_S = 60.0  # beyond a program's own limits: compiling very large tests, a busy machine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,24 +292,36 @@ class Pool:
         patience = longest * max(1, len(job["stdio"])) + _PATIENCE_S
         reason = ""
         for attempt in range(_ATTEMPTS):
-            if self._closed.is_set():
-                reason = "the sandbox pool was closed"
-                break
             try:
-                worker = worker or self._started()
+                worker = worker or self._replacement()
+            except (_Lost, OSError) as error:
+                return None, Outcome("infra", summary=f"infrastructure: {error}")
+            try:
                 answer = worker.run(job, patience)
                 final = answer.pop("final", False)
                 if answer["status"] != "infra" or final:
                     return worker, Outcome(**answer)
                 reason = answer["summary"]
-            except (_Lost, OSError) as error:
+            except _Lost as error:
                 reason = str(error)
             _LOG.warning("sandbox: attempt %d of %d: %s", attempt + 1, _ATTEMPTS, reason)
-            if worker is not None:
-                self._stop(worker)
-                worker = None
-            time.sleep(0.05 * 4**attempt if attempt else 0)
-        return worker, Outcome("infra", summary=f"infrastructure: {reason}")
+            self._stop(worker)
+            worker = None
+        return None, Outcome("infra", summary=f"infrastructure: {reason}")
+
+    def _replacement(self) -> _Worker:
+        """A fresh worker; raises _Lost or OSError where it does not start time after time."""
+        for attempt in range(_STARTS):
+            if self._closed.is_set():
+                break
+            try:
+                return self._started()
+            except (_Lost, OSError) as error:
+                _LOG.warning("sandbox: start %d of %d: %s", attempt + 1, _STARTS, error)
+                if attempt == _STARTS - 1:
+                    raise
+            self._closed.wait(0.05 * 2**attempt)
+        raise _Lost("the sandbox pool was closed")
 
 
 # What the constructor's parameters of the same names hide.

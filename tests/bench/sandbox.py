@@ -1,7 +1,7 @@
 """Measures the sandbox: speed against the published way, endurance, and fuzz.
 
     python tests/bench/sandbox.py speed [--programs 200] [--rounds 5]
-    python tests/bench/sandbox.py endurance [--programs 100000] [--killed 0.1]
+    python tests/bench/sandbox.py endurance [--programs 100000] [--killed 0.01]
     python tests/bench/sandbox.py fuzz [--programs 10000]
 
 `speed` interleaves, in one run on the same programs, the published way (a fresh `python file.py`
@@ -70,7 +70,7 @@ def programs(count: int) -> Iterator[tuple[str, Tests, str]]:
 
 
 def _worker_processes() -> dict[int, list[str]]:
-    """pid -> fields of /proc/PID/stat from the state on, for every process of our pools' workers."""
+    """pid -> fields of /proc/PID/stat from the state on, for every process of our pools."""
     found = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -183,13 +183,15 @@ def endurance(count: int, killed: float, workers: int | None = None) -> dict[str
     kills = 0
     footprints = []
     began = time.perf_counter()
-    with Pool(workers=workers, isolation="landlock") as pool:
+    finished = threading.Semaphore(0)
+    with Pool(workers=workers, isolation="landlock", in_flight=64) as pool:
 
         def count_one(number: int, expected: str) -> Callable:
             def done(future: concurrent.futures.Future) -> None:
                 status = future.result().status
                 statuses["as expected" if status == expected else f"{expected}: {status}"] += 1
                 counted[number] += 1
+                finished.release()
 
             return done
 
@@ -200,8 +202,8 @@ def endurance(count: int, killed: float, workers: int | None = None) -> dict[str
             if number % max(1, count // 20) == count // 20 - 1:
                 footprints.append(_footprint())
                 print(f"{number + 1:8} {time.perf_counter() - began:8.1f} s {footprints[-1]}")
-        while sum(counted.values()) < count:
-            time.sleep(0.05)
+        for _ in range(count):
+            finished.acquire()
     time.sleep(0.5)
     return {
         "statuses": dict(statuses),
@@ -257,7 +259,7 @@ def main() -> None:
     parser.add_argument("what", choices=("speed", "endurance", "fuzz"))
     parser.add_argument("--programs", type=int)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--killed", type=float, default=0.1)
+    parser.add_argument("--killed", type=float, default=0.01, help="kills a program")
     parser.add_argument("--workers", type=int)
     given = parser.parse_args()
     if given.what == "speed":
