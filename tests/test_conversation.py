@@ -113,9 +113,7 @@ def test_the_golden_mask_of_one_conversation(chat, tokenizer):
     feedback = chat.next("f([1, 2]) returned 2, expected 3")
     state = np.concatenate([prompt, chat.completion(wrong), feedback])
     example = common.example("t", state, chat.completion(right))
-    shown = [
-        (tokenizer.decode([i]), w) for i, w in zip(example.ids, example.weights, strict=True)
-    ]
+    shown = [(tokenizer.decode([i]), w) for i, w in zip(example.ids, example.weights, strict=True)]
     supervised = "".join(text for text, w in shown if w)
     unsupervised = "".join(text for text, w in shown if not w)
     eot = tokenizer.decode([chat.eot_ids[0]])
