@@ -46,11 +46,13 @@ class View:
       readable: files and folders of libraries.
       devices: device files.
       hidden: this package, which may hold tests and lies perhaps beneath a readable folder.
+      scratch: at `namespaces`, the folder that it may write.
     """
 
     readable: tuple[str, ...]
     devices: tuple[str, ...]
     hidden: str
+    scratch: str
 
 
 def view() -> View:
@@ -68,7 +70,8 @@ def view() -> View:
     present = sorted({os.path.abspath(path) for path in paths if path and os.path.exists(path)})
     devices = tuple(path for path in _DEVICES if os.path.exists(path))
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return View(tuple(present), devices, os.path.realpath(here))
+    taken = any(path.startswith("/tmp/") for path in present)  # by a virtual environment
+    return View(tuple(present), devices, os.path.realpath(here), "/scratch" if taken else "/tmp")
 
 
 def enter(level: str, seen: View) -> dict[str, object]:
@@ -92,13 +95,13 @@ def enter(level: str, seen: View) -> dict[str, object]:
         namespaces.leave()
         if os.fork():
             os._exit(0)
-        namespaces.enter_root(seen.readable, seen.devices, seen.hidden)
+        namespaces.enter_root(seen.readable, seen.devices, seen.hidden, seen.scratch)
     reached["user"] = _leave_root_user(level, seen, number)
     if level == "landlock":
         reached["landlock"] = landlock.abi()
         readable = tuple(dict.fromkeys(os.path.realpath(path) for path in seen.readable))
         landlock.restrict(readable, seen.devices, seen.hidden)
-    os.chdir("/tmp" if level == "namespaces" else "/")
+    os.chdir(seen.scratch if level == "namespaces" else "/")
     if sys.platform == "linux":
         system.prctl("dumpable", system.PR_SET_DUMPABLE, 0)
         system.drop_capabilities()

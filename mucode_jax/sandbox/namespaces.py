@@ -45,13 +45,14 @@ def leave() -> None:
                 file.write(line)
 
 
-def enter_root(readable: Sequence[str], devices: Sequence[str], hidden: str) -> None:
+def enter_root(readable: Sequence[str], devices: Sequence[str], hidden: str, scratch: str) -> None:
     """Makes and enters the private root.
 
     Args:
       readable: existing files and folders; bound read-only under the same names.
       devices: device files; bound.
       hidden: a folder that is covered by an empty one where it would be visible.
+      scratch: the name of the only folder that can be written, 16 MiB in memory.
 
     Raises:
       OSError: a mount was refused (AppArmor on Ubuntu 24.04), or the kernel is older than 5.12.
@@ -75,9 +76,9 @@ def enter_root(readable: Sequence[str], devices: Sequence[str], hidden: str) -> 
                 _restrict(cover, _ATTR_READ_ONLY, recursive=False)
     for path in devices:
         _bind(real[path], path, _ATTR_NOSUID | _ATTR_NOEXEC)
-    os.mkdir("/tmp")
+    os.mkdir(scratch)
     options = "size=16m,nr_inodes=1024,mode=1777"
-    system.mount("scratch", "/tmp", "tmpfs", _NOSUID | _NODEV | _NOEXEC, options)
+    system.mount("scratch", scratch, "tmpfs", _NOSUID | _NODEV | _NOEXEC, options)
     system.unmount(_OLD, _DETACH)
     os.rmdir(_OLD)
     _restrict("/", _ATTR_READ_ONLY | _ATTR_NOSUID | _ATTR_NODEV, recursive=False)

@@ -30,10 +30,11 @@ from . import inside, seccomp, starvation, system
 
 REQUEST = struct.Struct("!d?")  # seconds, stdio
 REPORT = struct.Struct("!id?")  # wait status, CPU seconds, whether the server killed it
-DONE = b"D"
+DONE = b"D"  # the verdict is known: end it
+ENDING = b"E"  # it closed its connection: it is ending by itself, and how it does is of interest
+_ENDING_S = 0.5
 _GRACE_S = 2.0  # the judge's own limit comes first
 _POLL_MS = 5.0
-_SCRATCH = "/tmp"
 _OUTPUT_BYTES = 16 << 20
 _OPEN_FILES = 64
 _PROCESSES = 64
@@ -49,12 +50,14 @@ class Limits:
       private: the process table is this server's own (level namespaces).
       own_user: the number of processes of this user is this worker's alone.
       filtered: system-call filters work here.
+      scratch: the folder for temporary files.
     """
 
     address_space: int
     private: bool
     own_user: bool
     filtered: bool
+    scratch: str
 
 
 def serve(control: socket.socket, namespace: dict[str, Any], limits: Limits) -> NoReturn:
@@ -66,7 +69,7 @@ def serve(control: socket.socket, namespace: dict[str, Any], limits: Limits) -> 
       namespace: the prelude; every program gets this state, untouched.
       limits: for every program.
     """
-    main = _become_main(namespace)
+    main = _become_main(namespace, limits.scratch)
     _limit_all(limits)
     null = os.open(os.devnull, os.O_RDWR)
     # What is handed over gets higher numbers than those under which a program finds it.
@@ -96,7 +99,7 @@ def serve(control: socket.socket, namespace: dict[str, Any], limits: Limits) -> 
             os._exit(1)  # the worker is replaced, and the scratch folder with it
 
 
-def _become_main(namespace: dict[str, Any]) -> dict[str, Any]:
+def _become_main(namespace: dict[str, Any], scratch: str) -> dict[str, Any]:
     """Gives the process the state in which every program starts; the namespace of `__main__`."""
     main = type(sys)("__main__")
     main.__dict__.update(namespace, __builtins__=__builtins__)
@@ -105,7 +108,7 @@ def _become_main(namespace: dict[str, Any]) -> dict[str, Any]:
         del sys.modules[name]
     sys.argv[:] = [inside.FILE]
     os.environ.clear()
-    os.environ.update(HOME=_SCRATCH, PATH="/usr/bin:/bin", LANG="C.UTF-8")
+    os.environ.update(HOME=scratch, TMPDIR=scratch, PATH="/usr/bin:/bin", LANG="C.UTF-8")
     sys.stdin = sys.__stdin__ = io.TextIOWrapper(
         io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8"
     )
@@ -172,15 +175,18 @@ def _wait(pid: int, control: socket.socket, seconds: float) -> tuple[int, Any, b
         ready = dict(poller.poll(None if ended or (killed and handle >= 0) else left))
         if control.fileno() in ready:
             done = True
-            if not control.recv(1):
-                os.kill(pid, signal.SIGKILL)
+            word = control.recv(1)
+            if not word:
+                if not ended:
+                    os.kill(pid, signal.SIGKILL)
                 os._exit(0)
+            deadline = time.monotonic() + (_ENDING_S if word == ENDING else 0.0)
         if not ended:
             ended, status, usage = os.wait4(pid, os.WNOHANG)
             if ended and handle >= 0:
                 poller.unregister(handle)
                 os.close(handle)
-        if not (ended or killed) and (done or time.monotonic() >= deadline):
+        if not (ended or killed) and time.monotonic() >= deadline:
             os.kill(pid, signal.SIGKILL)
             killed = True
     return status, usage, killed
@@ -193,9 +199,9 @@ def _sweep(limits: Limits) -> bool:
             os.kill(-1, signal.SIGKILL)
             while True:
                 os.waitpid(-1, 0)
-        if not _is_clean():
-            _clean()
-            return _is_clean()
+        if not _is_clean(limits.scratch):
+            _clean(limits.scratch)
+            return _is_clean(limits.scratch)
     elif not limits.filtered and sys.platform == "linux":
         _kill_children()
     return True
@@ -213,16 +219,16 @@ def _kill_children() -> None:
             os.waitpid(child, 0)
 
 
-def _is_clean() -> bool:
-    with os.scandir(_SCRATCH) as entries:
+def _is_clean(scratch: str) -> bool:
+    with os.scandir(scratch) as entries:
         return next(entries, None) is None
 
 
-def _clean() -> None:
+def _clean(scratch: str) -> None:
     """Empties the scratch folder, however deep and however closed: folders are first moved up."""
     number = 0
     with contextlib.suppress(OSError):
-        while entries := list(os.scandir(_SCRATCH)):
+        while entries := list(os.scandir(scratch)):
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
                     os.unlink(entry.path)
@@ -232,7 +238,7 @@ def _clean() -> None:
                     if inner.is_dir(follow_symlinks=False):
                         number += 1
                         os.chmod(inner.path, 0o700)
-                        os.rename(inner.path, f"{_SCRATCH}/\x01{number}")
+                        os.rename(inner.path, f"{scratch}/\x01{number}")
                     else:
                         os.unlink(inner.path)
                 os.rmdir(entry.path)

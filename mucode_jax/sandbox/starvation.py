@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-MOST = 9.0  # times the limit itself that is given at most
+MOST = 4.0  # times the limit itself that is given at most
 _WORTH_S = 0.02
 
 

@@ -77,6 +77,7 @@ class Trials:
                     self.prelude,
                     self._names,
                 )
+                process.ending = verdict.status == "gone"
             outcome = _outcome(verdict, process, job)
         return {**outcome, "seconds": time.monotonic() - began}
 
@@ -95,6 +96,7 @@ class Trials:
             data = text.encode("utf-8", "surrogateescape")
             with self._process(job, stdin=data) as process:
                 verdict = _run_whole(job, process, self.owner)
+                process.ending = verdict.status == "pass"
             if verdict.status == "pass":
                 verdict = _compared(verdict, process, given, expected)
             outcome = _outcome(verdict, process, job)
@@ -111,6 +113,7 @@ class _Process:
       end: the connection to it.
       deadline: `time.monotonic()` at which its time is up.
       allowance: what is added to it where the machine was busy.
+      ending: to be set where it closed its connection by itself.
       status, killed: how it ended, once the block is left.
       stdout, stderr: what it wrote, bytes, once the block is left.
     """
@@ -129,7 +132,7 @@ class _Process:
         self._seconds = seconds
         self._stdin = stdin
         self.stdout = self.stderr = b""
-        self.status, self.killed = 0, False
+        self.status, self.killed, self.ending = 0, False, False
 
     def __enter__(self) -> _Process:
         self.end, theirs = socket.socketpair()
@@ -153,7 +156,7 @@ class _Process:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.end.close()
         try:
-            self.server.control.sendall(server.DONE)
+            self.server.control.sendall(server.ENDING if self.ending else server.DONE)
             report = self.server.control.recv(server.REPORT.size, socket.MSG_WAITALL)
         except OSError:
             report = b""

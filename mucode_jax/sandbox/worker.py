@@ -70,7 +70,7 @@ def _serve_behind_walls(control: socket.socket, level: str, memory: int, names: 
         os._exit(1)
     control.sendall(channel.pack(reached))
     own = reached["user"] == "own" or (private and reached["user"] == "same")
-    limits = server.Limits(space, private, own, bool(reached["seccomp"]))
+    limits = server.Limits(space, private, own, bool(reached["seccomp"]), seen.scratch)
     sys.path[:] = [path for path in sys.path if any(path.startswith(x) for x in seen.readable)]
     server.serve(control, names, limits)
 
