@@ -92,7 +92,7 @@ def test_a_hub_that_hangs_ends_in_one_line_with_the_way_out():
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=True,
         )
     assert done.stdout.count("\n") == 1
