@@ -197,7 +197,12 @@ def test_two_processes_train_to_the_parameters_of_one(mesh, undisturbed, tmp_pat
         )
         for i in range(2)
     ]
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    try:
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
     assert all("stopped 4" in output for output in outputs), "\n".join(outputs)
     with np.load(tmp_path / "together.npz") as together:
