@@ -20,6 +20,7 @@ MAX_DEPTH = 100
 MAX_BYTES = 16 << 20
 _MAX_ITEMS = 4_000_000
 _MAX_RANGE = 1_000_000
+_MAX_EXPONENT = 10_000
 _BIG = 1 << 63
 _KEEP = frozenset({str, float, bool, type(None)})
 _ARRAY_KINDS = "biufcSU"
@@ -178,7 +179,7 @@ def _decode(data: list, refer: Callable[[list], Any]) -> Any:
         case "items":
             return dict(items(rest[0])).items()
         case "Decimal":
-            return decimal.Decimal(rest[0])
+            return _decimal(rest[0])
         case "Fraction":
             return fractions.Fraction(*items(rest))
         case "array":
@@ -205,6 +206,14 @@ _COLLECTIONS: dict[str, Any] = {
 }
 # A Counter of pairs would count the pairs.
 _COLLECTIONS["Counter"] = lambda pairs: collections.Counter(dict(pairs))
+
+
+def _decimal(text: str) -> decimal.Decimal:
+    value = decimal.Decimal(text)
+    # int(Decimal("1e999999999")) would take for ever.
+    if value.is_finite() and abs(value.adjusted()) > _MAX_EXPONENT:
+        raise Malformed("a decimal with too large an exponent")
+    return value
 
 
 def _array(dtype: str, shape: list[int], data: str) -> Any:

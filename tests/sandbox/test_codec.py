@@ -56,7 +56,7 @@ def there_and_back(value):
 
 
 @hypothesis.given(values)
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=100, deadline=None)
 def test_a_value_comes_back_equal_and_of_the_same_type(value):
     back = there_and_back(value)
     assert back == value
@@ -166,6 +166,7 @@ def test_a_cycle_and_a_deep_nest_are_refused():
         ["Fraction", 1, 0],
         ["date", [2020, 13, 1]],
         ["Decimal", "x"],
+        ["Decimal", "1e999999999"],
         ["bytes", "zz"],
         [["list", []]],
     ],
@@ -181,7 +182,7 @@ def test_a_range_that_would_take_for_ever_is_not_built():
 
 
 @hypothesis.given(st.recursive(scalars.filter(lambda x: isinstance(x, (int, str))), st.lists))
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=100, deadline=None)
 def test_arbitrary_json_is_decoded_or_malformed(data):
     def refuse(tag):
         raise codec.Malformed(tag)

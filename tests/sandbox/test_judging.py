@@ -229,7 +229,7 @@ def test_a_large_value_passes(run):
 )
 def test_programs_on_standard_input_run_once_for_each_pair(run, code, status):
     pairs = (("1 2", "3"), ("4 5\n", "9 \n"))
-    outcome = run(code, stdio=pairs, timeout_s=1.0)
+    outcome = run(code, stdio=pairs, timeout_s=0.5 if status == "timeout" else 20.0)
     assert outcome.status == status, outcome
 
 
