@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from mucode_jax.models import llama, sharding, verifier
 from mucode_jax.training import batches, lora, losses, step
@@ -197,7 +198,7 @@ def test_adapters_are_few_start_at_the_base_and_merge_into_what_was_trained():
     assert sizes["trunk/layers/mlp/down/right"] == (2, 2, 16)
     assert sizes["head/kernel"] == (16, 1)
     axes = lora.logical_axes(verifier.logical_axes(config))
-    assert axes["trunk"]["layers"]["mlp"]["down"]["left"] == ("layers", "ff", None)
+    assert axes["trunk"]["layers"]["mlp"]["down"]["left"] == PartitionSpec("layers", "ff", None)
 
     rng = np.random.default_rng(0)
     moved = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), adapters)
