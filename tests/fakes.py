@@ -1,4 +1,4 @@
-"""Stand-ins that make the loops' own logic visible: a scripted engine, a pool that judges by text."""
+"""Stand-ins that show the loops' own logic: a scripted engine, a pool that judges by text."""
 
 from __future__ import annotations
 

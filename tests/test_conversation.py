@@ -92,7 +92,7 @@ def test_the_same_with_the_llama_3_template_on_every_day(llama3):
 
 
 def test_stripped_text_and_stored_ids_do_not_drift_apart(llama3):
-    """The template strips contents; a completion that ends in blanks is stored as it was sampled."""
+    """The template strips contents; a completion that ends in blanks is stored as sampled."""
     chat = Chat(llama3)
     sampled = chat.completion("x = 1\n\n")
     prompt, feedback = chat.first("a"), chat.next("b")
