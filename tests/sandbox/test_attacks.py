@@ -92,12 +92,13 @@ OWN = {
         expect=("pass",),
     ),
     "a_scratch_folder_that_resists_is_cleared": case(
-        "import os\ntry:\n    d = '/tmp'\n    for _ in range(40):\n        d += '/' + 'x' * 200\n"
+        "import os, tempfile\ntry:\n    d = tempfile.gettempdir()\n    for _ in range(40):\n        d += '/' + 'x' * 200\n"
         "        os.mkdir(d)\n        os.chdir(d)\n        d = '.'\n    os.chmod('.', 0)\n"
         "except OSError:\n    pass\n" + RIGHT,
         expect=("pass", "error"),
         then={
-            "code": "import os\ntry:\n    left = os.listdir('/tmp')\n"
+            "code": "import os, tempfile\n"
+            "try:\n    left = os.listdir(tempfile.gettempdir())\n"
             "except OSError:\n    left = []\n"
             "def f(x): return None if left else 3 * x + 1\n",
             "tests": CALLS_F,
