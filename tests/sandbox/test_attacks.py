@@ -92,7 +92,8 @@ OWN = {
         expect=("pass",),
     ),
     "a_scratch_folder_that_resists_is_cleared": case(
-        "import os, tempfile\ntry:\n    d = tempfile.gettempdir()\n    for _ in range(40):\n        d += '/' + 'x' * 200\n"
+        "import os, tempfile\ntry:\n    d = tempfile.gettempdir()\n"
+        "    for _ in range(40):\n        d += '/' + 'x' * 200\n"
         "        os.mkdir(d)\n        os.chdir(d)\n        d = '.'\n    os.chmod('.', 0)\n"
         "except OSError:\n    pass\n" + RIGHT,
         expect=("pass", "error"),
