@@ -1,5 +1,6 @@
 """The ledger: what is done is not done again, what changed is, and nothing half-written counts."""
 
+import contextlib
 import json
 
 import pytest
@@ -80,7 +81,8 @@ def test_a_damaged_or_missing_file_is_noticed(workdir, said):
 
 def test_an_interrupted_stage_keeps_its_pieces_if_its_settings_are_the_same(workdir, said):
     def stop(path):
-        Pieces(path / "p.jsonl").append("1")
+        with contextlib.closing(Pieces(path / "p.jsonl")) as pieces:
+            pieces.append("1")
         raise KeyboardInterrupt
 
     def go_on(path):
