@@ -8,6 +8,7 @@ Best-of-N ones that passed the public tests with a correct choice.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -104,20 +105,11 @@ def search_evaluation(
     outcome = np.zeros((len(searches), turns))
     tokens = executions = 0
     for row, search, label in zip(outcome, searches, labels, strict=True):
-        right = []  # per turn taken
-        for turn, of_turn in zip(search.turns, label, strict=True):
-            chosen = turn.candidates[turn.chosen]
+        row[:] = search_outcome(search, label, choice, turns, protocol)
+        for turn in search.turns:
             tokens += sum(len(c.completion_ids) for c in turn.candidates)
             # Only the public tests' ways need every candidate executed.
             executions += 1 if choice in ("random", "lv") else len(turn.candidates)
-            if choice == "oracle":
-                right.append(any(of_turn) or any(right))
-            else:
-                # `paper` counts a choice that passed the public tests; a correct one always did.
-                right.append(
-                    of_turn[turn.chosen] and (protocol == "deployable" or chosen.grade.passed)
-                )
-        row[:] = [right[min(t, len(right) - 1)] for t in range(turns)]
     n = len(searches[0].turns[0].candidates) if searches else 0
     return {
         **about,
@@ -132,6 +124,21 @@ def search_evaluation(
     }
 
 
+def search_outcome(
+    search: Search, label: Sequence[Sequence[bool]], choice: str, turns: int, protocol: str
+) -> list[float]:
+    """Per turn 1 or 0: solved, had the search stopped after it; see `search_evaluation`."""
+    right: list[bool] = []  # per turn taken
+    for turn, of_turn in zip(search.turns, label, strict=True):
+        if choice == "oracle":
+            right.append(any(of_turn) or any(right))
+        else:
+            # `paper` counts a choice that passed the public tests; a correct one always did.
+            passed = protocol == "deployable" or turn.candidates[turn.chosen].grade.passed
+            right.append(of_turn[turn.chosen] and passed)
+    return [float(right[min(t, len(right) - 1)]) for t in range(turns)]
+
+
 def _accuracy(per_turn: np.ndarray, problems: int) -> dict[str, Json]:
     accuracy = float(per_turn[-1])
     return {
@@ -143,24 +150,34 @@ def _accuracy(per_turn: np.ndarray, problems: int) -> dict[str, Json]:
 
 
 def paired_difference(
-    a: np.ndarray, b: np.ndarray, generator: np.random.Generator, resamples: int = 10_000
+    a: np.ndarray, b: np.ndarray, resamples: int = 10_000
 ) -> tuple[float, list[float], float]:
-    """Mean of a - b over problems, its bootstrap interval and a two-sided p-value.
+    """Mean of a - b over problems (and seeds), its bootstrap interval and a two-sided p-value.
+
+    Problems are resampled; where there are several seeds, seeds too, apart from problems (the
+    two-way bootstrap of Owen, 2007), so that the interval covers both.
 
     Args:
-      a, b: float [problems]; the two methods' outcome on the same problems (means over searches or
-        seeds are fine).
-      generator: for the resampling of problems.
+      a, b: float [problems] or [seeds, problems]; two outcomes on the same problems (means over
+        searches are fine).
       resamples: bootstrap samples.
 
     Returns:
-      (difference, [lower, upper] of the 95 % percentile interval, p).
+      (difference, [lower, upper] of the 95 % percentile interval, p); the same at every call.
     """
     difference = np.asarray(a, float) - np.asarray(b, float)
-    if difference.ndim != 1 or not len(difference):
-        raise ValueError("paired outcomes must be two vectors over the same problems")
-    picks = generator.integers(len(difference), size=(resamples, len(difference)))
-    means = difference[picks].mean(1)
+    if difference.ndim not in (1, 2) or not difference.size:
+        raise ValueError("paired outcomes must be over the same problems, and seeds if any")
+    difference = np.atleast_2d(difference)
+    seeds, problems = (_weights(count, resamples) for count in difference.shape)
+    means = np.einsum("rp,rp->r", seeds @ difference, problems)
     lower, upper = np.quantile(means, [0.025, 0.975])
     tail = (np.sum(means <= 0) + 1) / (resamples + 1), (np.sum(means >= 0) + 1) / (resamples + 1)
     return float(difference.mean()), [float(lower), float(upper)], float(min(1.0, 2 * min(tail)))
+
+
+@functools.lru_cache(maxsize=8)
+def _weights(count: int, resamples: int) -> np.ndarray:
+    """float64 [resamples, count]: how often each of `count` units is drawn, as shares."""
+    generator = np.random.default_rng([count, resamples])
+    return generator.multinomial(count, np.full(count, 1 / count), resamples) / count

@@ -23,7 +23,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from mucode_jax import __version__, evaluate, report, settings
+from mucode_jax import __version__, evaluate, report, settings, sweep
 from mucode_jax.algorithms import common, mucode, multi_star, pretrain, star
 from mucode_jax.benchmarks import load
 from mucode_jax.grading import InfrastructureError
@@ -271,7 +271,8 @@ def main(argv: Sequence[str]) -> int:
             return 0
         given = _flags(argv)
         config = given.config
-        settings.validate(config)
+        for _, one in sweep.expand(config) if sweep.is_sweep(config) else [("", config)]:
+            settings.validate(one)
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         return fail(str(error), 2)
     progress = Progress()
@@ -281,8 +282,12 @@ def main(argv: Sequence[str]) -> int:
         if config.experiment == "pretrain":
             pretrain.pretrain(config, workdir)
             return 0
-        results = run(config, workdir, progress)
-        report.write(workdir.path, results)
+        if sweep.is_sweep(config):
+            shown = sweep.run(config, workdir.path, progress, run)
+        else:
+            results = run(config, workdir, progress)
+            report.write(workdir.path, results)
+            shown = report.table(results)
     except ValueError as error:
         # Ours says what was wrong with the input; a library's is a fault of ours, shown whole.
         frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -295,7 +300,7 @@ def main(argv: Sequence[str]) -> int:
         return fail(
             "interrupted; nothing finished is lost, the same command goes on from here", 130
         )
-    print(report.table(results))
+    print(shown)
     progress.say(f"{workdir.path / 'report.html'}")
     return 0
 

@@ -17,7 +17,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 Json = Any
@@ -104,8 +104,19 @@ class Workdir:
       stages: those that this process has made or found done, in the order it asked for them.
     """
 
-    def __init__(self, path: str | os.PathLike[str], say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        say: Callable[[str], None] = print,
+        lenders: Sequence[pathlib.Path] = (),
+    ) -> None:
         """Opens or makes the folder.
+
+        Args:
+          path: the folder.
+          say: where it tells what is made again, and why.
+          lenders: other work directories; a stage that one of them has, of the same settings and
+            inputs, is taken over (as hard links) instead of made.
 
         Raises:
           ValueError: it cannot be written, or another process works in it.
@@ -113,6 +124,7 @@ class Workdir:
         self.path = pathlib.Path(path)
         self.stages: list[Stage] = []
         self._say = say
+        self._lenders = lenders
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / "lock", "a+")  # noqa: SIM115 (held while we live)
@@ -131,8 +143,8 @@ class Workdir:
     def close(self) -> None:
         self._lock.close()
 
-    def _load(self, name: str) -> Stage | None:
-        path = self.path / "stages" / name
+    def _load(self, name: str, home: pathlib.Path | None = None) -> Stage | None:
+        path = (home or self.path) / "stages" / name
         try:
             record = json.loads((path / "stage.json").read_text())
         except FileNotFoundError:
@@ -192,6 +204,8 @@ class Workdir:
                 return self._remember(stage)
             self._say(f"{name}: {reason}; made again")
             shutil.rmtree(path)
+        if self._borrow(name, settings, fingerprints):
+            return self._remember(self._load(name))
         begun = {"settings": settings, "inputs": fingerprints, "seconds": 0.0}
         path.mkdir(parents=True, exist_ok=True)
         try:
@@ -224,6 +238,21 @@ class Workdir:
         write_atomically(path / "stage.json", json.dumps(record, indent=1))
         (path / "begun.json").unlink()
         return self._remember(self._load(name))
+
+    def _borrow(self, name: str, settings: Json, inputs: Json) -> bool:
+        for home in self._lenders:
+            stage = self._load(name, home)
+            if stage is None or self._reason_to_redo(stage.record, settings, inputs):
+                continue
+            if self._damage(stage) is None:
+                path = self.path / "stages" / name
+                shutil.rmtree(path, ignore_errors=True)
+                new = path.with_name(path.name + ".new")
+                shutil.rmtree(new, ignore_errors=True)
+                shutil.copytree(stage.path, new, copy_function=os.link)
+                new.rename(path)
+                return True
+        return False
 
     def _remember(self, stage: Stage) -> Stage:
         if all(stage.name != known.name for known in self.stages):

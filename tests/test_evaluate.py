@@ -38,10 +38,10 @@ def test_pass_at_k_is_one_minus_the_chance_to_draw_only_wrong_ones():
 def test_the_paired_interval_covers_zero_for_equal_methods_and_not_for_a_clear_winner():
     generator = np.random.default_rng(0)
     a = generator.random(300) < 0.5
-    same = evaluate.paired_difference(a, a, np.random.default_rng(1))
+    same = evaluate.paired_difference(a, a)
     assert same == (0.0, [0.0, 0.0], 1.0)
     better = a | (generator.random(300) < 0.3)
-    mean, (low, high), p = evaluate.paired_difference(better, a, np.random.default_rng(1))
+    mean, (low, high), p = evaluate.paired_difference(better, a)
     assert 0 < low < mean < high and p < 0.001
 
 
@@ -49,8 +49,19 @@ def test_the_paired_interval_is_scipys_bootstrap():
     stats = pytest.importorskip("scipy.stats", reason="scipy is in the extra 'test'")
     generator = np.random.default_rng(2)
     a, b = generator.random(200), generator.random(200)
-    _, (low, high), _ = evaluate.paired_difference(a, b, np.random.default_rng(3))
+    _, (low, high), _ = evaluate.paired_difference(a, b)
     other = stats.bootstrap(
         (a - b,), np.mean, method="percentile", rng=np.random.default_rng(4)
     ).confidence_interval
     assert (low, high) == pytest.approx((other.low, other.high), abs=3e-3)
+
+
+def test_with_several_seeds_the_interval_covers_the_differences_between_them_too():
+    generator = np.random.default_rng(5)
+    b = (generator.random((5, 200)) < 0.5).astype(float)
+    steady = b + (generator.random((5, 200)) < 0.2)
+    _, (low, high), _ = evaluate.paired_difference(steady, b)
+    assert high - low < 0.08
+    uneven = b + np.array([0.6, -0.2, 0.6, -0.2, 0.2])[:, None]  # the same mean, seeds far apart
+    mean, (low, high), p = evaluate.paired_difference(uneven, b)
+    assert mean == pytest.approx(0.2) and low < 0 < high and p > 0.05

@@ -171,8 +171,8 @@ def test_sample_conversations_are_of_every_kind_and_always_the_same(runs):
     chosen = stages.conversations(runs[1], e, 5, None)
     assert chosen == stages.conversations(runs[1], e, 5, None)
     assert len(chosen) == 5 and len({c.task_id for c in chosen}) == 5
-    solved = stages.solved_greedily(runs[1], e)
-    assert all(bool(c.solved) == bool(solved[c.task_id]) for c in chosen)
+    solved = stages.solved(runs[1], [e])["greedy"]
+    assert all(bool(c.solved) == bool(solved[c.task_id][-1]) for c in chosen)
     kinds = {page.kind(c) for c in stages.conversations(runs[1], e, 99, None)}
     assert {page.kind(c) for c in chosen} == kinds
 

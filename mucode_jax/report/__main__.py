@@ -4,7 +4,8 @@
     python -m mucode_jax.report runs/seed0 runs/seed1 runs/seed2
     python -m mucode_jax.report --markdown runs/seed0 runs/seed1 runs/seed2
 
-Each DIR is the --workdir of a finished run. One: its table is printed; several: a comparison.
+Each DIR is the --workdir of a finished run. One: its table is printed; several: a comparison. A
+sweep's (with evidence.json) goes alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mucode_jax import report
-from mucode_jax.report import compare
+from mucode_jax.report import compare, findings
 from mucode_jax.workdir import write_atomically
 
 
@@ -48,10 +49,19 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+def _evidence(directory: pathlib.Path, markdown: bool) -> int:
+    """The same for a sweep (`mucode_jax.sweep`)."""
+    found = findings.read(directory)
+    print(findings.markdown(found) if markdown else findings.table(found))
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     flags = _flags(argv)
     try:
+        if len(flags.directories) == 1 and (flags.directories[0] / "evidence.json").exists():
+            return _evidence(flags.directories[0], flags.markdown)
         results = [report.read(directory) for directory in flags.directories]
         runs = compare.runs(flags.directories, results)
         if flags.markdown:

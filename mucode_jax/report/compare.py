@@ -15,7 +15,7 @@ from mucode_jax import evaluate
 from mucode_jax.report import stages, text, words
 
 Json = Any
-Outcome = Mapping[str, float]  # task_id -> share of its conversations that solved it
+Outcome = Mapping[str, np.ndarray]  # task_id -> float64 [turns], see `stages.solved`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,35 +47,32 @@ def runs(directories: Sequence[pathlib.Path], results: Sequence[Json]) -> list[R
 
 def _outcomes(directory: pathlib.Path, evaluations: Sequence[Json]) -> dict[tuple, Outcome]:
     found: dict[tuple, Outcome] = {}
-    searched: dict[tuple, list[Json]] = {}  # one stage serves several ways of choosing
+    of_generator: dict[tuple, list[Json]] = {}  # one stage serves several ways of choosing
     for e in evaluations:
-        if e["search"] != "greedy":
-            searched.setdefault((words.folder(e), e["benchmark"], e["split"]), []).append(e)
-        elif (solved := stages.solved_greedily(directory, e)) is not None:
-            found[_key(e)] = solved
-    for of_stage in searched.values():
-        solved = stages.solved_by_search(directory, of_stage) or {}
-        found |= {_key(e): solved[e["search"]] for e in of_stage if e["search"] in solved}
+        of_generator.setdefault((words.folder(e), e["benchmark"], e["split"]), []).append(e)
+    for own in of_generator.values():
+        solved = stages.solved(directory, own)
+        found |= {key(e): solved[e["search"]] for e in own if e["search"] in solved}
     return found
 
 
 # Evaluations -------------------------------------------------------------------------------------
 
 
-def _key(e: Json) -> tuple:
+def key(e: Json) -> tuple:
     names = ("benchmark", "split", "protocol", "method", "iteration", "search", "n")
     return tuple(e[name] for name in names)
 
 
 def _find(run: Run, e: Json) -> Json | None:
     """The run's evaluation of the same kind."""
-    return next((own for own in run.results["evaluations"] if _key(own) == _key(e)), None)
+    return next((own for own in run.results["evaluations"] if key(own) == key(e)), None)
 
 
 def _groups(compared: Sequence[Run]) -> list[list[Json]]:
     """One evaluation of every kind that any run has, those of one table together."""
     every = (e for run in compared for e in run.results["evaluations"])
-    return text.groups(list({_key(e): e for e in every}.values()))
+    return text.groups(list({key(e): e for e in every}.values()))
 
 
 def _label(e: Json) -> str:
@@ -85,18 +82,18 @@ def _label(e: Json) -> str:
 
 def _mean_outcome(compared: Sequence[Run], e: Json) -> Outcome | None:
     """Means over runs; None where a run's stages are missing or are of other problems."""
-    outcomes = [run.outcomes.get(_key(e)) for run in compared]
+    outcomes = [run.outcomes.get(key(e)) for run in compared]
     if any(o is None or o.keys() != outcomes[0].keys() for o in outcomes):
         return None
-    return {task: float(np.mean([o[task] for o in outcomes])) for task in outcomes[0]}
+    return {task: np.mean([o[task] for o in outcomes], axis=0) for task in outcomes[0]}
 
 
 def paired(a: Outcome | None, b: Outcome | None) -> str | None:
     """ "+9.5 (+4.1 to +15.0)": a - b in points with its 95 % interval; None: not comparable."""
     if not a or not b or a.keys() != b.keys():
         return None
-    of_a, of_b = (np.array([o[task] for task in sorted(a)]) for o in (a, b))
-    mean, (low, high), _ = evaluate.paired_difference(of_a, of_b, np.random.default_rng(0))
+    of_a, of_b = (np.array([o[task][-1] for task in sorted(a)]) for o in (a, b))
+    mean, (low, high), _ = evaluate.paired_difference(of_a, of_b)
     return f"{words.signed(mean)} ({words.signed(low)} to {words.signed(high)})"
 
 
@@ -215,7 +212,7 @@ def _against_first(compared: Sequence[Run], group: Sequence[Json]) -> str:
     rows = [["", *(f"{run.name} − {first.name}" for run in others)]]
     for e in group:
         differences = [
-            paired(run.outcomes.get(_key(e)), first.outcomes.get(_key(e))) for run in others
+            paired(run.outcomes.get(key(e)), first.outcomes.get(key(e))) for run in others
         ]
         rows.append([_label(e), *(d or "–" for d in differences)])
     title = "Differences in points (95 % interval), paired over problems"

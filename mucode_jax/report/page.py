@@ -48,10 +48,9 @@ def _bound(sentence: str) -> str:
     return sentence.replace(" %", "\u00a0%")
 
 
-def render(directory: pathlib.Path, results: Json) -> str:
-    """The page. Curves and conversations whose stages are not in `directory` are said to be
-    missing."""
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The report's templates."""
+    found = jinja2.Environment(
         loader=jinja2.PackageLoader("mucode_jax.report", "."),
         autoescape=True,
         finalize=printable,
@@ -59,32 +58,42 @@ def render(directory: pathlib.Path, results: Json) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"markup": Markup, "entry": _entry}
+    found.filters |= {"markup": Markup, "entry": _entry}
+    return found
+
+
+def render(directory: pathlib.Path, results: Json) -> str:
+    """The page. Curves and conversations whose stages are not in `directory` are said to be
+    missing."""
     groups = text.groups(results["evaluations"])
     searched = [_searched(directory, group) for group in groups]
     greedy, talks = _conversations(directory, results)
-    return environment.get_template("page.html.jinja").render(
-        title=_bound(_title(groups[0])) if groups else "Nothing was evaluated",
-        said=_bound(" ".join(_said(directory, groups[0]))) if groups else "",
-        about=_about(groups),
-        facts=_facts(results),
-        groups=[_group(str(i), group, searched[i]) for i, group in enumerate(groups)],
-        verifiers=text.verifier_rows(results) if results["verifiers"] else [],
-        verifier_plots=[
-            plot for i, found in enumerate(searched) for plot in _verifier_plots(f"{i}", found)
-        ],
-        time_plot=plots.time("all", results) if results["stages"] else None,
-        work=_work(results),
-        stages=_stages(results),
-        costs=_costs(results["evaluations"]),
-        talks=talks,
-        talkers=list(dict.fromkeys(talk.generator for talk in talks)),
-        talks_of=greedy,
-        kinds=_kinds(talks),
-        protocols={p: words.PROTOCOLS[p] for p in sorted({g[0]["protocol"] for g in groups})},
-        isolation=_flat(results["isolation"]),
-        versions=results["versions"],
-        config=json.dumps(results["config"], indent=2, ensure_ascii=False),
+    return (
+        environment()
+        .get_template("page.html.jinja")
+        .render(
+            title=_bound(_title(groups[0])) if groups else "Nothing was evaluated",
+            said=_bound(" ".join(_said(directory, groups[0]))) if groups else "",
+            about=_about(groups),
+            facts=_facts(results),
+            groups=[_group(str(i), group, searched[i]) for i, group in enumerate(groups)],
+            verifiers=text.verifier_rows(results) if results["verifiers"] else [],
+            verifier_plots=[
+                plot for i, found in enumerate(searched) for plot in _verifier_plots(f"{i}", found)
+            ],
+            time_plot=plots.time("all", results) if results["stages"] else None,
+            work=_work(results),
+            stages=_stages(results),
+            costs=_costs(results["evaluations"]),
+            talks=talks,
+            talkers=list(dict.fromkeys(talk.generator for talk in talks)),
+            talks_of=greedy,
+            kinds=_kinds(talks),
+            protocols={p: words.PROTOCOLS[p] for p in sorted({g[0]["protocol"] for g in groups})},
+            isolation=_flat(results["isolation"]),
+            versions=results["versions"],
+            config=json.dumps(results["config"], indent=2, ensure_ascii=False),
+        )
     )
 
 
@@ -135,11 +144,11 @@ def _said(directory: pathlib.Path, group: Sequence[Json]) -> list[str]:
 
 def _difference(directory: pathlib.Path, last: Json, base: Json) -> str:
     points = f"{words.signed(last['accuracy'] - base['accuracy'])} points"
-    a, b = (stages.solved_greedily(directory, e) for e in (last, base))
+    a, b = (stages.solved(directory, [e]).get("greedy") for e in (last, base))
     if not a or not b or a.keys() != b.keys():
         return f"The difference is {points}."
-    of_a, of_b = (np.array([solved[task] for task in sorted(a)]) for solved in (a, b))
-    _, (low, high), _ = evaluate.paired_difference(of_a, of_b, np.random.default_rng(0))
+    of_a, of_b = (np.array([solved[task][-1] for task in sorted(a)]) for solved in (a, b))
+    _, (low, high), _ = evaluate.paired_difference(of_a, of_b)
     return (
         f"The difference is {points} (95 % interval {words.signed(low)} to {words.signed(high)}, "
         "paired over problems)."

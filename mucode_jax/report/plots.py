@@ -73,7 +73,7 @@ class Plot:
     svg: str
 
 
-def _drawn(
+def drawn(
     name: str,
     title: str,
     caption: str,
@@ -116,9 +116,17 @@ def _percent_axis(axis: Any, low: float, high: float) -> None:
     axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
-def _legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
+def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.6)
+
+
+def series(i: int) -> dict[str, Any]:
+    """How the i-th of several lines that stand for no method or choice of their own is drawn."""
+    looks = [*_METHOD.values()]
+    colour, marker = looks[(i + 6) % len(looks)]
+    style = ("-", "--", ":", "-.")[i // len(looks) % 4]
+    return {"color": colour, "marker": marker, "linestyle": style}
 
 
 def _line(axes: Axes, x: np.ndarray, y: Sequence[float], about: tuple, label: str, **kw) -> None:
@@ -161,13 +169,13 @@ def by_turn(name: str, greedy: Sequence[Json]) -> Plot:
         axes.set_xticks(range(1, max(len(e["per_turn"]) for e in last) + 1))
         axes.grid(visible=False, axis="x")
         _percent_axis(axes.yaxis, min(bounds), max(bounds))
-        _legend(figure, axes)
+        legend(figure, axes)
 
     alt = "Accuracy after each turn. " + "; ".join(
         f"{words.generator(e)}: " + ", ".join(words.percent(a) for a in e["per_turn"]) for e in last
     )
     caption = "Greedy conversations, solved problems; whiskers are 95 % intervals."
-    return _drawn(f"{name}-by-turn", "Accuracy by turn", caption, alt, draw, 3.5)
+    return drawn(f"{name}-by-turn", "Accuracy by turn", caption, alt, draw, 3.5)
 
 
 def by_iteration(name: str, greedy: Sequence[Json]) -> Plot:
@@ -194,7 +202,7 @@ def by_iteration(name: str, greedy: Sequence[Json]) -> Plot:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=False, axis="x")
         _percent_axis(axes.yaxis, min(bounds), max(bounds))
-        _legend(figure, axes)
+        legend(figure, axes)
 
     alt = "Accuracy after the last turn by iteration. " + "; ".join(
         f"{words.METHODS.get(m, m)}: "
@@ -202,7 +210,7 @@ def by_iteration(name: str, greedy: Sequence[Json]) -> Plot:
         for m, es in series.items()
     )
     caption = "Greedy, after the last turn; iteration 0 is the base. Whiskers are 95 % intervals."
-    return _drawn(f"{name}-by-iteration", "Accuracy by iteration", caption, alt, draw, 3.5)
+    return drawn(f"{name}-by-iteration", "Accuracy by iteration", caption, alt, draw, 3.5)
 
 
 def by_choice(name: str, searched: Sequence[Json]) -> Plot:
@@ -224,14 +232,14 @@ def by_choice(name: str, searched: Sequence[Json]) -> Plot:
         axes.set_ylim(len(choices) - 0.4, -0.6)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.grid(visible=False, axis="y")
-        _legend(figure, axes, 3)
+        legend(figure, axes, 3)
 
     alt = "Best-of-N accuracy by choice. " + "; ".join(
         f"{words.generator(e)}, {e['search']}: {words.percent(e['accuracy'])}" for e in searched
     )
     n = searched[0]["n"]
     caption = f"Multi-turn Best-of-{n}: solved problems by how one of {n} candidates is chosen."
-    return _drawn(f"{name}-by-choice", f"Best-of-{n} by choice", caption, alt, draw)
+    return drawn(f"{name}-by-choice", f"Best-of-{n} by choice", caption, alt, draw)
 
 
 def by_n(name: str, searched: Sequence[Json]) -> Plot:
@@ -254,10 +262,10 @@ def by_n(name: str, searched: Sequence[Json]) -> Plot:
         axes.set_xlabel("N, candidates a turn")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        _legend(figure, axes)
+        legend(figure, axes)
 
     caption = "Multi-turn Best-of-N: solved problems by the number of candidates a turn."
-    return _drawn(f"{name}-by-n", "Best-of-N by N", caption, alt, draw, 3.8)
+    return drawn(f"{name}-by-n", "Best-of-N by N", caption, alt, draw, 3.8)
 
 
 def first_turn_by_n(name: str, found: stages.Searched) -> Plot | None:
@@ -279,14 +287,14 @@ def first_turn_by_n(name: str, found: stages.Searched) -> Plot | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         reached = np.concatenate(list(curves.values()))
         _percent_axis(axes.yaxis, reached.min(), reached.max())
-        _legend(figure, axes, 5)
+        legend(figure, axes, 5)
 
     alt = f"First-turn accuracy of {found.generator} by number of candidates. " + "; ".join(
         f"{choice}: " + ", ".join(words.percent(a) for a in curve)
         for choice, curve in curves.items()
     )
     caption = f"First turn only: exact mean over all choices of k from the {n} candidates drawn."
-    return _drawn(
+    return drawn(
         f"{name}-first-turn", f"First turn by candidates: {found.generator}", caption, alt, draw
     )
 
@@ -324,7 +332,7 @@ def reliability(name: str, found: Sequence[stages.Searched]) -> Plot:
         axes.set_ylim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        _legend(figure, axes, 3)
+        legend(figure, axes, 3)
 
     alt = "Reliability of the verifiers. " + "; ".join(
         f"{s.generator}: "
@@ -335,7 +343,7 @@ def reliability(name: str, found: Sequence[stages.Searched]) -> Plot:
         "Held-out problems' sampled candidates in ten groups by score. Bradley-Terry fixes "
         "differences of scores within a problem, not their level."
     )
-    return _drawn(f"{name}-reliability", "Verifier reliability", caption, alt, draw, 3.5)
+    return drawn(f"{name}-reliability", "Verifier reliability", caption, alt, draw, 3.5)
 
 
 def scores(name: str, found: stages.Searched) -> Plot:
@@ -354,7 +362,7 @@ def scores(name: str, found: stages.Searched) -> Plot:
         axes.set_xlabel("score")
         axes.set_ylabel("candidates")
         axes.grid(visible=False, axis="x")
-        _legend(figure, axes)
+        legend(figure, axes)
 
     right, wrong = found.scores[found.correct], found.scores[~found.correct]
     alt = f"Scores of {found.generator}'s candidates. " + "; ".join(
@@ -363,7 +371,7 @@ def scores(name: str, found: stages.Searched) -> Plot:
         if len(s)
     )
     caption = "The verifier's scores of all sampled candidates, by what execution said."
-    return _drawn(f"{name}-scores", f"Scores: {found.generator}", caption, alt, draw)
+    return drawn(f"{name}-scores", f"Scores: {found.generator}", caption, alt, draw)
 
 
 def time(name: str, results: Json) -> Plot:
@@ -384,6 +392,6 @@ def time(name: str, results: Json) -> Plot:
         f"{work}: {words.duration(s)}" for work, s in seconds.items()
     )
     caption = "Seconds of all stages, added up over methods and iterations."
-    return _drawn(
+    return drawn(
         f"{name}-time", "Where the time went", caption, alt, draw, 0.6 + 0.3 * len(seconds)
     )

@@ -127,38 +127,35 @@ def searches(
     return read()
 
 
-def solved_greedily(directory: pathlib.Path, e: Json) -> dict[str, float] | None:
-    """task_id -> 1 or 0, by the evaluation's protocol."""
-    found = greedy(directory, e)
-    if found is None:
-        return None
-    return {
-        rollout.task_id: evaluate.greedy_per_turn([label], e["turns"], e["protocol"])[-1]
-        for rollout, label in found
-    }
-
-
-def solved_by_search(
+def solved(
     directory: pathlib.Path, evaluations: Sequence[Json]
-) -> dict[str, dict[str, float]] | None:
-    """choice -> task_id -> share of its searches that solved it; evaluations of one generator."""
-    found = searches(directory, evaluations[0])
-    if found is None:
-        return None
-    solved: dict[str, dict[str, float]] = {e["search"]: {} for e in evaluations}
-    for items, labels in found:
-        for e in evaluations:
+) -> dict[str, dict[str, np.ndarray]]:
+    """search -> task_id -> float64 [turns]: the share of conversations that solved it, by turn.
+
+    Args:
+      directory: a work directory.
+      evaluations: of one generator on one split; those whose stages are missing are left out.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for e in evaluations:
+        if e["search"] == "greedy" and (talks := greedy(directory, e)) is not None:
+            found["greedy"] = {
+                rollout.task_id: evaluate.greedy_per_turn([label], e["turns"], e["protocol"])
+                for rollout, label in talks
+            }
+    by_search = [e for e in evaluations if e["search"] != "greedy"]
+    for items, labels in (searches(directory, by_search[0]) or ()) if by_search else ():
+        for e in by_search:
             source = "pt" if e["search"] == "oracle" else e["search"]
-            own = [(s, label) for s, label in zip(items, labels, strict=True) if s.choice == source]
-            measured = evaluate.search_evaluation(
-                [s for s, _ in own],
-                [label for _, label in own],
-                choice=e["search"],
-                turns=e["turns"],
-                protocol=e["protocol"],
+            found.setdefault(e["search"], {})[items[0].task_id] = np.mean(
+                [
+                    evaluate.search_outcome(s, label, e["search"], e["turns"], e["protocol"])
+                    for s, label in zip(items, labels, strict=True)
+                    if s.choice == source
+                ],
+                axis=0,
             )
-            solved[e["search"]][items[0].task_id] = measured["accuracy"]
-    return solved
+    return found
 
 
 def searched(directory: pathlib.Path, of: Json) -> Searched | None:
