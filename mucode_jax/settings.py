@@ -1,66 +1,244 @@
-"""Checks a config before anything is loaded: one clear error, naming the setting."""
+"""Checks a config before anything is loaded: one clear error, naming the setting.
+
+`ITERATE` and `PRETRAIN` say of every setting of the two kinds of experiment what it may be; what
+concerns several settings at once stands in `validate`. What needs the model or the problems is
+looked at by `preflight`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from mucode_jax import benchmarks
+from mucode_jax.sandbox import LEVELS
+from mucode_jax.search import CHOICES
 
 METHODS = ("star", "multi_star", "multi_star_all", "multi_star_balanced", "rft_lv", "mucode")
 
 
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a setting may be.
+
+    Attributes:
+      right: in words, after "it is".
+      holds: whether a value is right; it may be of any type.
+      optional: whether the setting may be left out.
+    """
+
+    right: str
+    holds: Callable[[Any], bool]
+    optional: bool = False
+
+
+def whole(least: int = 0, most: int | None = None) -> Rule:
+    """A whole number within bounds."""
+    right = f"a whole number of at least {least}" + (f" and at most {most}" if most else "")
+    return Rule(right, lambda v: type(v) is int and v >= least and (most is None or v <= most))
+
+
+def number(right: str, holds: Callable[[float], bool]) -> Rule:
+    """A finite number for which `holds` is true."""
+    return Rule(
+        f"a number {right}", lambda v: type(v) in (int, float) and math.isfinite(v) and holds(v)
+    )
+
+
+def one_of(*values: str) -> Rule:
+    """One of some words."""
+    return Rule(f"one of {', '.join(values)}", lambda v: isinstance(v, str) and v in values)
+
+
+def some_of(*values: str) -> Rule:
+    """A tuple of some words, none of them twice."""
+
+    def holds(v: Any) -> bool:
+        listed = isinstance(v, (tuple, list)) and all(isinstance(x, str) for x in v)
+        return listed and set(v) <= set(values) and len(set(v)) == len(v)
+
+    return Rule(f"a tuple of different ones of {', '.join(values)}", holds)
+
+
+def optional(rules: Mapping[str, Rule]) -> dict[str, Rule]:
+    """The same, but that they may be left out."""
+    return {name: dataclasses.replace(rule, optional=True) for name, rule in rules.items()}
+
+
+def within(section: str, rules: Mapping[str, Rule]) -> dict[str, Rule]:
+    """Rules of the settings of a section."""
+    return {f"{section}.{name}": rule for name, rule in rules.items()}
+
+
+SEED = whole(0, 2**31 - 1)
+SEEDS = Rule(
+    "a tuple of different seeds",
+    lambda v: isinstance(v, (tuple, list)) and all(map(SEED.holds, v)) and len(set(v)) == len(v),
+)
+CELLS = Rule(
+    "a tuple of (name, settings) pairs",
+    lambda v: isinstance(v, (tuple, list)) and all(map(_is_cell, v)),
+)
+ALSO = Rule(
+    f"a tuple of NAME:SPLIT or NAME:SPLIT:FILE, NAME one of {', '.join(benchmarks.NAMES)}",
+    lambda v: isinstance(v, (tuple, list)) and all(map(_is_also, v)),
+)
+FLAG = Rule("True or False", lambda v: isinstance(v, bool))
+TEXT = Rule("text", lambda v: isinstance(v, str))
+AT_LEAST_0 = number("of at least 0", lambda v: v >= 0)
+ABOVE_0 = number("above 0", lambda v: v > 0)
+SHARE = number("in [0, 1)", lambda v: 0 <= v < 1)
+DTYPE = one_of("float32", "bfloat16")
+MESH = Rule(
+    "-1 (the rest) or a whole number above 0", lambda v: type(v) is int and (v > 0 or v == -1)
+)
+
+SAMPLING = {
+    "temperature": number("of at least 0 (0 is greedy)", lambda v: v >= 0),
+    "top_p": number("in (0, 1]", lambda v: 0 < v <= 1),
+    "top_k": whole(0),
+}
+BENCHMARK = {
+    "benchmark": one_of(*benchmarks.NAMES),
+    "split": TEXT,
+    "data": TEXT,
+    "size": whole(0),
+    "seed": SEED,
+    "compat": FLAG,
+}
+OPTIMIZER = {
+    "learning_rate": ABOVE_0,
+    "schedule": one_of("constant", "linear", "cosine"),
+    "warmup_steps": whole(0),
+    "horizon": number("of at least 1", lambda v: v >= 1),
+    "weight_decay": AT_LEAST_0,
+    "b1": SHARE,
+    "b2": SHARE,
+    "eps": ABOVE_0,
+    "clip_norm": Rule("None or a number above 0", lambda v: v is None or ABOVE_0.holds(v)),
+    "moment_dtype": DTYPE,
+    "param_dtype": DTYPE,
+}
+MEMORY = {"microbatches": whole(1), "lora_rank": whole(0), "lora_alpha": ABOVE_0}
+TRAINING = {"epochs": whole(1), "batch": whole(1), "rows": whole(0), "length": whole(2)}
+
+SHAPE = {
+    **dict.fromkeys(("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads"), whole(1)),
+    **dict.fromkeys(("head_dim", "d_ff", "max_positions"), whole(2)),
+    "rope_theta": ABOVE_0,
+    "rms_eps": ABOVE_0,
+    "tied": FLAG,
+}
+
+ITERATE = {
+    "experiment": one_of("iterate", "pretrain"),
+    "seed": SEED,
+    "seeds": SEEDS,
+    "cells": CELLS,
+    "methods": some_of(*METHODS),
+    "iterations": whole(1),
+    "generator.path": TEXT,
+    "generator.dtype": DTYPE,
+    "generator.param_dtype": DTYPE,
+    "generator.remat": FLAG,
+    **optional(
+        {
+            "generator.random.d_model": Rule(
+                "a multiple of 32", lambda v: type(v) is int and v > 0 and v % 32 == 0
+            ),
+            "generator.random.n_layers": whole(1),
+            "generator.random.tokenizer": TEXT,
+        }
+    ),
+    **optional(within("generator.shape", SHAPE)),
+    **within("train", BENCHMARK),
+    **within("rollout", SAMPLING),
+    "rollout.n": whole(1),
+    "rollout.turns": whole(1),
+    "rollout.add_correct": FLAG,
+    "rollout.max_new_tokens": whole(1),
+    "rollout.max_feedback_tokens": whole(1),
+    "rollout.context": whole(2),
+    "rollout.slots": whole(0),
+    "expert.kind": one_of("lv", "ov", "ov+lv"),
+    "expert.scope": one_of("all_turns", "final"),
+    "expert.drop_unsolved": FLAG,
+    "expert.max_unsuccessful": whole(0),
+    **within("verifier_training", TRAINING | OPTIMIZER | MEMORY),
+    "verifier_training.loss": one_of("bt", "bce"),
+    "verifier_training.pairs_per_problem": whole(1),
+    "verifier_training.score_penalty": AT_LEAST_0,
+    "verifier_training.held_out": SHARE,
+    **within("sft", TRAINING | OPTIMIZER | MEMORY),
+    **within("evaluation", BENCHMARK),
+    "evaluation.protocol": one_of("deployable", "paper"),
+    "evaluation.also": ALSO,
+    **within("search", SAMPLING),
+    "search.methods": some_of("base", *METHODS),
+    "search.n": whole(1),
+    "search.searches": whole(1),
+    "search.choices": some_of(*CHOICES, "oracle"),
+    "search.skip_failed": FLAG,
+    "sandbox.isolation": one_of(*LEVELS),
+    "sandbox.workers": whole(0),
+    "sandbox.memory_mb": whole(64),
+    "sandbox.feedback": one_of("values", "traceback", "none"),
+    **within("mesh", dict.fromkeys(("data", "fsdp", "tensor"), MESH)),
+    "mesh.sampling_tensor": whole(1),
+}
+
+PRETRAIN = {
+    "experiment": one_of("pretrain"),
+    "seed": SEED,
+    "corpus.size": whole(1),
+    "corpus.message_weight": AT_LEAST_0,
+    "tokenizer.vocab_size": whole(261),  # four special tokens and every byte, and one thing more
+    "tokenizer.conversations": whole(1),
+    **within("model", dict.fromkeys(("d_model", "n_layers", "n_heads", "n_kv_heads"), whole(1))),
+    **within("model", dict.fromkeys(("head_dim", "d_ff", "max_positions"), whole(2))),
+    "train.epochs": whole(1),
+    "train.length": whole(2),
+    "train.rows": whole(1),
+    **within("optimizer", optional(OPTIMIZER) | {"learning_rate": ABOVE_0}),
+}
+
+
 def validate(config: ConfigDict) -> None:
     """Raises ValueError for the first setting that cannot be right."""
-    if config.get("experiment") == "pretrain":
+    found = dict(_leaves(config))
+    pretrain = found.get("experiment") == "pretrain"
+    rules = PRETRAIN if pretrain else ITERATE
+    for name in sorted(found, key=lambda name: name != "experiment"):  # it chooses the rules
+        value = found[name]
+        if name not in rules:
+            near = difflib.get_close_matches(name, rules, 1)
+            hint = f"; did you mean config.{near[0]}?" if near else ""
+            raise ValueError(f"config.{name} is no setting{hint}")
+        if not rules[name].holds(value):
+            raise ValueError(f"config.{name} is {_shown(value)}; it is to be {rules[name].right}")
+    for name, rule in rules.items():
+        if name not in found and not rule.optional:
+            raise ValueError(f"config.{name} is missing; it is to be {rule.right}")
+    if pretrain:
+        if config.model.n_heads % config.model.n_kv_heads:
+            raise ValueError(
+                f"config.model.n_heads is {config.model.n_heads}, which is no multiple of "
+                f"n_kv_heads, {config.model.n_kv_heads}"
+            )
         return
-    one_of = {
-        "experiment": ("iterate", "pretrain"),
-        "generator.dtype": ("float32", "bfloat16"),
-        "generator.param_dtype": ("float32", "bfloat16"),
-        "expert.kind": ("lv", "ov", "ov+lv"),
-        "expert.scope": ("all_turns", "final"),
-        "verifier_training.loss": ("bt", "bce"),
-        "evaluation.protocol": ("deployable", "paper"),
-        "sandbox.isolation": ("namespaces", "landlock", "rlimits"),
-        "sandbox.feedback": ("values", "traceback", "none"),
-    }
-    for name, values in one_of.items():
-        _one_of(name, _get(config, name), values)
-    for name, values in {
-        "methods": METHODS,
-        "search.methods": ("base", *METHODS),
-        "search.choices": ("random", "pt", "lv", "pt+lv", "oracle"),
-    }.items():
-        for value in _get(config, name):
-            _one_of(name, value, values)
-    at_least = {
-        "iterations": 1,
-        "rollout.n": 1,
-        "rollout.turns": 1,
-        "rollout.max_new_tokens": 1,
-        "rollout.max_feedback_tokens": 1,
-        "rollout.slots": 0,
-        "expert.max_unsuccessful": 0,
-        "verifier_training.epochs": 1,
-        "verifier_training.pairs_per_problem": 1,
-        "verifier_training.batch": 1,
-        "sft.epochs": 1,
-        "sft.batch": 1,
-        "search.n": 1,
-        "search.searches": 1,
-        "sandbox.workers": 0,
-        "sandbox.memory_mb": 64,
-    }
-    for name, least in at_least.items():
-        if _get(config, name) < least:
-            raise ValueError(f"config.{name} is {_get(config, name)}; it must be at least {least}")
-    for name in ("rollout.temperature", "search.temperature"):
-        if _get(config, name) < 0:
-            raise ValueError(f"config.{name} is {_get(config, name)}; 0 is greedy, else above 0")
-    for name in ("rollout.top_p", "search.top_p"):
-        if not 0 < _get(config, name) <= 1:
-            raise ValueError(f"config.{name} is {_get(config, name)}; it is in (0, 1]")
+    given = set(config.generator.random)
+    if given and given != {"d_model", "n_layers", "tokenizer"}:
+        raise ValueError("config.generator.random takes d_model, n_layers and tokenizer together")
     for section in ("train", "evaluation"):
         if config[section].benchmark == "mini" and config[section].size < 1:
             raise ValueError(f"config.{section}.size is 0; mini has no end, it needs a number")
+    if list(config.mesh.values()).count(-1) > 1:
+        raise ValueError("config.mesh has more than one -1; only one size can be what is left")
     r = config.rollout
     room = r.turns * (r.max_new_tokens + 1) + (r.turns - 1) * r.max_feedback_tokens
     if r.context <= room:
@@ -70,12 +248,25 @@ def validate(config: ConfigDict) -> None:
         )
 
 
-def _get(config: ConfigDict, name: str) -> object:
-    for part in name.split("."):
-        config = config[part]
-    return config
+def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, value) of every setting, in order."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
-def _one_of(name: str, value: object, values: tuple[str, ...]) -> None:
-    if value not in values:
-        raise ValueError(f"config.{name} is {value!r}; it is one of {', '.join(values)}")
+def _is_cell(value: Any) -> bool:
+    pair = isinstance(value, (tuple, list)) and len(value) == 2
+    return pair and isinstance(value[0], str) and isinstance(value[1], Mapping)
+
+
+def _is_also(value: Any) -> bool:
+    name, split, *_ = [*value.split(":", 2), ""] if isinstance(value, str) else ("", "")
+    return name in benchmarks.NAMES and name != "mini" and bool(split)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
