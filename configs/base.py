@@ -21,6 +21,9 @@ def get_config() -> ConfigDict:
     c.generator.dtype = "float32"  # of computation
     c.generator.param_dtype = "float32"
     c.generator.remat = False
+    # The model's shape (fields of models.llama.LlamaConfig), for estimates and ahead-of-time
+    # compilation where `path` cannot be reached; empty: read off the checkpoint.
+    c.generator.shape = ConfigDict()
     # A randomly initialised Llama instead of `path`: {"d_model": .., "tokenizer": DIR}.
     c.generator.random = ConfigDict()
 
@@ -78,6 +81,8 @@ def get_config() -> ConfigDict:
     c.evaluation.seed = 0
     c.evaluation.compat = False
     c.evaluation.protocol = "deployable"  # or "paper"
+    # More benchmarks, each "NAME:SPLIT" or "NAME:SPLIT:FILE"; the rest is as above.
+    c.evaluation.also = ()
 
     c.search = ConfigDict()  # multi-turn Best-of-N, of the base and of a method's last generator
     c.search.methods = ("base", "mucode")
@@ -99,6 +104,7 @@ def get_config() -> ConfigDict:
     c.mesh.data = -1  # -1: whatever the others leave
     c.mesh.fsdp = 1
     c.mesh.tensor = 1
+    c.mesh.sampling_tensor = 1  # of each host's own devices, for sampling and scoring
     return c
 
 
@@ -130,3 +136,6 @@ def _optimizer(section: ConfigDict, learning_rate: float) -> None:
     section.clip_norm = 1.0
     section.moment_dtype = "float32"
     section.param_dtype = "float32"
+    section.microbatches = 1  # a step works through its batch in so many parts, to save memory
+    section.lora_rank = 0  # above 0: low-rank adapters of this rank, merged into what is exported
+    section.lora_alpha = 32.0

@@ -55,18 +55,21 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
     ) as pool:
         isolation = pool.isolation
         progress.say(f"backend {_backend()}; sandbox isolation {isolation['level']}")
-        problems, held_out = _benchmark(config.train), _benchmark(config.evaluation)
+        problems, held_out = _benchmark(config.train), _held_out(config.evaluation)
         progress.say(
             f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
-            f"{len(held_out.problems)} held out ({held_out.name}, {held_out.split})"
+            + ", ".join(f"{len(b.problems)} held out ({b.name}, {b.split})" for b in held_out)
         )
         lab = _lab(config, workdir, pool, progress)
         for trained in _generators(config, lab, problems):
-            evaluations.append(_greedy(config, lab, trained, held_out))
             last = trained.generator.iteration in (0, config.iterations)
-            if last and trained.generator.method in config.search.methods:
-                evaluations += _best_of_n(config, lab, trained, held_out)
-            progress.say(report.line(evaluations, trained.generator.name))
+            for benchmark in held_out:
+                found = [_greedy(config, lab, trained, benchmark)]
+                if last and trained.generator.method in config.search.methods:
+                    found += _best_of_n(config, lab, trained, benchmark)
+                where = f"{benchmark.name}, " if len(held_out) > 1 else ""
+                progress.say(where + report.line(found, trained.generator.name))
+                evaluations += found
     stages = workdir.stages
     return {
         "schema": 1,
@@ -107,6 +110,15 @@ def _benchmark(section: ConfigDict) -> Benchmark:
         size=section.size or None,
         compat=section.compat,
     )
+
+
+def _held_out(section: ConfigDict) -> list[Benchmark]:
+    """The benchmarks of the evaluation: the first, and those of `also`."""
+    found = [_benchmark(section)]
+    for text in section.also:
+        name, split, data = [*text.split(":", 2), ""][:3]
+        found.append(load(name, split, data=data or None, compat=section.compat))
+    return found
 
 
 def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -> Lab:

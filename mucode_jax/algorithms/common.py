@@ -25,6 +25,7 @@ from mucode_jax.lab import (
 from mucode_jax.models import huggingface, llama
 from mucode_jax.models.llama import LlamaConfig
 from mucode_jax.records import Benchmark, Rollout, SFTExample, VerifierExample
+from mucode_jax.training.lora import LoRA
 from mucode_jax.training.step import OptimizerConfig
 from mucode_jax.workdir import Workdir
 
@@ -84,6 +85,8 @@ def train_verifier(
         score_penalty=settings.score_penalty,
         held_out=settings.held_out,
         optimizer=optimizer(settings),
+        microbatches=settings.microbatches,
+        lora=lora(settings),
         seed=config.seed,
     )
 
@@ -111,6 +114,8 @@ def fine_tune(
         rows=settings.rows,
         length=settings.length,
         optimizer=optimizer(settings),
+        microbatches=settings.microbatches,
+        lora=lora(settings),
         seed=config.seed,
     )
 
@@ -158,6 +163,11 @@ def optimizer(settings: ConfigDict) -> OptimizerConfig:
     """The optimizer's settings of one training section of the config."""
     names = [field.name for field in dataclasses.fields(OptimizerConfig)]
     return OptimizerConfig(**{name: settings[name] for name in names})
+
+
+def lora(settings: ConfigDict) -> LoRA | None:
+    """The adapters of one training section of the config; None: every parameter is trained."""
+    return LoRA(settings.lora_rank, settings.lora_alpha) if settings.lora_rank else None
 
 
 def example(task_id: str, state: np.ndarray, target: np.ndarray) -> SFTExample:

@@ -20,6 +20,7 @@ from mucode_jax.models.llama import Params
 from mucode_jax.records import SFTExample, VerifierExample
 from mucode_jax.score import Scorer
 from mucode_jax.training import batches, fit, losses, metrics
+from mucode_jax.training.lora import LoRA
 from mucode_jax.training.step import OptimizerConfig
 
 
@@ -37,6 +38,8 @@ def train_verifier(
     score_penalty: float,
     held_out: float,
     optimizer: OptimizerConfig,
+    microbatches: int = 1,
+    lora: LoRA | None = None,
     seed: int,
 ) -> Model | None:
     """A verifier trained from the base's trunk and a fresh head, measured on held-out problems.
@@ -50,7 +53,8 @@ def train_verifier(
       pairs_per_problem: at most so many pairs are drawn.
       batch: pairs, or twice as many single examples, a step; `rows`: see `_shape`.
       held_out: share of the problems that are not trained on.
-      seed: of the head, the split, the pairs and the order.
+      microbatches, lora: see `training.fit`; with adapters the result is the merged model.
+      seed: of the head, the split, the pairs, the order and fresh adapters.
 
     Returns:
       the verifier; its stage counts what `verifiers` in results.json shows. None where no
@@ -68,6 +72,8 @@ def train_verifier(
         "score_penalty": score_penalty,
         "held_out": held_out,
         "optimizer": dataclasses.asdict(optimizer),
+        "microbatches": microbatches if microbatches > 1 else None,
+        "lora": dataclasses.asdict(lora) if lora else None,
         "seed": seed,
     }
 
@@ -94,7 +100,8 @@ def train_verifier(
             )
             mapped = losses.bce(config, l2=score_penalty)
         per_batch = batch if loss == "bt" else 2 * batch
-        shape = _shape(lab, [size(item) for item in items], per_batch, rows, length)
+        sizes = [size(item) for item in items]
+        shape = _shape(lab, sizes, per_batch, rows, length, microbatches)
         quality: dict[str, Json] = {}
 
         def measure(epoch: int, params: Params) -> None:
@@ -113,6 +120,9 @@ def train_verifier(
             axes=verifiers.logical_axes(config),
             epochs=epochs,
             optimizer=optimizer,
+            microbatches=microbatches,
+            lora=lora,
+            seed=seed,
             on_epoch=measure,
         )
         if not quality:  # taken up after the last epoch's end
@@ -138,6 +148,8 @@ def fine_tune(
     rows: int,
     length: int,
     optimizer: OptimizerConfig,
+    microbatches: int = 1,
+    lora: LoRA | None = None,
     seed: int,
 ) -> Model:
     """The base generator fine-tuned on `examples` (paper, equation 5).
@@ -146,8 +158,9 @@ def fine_tune(
       method, iteration: what the result is called.
       examples: what is learned.
       inputs: what they were made of, by the settings `selection`.
-      epochs, batch (examples a step), length, optimizer: see `training`; rows: see `_shape`.
-      seed: of the order.
+      epochs, batch (examples a step), length, optimizer, microbatches, lora (merged in the end):
+        see `training`; rows: see `_shape`.
+      seed: of the order and of fresh adapters.
 
     Without examples (nothing was solved) the result is the base, and that is said.
     """
@@ -159,6 +172,8 @@ def fine_tune(
         "rows": rows,
         "length": length,
         "optimizer": dataclasses.asdict(optimizer),
+        "microbatches": microbatches if microbatches > 1 else None,
+        "lora": dataclasses.asdict(lora) if lora else None,
         "seed": seed,
     }
 
@@ -169,7 +184,8 @@ def fine_tune(
             base = huggingface.load_generator(lab.base.path, config)
             huggingface.save_generator(base, config, path / "model", tokenizer_from=lab.base.path)
             return {"examples": 0, "steps": 0}
-        shape = _shape(lab, [batches.sft_size(e) for e in examples], batch, rows, length)
+        sizes = [batches.sft_size(e) for e in examples]
+        shape = _shape(lab, sizes, batch, rows, length, microbatches)
 
         def epoch_batches(epoch: int) -> batches.Batches:
             key = (seed, method, iteration, "epoch", epoch)
@@ -185,6 +201,9 @@ def fine_tune(
             axes=llama.logical_axes(config),
             epochs=epochs,
             optimizer=optimizer,
+            microbatches=microbatches,
+            lora=lora,
+            seed=seed,
         )
         huggingface.save_generator(params, config, path / "model", tokenizer_from=lab.base.path)
         first = epoch_batches(0)
@@ -202,12 +221,12 @@ def fine_tune(
 
 
 def _shape(
-    lab: Lab, sizes: Sequence[int], per_batch: int, rows: int, length: int
+    lab: Lab, sizes: Sequence[int], per_batch: int, rows: int, length: int, microbatches: int
 ) -> tuple[int, int]:
     """(length, rows) of every batch: as told, or where `rows` is 0 what holds `per_batch`."""
     if rows:
         return length, rows
-    multiple = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"]
+    multiple = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"] * microbatches
     return batches.batch_shape(sizes, per_batch=per_batch, longest=length, rows_multiple=multiple)
 
 
@@ -222,6 +241,9 @@ def _fit(
     axes: Any,
     epochs: int,
     optimizer: OptimizerConfig,
+    microbatches: int,
+    lora: LoRA | None,
+    seed: int,
     on_epoch: Callable[[int, Params], None] | None = None,
 ) -> Params:
     """`training.fit` with progress, its checkpoints in the stage's folder until it is done."""
@@ -235,6 +257,9 @@ def _fit(
             epochs=epochs,
             optimizer=optimizer,
             mesh=lab.mesh,
+            microbatches=microbatches,
+            lora=lora,
+            seed=seed,
             checkpoints=str(path / "checkpoints"),
             on_step=lambda step, steps, m: advance(1, f"loss {m['loss']:.4f}"),
             on_epoch=on_epoch,
