@@ -26,10 +26,14 @@ Json = Any
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Writes `text` so that a reader sees the old file or the new one, never a part."""
     part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
+    try:
+        with open(part, "w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     os.replace(part, path)
 
 
@@ -69,10 +73,13 @@ class Pieces:
         return whole
 
     def append(self, line: str) -> None:
+        """Writes one record, through to the file; OSError where it does not take all of it."""
         if self._file is None:
-            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
-        self._file.write(line + "\n")
-        self._file.flush()
+            # Without a buffer, which would try again, and fail again, when it is closed.
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed below)
+        left = memoryview(f"{line}\n".encode())
+        while left:
+            left = left[self._file.write(left) :]
 
     def close(self) -> None:
         if self._file is not None:
@@ -102,6 +109,7 @@ class Workdir:
 
     Attributes:
       stages: those that this process has made or found done, in the order it asked for them.
+      making: the name of the stage that is being made, "" for none.
     """
 
     def __init__(
@@ -123,6 +131,7 @@ class Workdir:
         """
         self.path = pathlib.Path(path)
         self.stages: list[Stage] = []
+        self.making = ""
         self._say = say
         self._lenders = lenders
         try:
@@ -134,7 +143,7 @@ class Workdir:
 
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._lock.close()
             raise ValueError(
                 f"another process works in {self.path}; wait for it, or give another --workdir"
@@ -146,15 +155,17 @@ class Workdir:
     def _load(self, name: str, home: pathlib.Path | None = None) -> Stage | None:
         path = (home or self.path) / "stages" / name
         try:
-            record = json.loads((path / "stage.json").read_text())
+            record = json.loads((path / "stage.json").read_text(encoding="utf-8"))
+            expected = record.pop("checksum", None)  # older ledgers have none
+            if expected is not None and expected != _digest(record):
+                raise ValueError
+            fingerprint = _digest([record[k] for k in ("settings", "inputs", "files")])
         except FileNotFoundError:
             return None
-        except ValueError:
-            self._say(f"{name}: its ledger is damaged; made again")
+        except (KeyError, TypeError, AttributeError, ValueError):
+            self._say(f"{name}: its ledger is damaged")
             return None
-        return Stage(
-            name, path, _digest([record[k] for k in ("settings", "inputs", "files")]), record
-        )
+        return Stage(name, path, fingerprint, record)
 
     def _reason_to_redo(self, begun: Json, settings: Json, inputs: Json) -> str | None:
         for kind, old, new in (
@@ -211,7 +222,7 @@ class Workdir:
         try:
             before = json.loads((path / "begun.json").read_text())
             reason = self._reason_to_redo(before, settings, fingerprints)
-        except (OSError, ValueError):
+        except (OSError, KeyError, TypeError, AttributeError, ValueError):
             reason = "it was not begun properly" if any(path.iterdir()) else None
             before = begun
         if reason is not None:
@@ -220,7 +231,7 @@ class Workdir:
             path.mkdir(parents=True)
             before = begun
         write_atomically(path / "begun.json", json.dumps(before))
-        started = time.monotonic()
+        started, self.making = time.monotonic(), name
         try:
             counts = dict(make(path))
         finally:
@@ -235,7 +246,9 @@ class Workdir:
             "seconds": round(before["seconds"], 3),
             "counts": counts,
         }
+        record["checksum"] = _digest(record)
         write_atomically(path / "stage.json", json.dumps(record, indent=1))
+        self.making = ""
         (path / "begun.json").unlink()
         return self._remember(self._load(name))
 

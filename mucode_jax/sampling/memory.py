@@ -20,13 +20,18 @@ _HOST_SHARE, _HOST_SLOTS = 0.25, 128
 _MOST = 1024
 
 
+def slot_bytes(config: llama.LlamaConfig, context: int) -> int:
+    """Bytes that the cache of one conversation of `context` tokens takes."""
+    columns = 2 * config.n_layers * context * config.n_kv_heads * config.head_dim
+    return columns * jnp.dtype(config.dtype).itemsize
+
+
 def fitting_slots(config: llama.LlamaConfig, context: int, mesh: Mesh | None = None) -> int:
     """Slots whose cache fits the free memory of the devices, a multiple of 8, at least 8.
 
     Raises ValueError where not even 8 fit.
     """
-    columns = 2 * config.n_layers * context * config.n_kv_heads * config.head_dim
-    per_slot = columns * jnp.dtype(config.dtype).itemsize
+    per_slot = slot_bytes(config, context)
     devices = list(mesh.devices.flat) if mesh is not None else [jax.devices()[0]]
     # Devices that hold copies of the same rows do not add up.
     parts = 1
