@@ -8,6 +8,7 @@ concatenation with the sampled completions in between.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 # Templates that write today's date get this one instead, so that a prompt is the same every day.
 _DATE = "26 Jul 2024"
-_MARK = "COMPLETION-GOES-HERE"
+_ASKED, _MARK = "MESSAGE-GOES-HERE", "COMPLETION-GOES-HERE"
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.S | re.M)
 
 
@@ -25,6 +26,11 @@ def extract_code(text: str) -> str:
 
     The first fenced block tagged python (or py, python3, or nothing); a block that is never closed
     reaches to the end; without any such block the whole text is the code, and so is "" for "".
+
+    So every completion has an outcome, whatever a generator writes. An empty one, or an empty
+    block, is the empty program: it loads, and fails every test. Prose, or one character a thousand
+    times, is a program that does not parse. Of two blocks the second is not looked at. Pieces of
+    broken UTF-8 have become U+FFFD (`Chat.text`), which no Python program holds outside a string.
     """
     for tag, code in _FENCE.findall(text):
         if tag.lower() in ("", "py", "python", "python3"):
@@ -44,8 +50,12 @@ def shorten(text: str, limit: int) -> str:
 class Chat:
     """A checkpoint's tokenizer and chat template, read as token ids.
 
+    Conversations hold messages of the user and of the assistant, never one of the system: a
+    template that knows no system message, or drops it, takes nothing away.
+
     Attributes:
       eot_ids: the ids that end a turn; the first is the one the template closes a completion with.
+      vocab_size: one more than the tokenizer's highest id.
     """
 
     def __init__(self, tokenizer: Any, eot_ids: Sequence[int] = ()) -> None:
@@ -56,8 +66,8 @@ class Chat:
           eot_ids: further ids that end a turn (from the checkpoint's generation config).
 
         Raises:
-          ValueError: no chat template, one that drops the user's or the assistant's text, or no
-            end-of-turn token.
+          ValueError: no chat template, one that cannot be used or drops the user's or the
+            assistant's text, or no end-of-turn token.
         """
         self._tokenizer = tokenizer
         name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
@@ -71,9 +81,15 @@ class Chat:
             known.add(int(tokenizer.eos_token_id))
         if not known:
             raise ValueError(f"{name} names no end-of-turn token; set eos_token in its config")
-        closed = self._render([("user", "a"), ("assistant", _MARK), ("user", "b")])
-        if closed.count(_MARK) != 1:
-            raise ValueError(f"the chat template of {name} does not show the assistant's message")
+        try:
+            closed = self._render([("user", _ASKED), ("assistant", _MARK), ("user", _ASKED)])
+        except Exception as error:  # whatever the template raises
+            raise ValueError(f"the chat template of {name} cannot be used ({error})") from error
+        for whose, text, times in (("user", _ASKED, 2), ("assistant", _MARK, 1)):
+            if closed.count(text) != times:
+                raise ValueError(
+                    f"the chat template of {name} drops a message of the {whose}, or shows it twice"
+                )
         after = closed.split(_MARK)[1]
         ends = [
             (after.find(token), token_id)
@@ -88,6 +104,7 @@ class Chat:
         closing = min(ends)[1]
         self._closing_text = tokenizer.decode([closing])
         self.eot_ids = (closing, *sorted(known - {closing}))
+        self.vocab_size = 1 + max(tokenizer.get_vocab().values())
 
     def _render(self, messages: Sequence[tuple[str, str]]) -> str:
         return self._tokenizer.apply_chat_template(
@@ -134,6 +151,16 @@ class Chat:
     def completion(self, text: str) -> np.ndarray:
         """int32 [C]: a completion that was written by somebody else, with its end of turn."""
         return np.append(self._ids(text), self.eot_ids[0]).astype(np.int32)
+
+    def message(self, ids: np.ndarray, *, first: bool) -> str:
+        """The user's message that `first`, or `next`, made into ids."""
+        before, after = self._around[0 if first else 1]
+        return self.text(ids).removeprefix(before).removesuffix(after)
+
+    @functools.cached_property
+    def _around(self) -> list[list[str]]:
+        """What the template puts before and after a first message and a further one."""
+        return [self.text(ids).split(_MARK) for ids in (self.first(_MARK), self.next(_MARK))]
 
     def text(self, ids: np.ndarray) -> str:
         """The text of completion ids, without special tokens; broken UTF-8 becomes U+FFFD."""

@@ -15,7 +15,6 @@ import pathlib
 import platform
 import re
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,10 +22,18 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from mucode_jax import __version__, evaluate, report, settings, sweep
+from mucode_jax import (
+    __version__,
+    evaluate,
+    faults,
+    interruption,
+    preflight,
+    report,
+    settings,
+    sweep,
+)
 from mucode_jax.algorithms import common, mucode, multi_star, pretrain, star
 from mucode_jax.benchmarks import load
-from mucode_jax.grading import InfrastructureError
 from mucode_jax.lab import Lab, Sampling, Searches, sample
 from mucode_jax.models import huggingface, sharding
 from mucode_jax.progress import Progress
@@ -34,7 +41,6 @@ from mucode_jax.records import Benchmark
 from mucode_jax.rollout import Limits
 from mucode_jax.sandbox import Pool
 from mucode_jax.search import CHOICES
-from mucode_jax.training.fit import Diverged
 from mucode_jax.workdir import Stage, Workdir
 
 Json = Any
@@ -47,12 +53,13 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
     last generator, where `config.search.methods` names them, by multi-turn Best-of-N too.
     """
     evaluations: list[dict[str, Json]] = []
-    with Pool(
+    sandbox = Pool(
         workers=config.sandbox.workers or None,
         isolation=config.sandbox.isolation,
         memory_mb=config.sandbox.memory_mb,
         feedback=config.sandbox.feedback,
-    ) as pool:
+    )
+    with sandbox as pool, faults.device_memory(config, workdir):
         isolation = pool.isolation
         progress.say(f"backend {_backend()}; sandbox isolation {isolation['level']}")
         problems, held_out = _benchmark(config.train), _held_out(config.evaluation)
@@ -61,6 +68,14 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
             + ", ".join(f"{len(b.problems)} held out ({b.name}, {b.split})" for b in held_out)
         )
         lab = _lab(config, workdir, pool, progress)
+        training = {name: config[name] for name in ("verifier_training", "sft")}
+        preflight.check(
+            lab,
+            problems,
+            held_out,
+            lengths={name: s.length for name, s in training.items()},
+            rows={name: s.rows // s.microbatches for name, s in training.items()},
+        )
         for trained in _generators(config, lab, problems):
             last = trained.generator.iteration in (0, config.iterations)
             for benchmark in held_out:
@@ -285,33 +300,26 @@ def main(argv: Sequence[str]) -> int:
         config = given.config
         for _, one in sweep.expand(config) if sweep.is_sweep(config) else [("", config)]:
             settings.validate(one)
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        return fail(str(error), 2)
+    except Exception as error:  # a config file is a program: it may raise anything
+        return fail(faults.of_input(error), 2)
     progress = Progress()
     try:
-        workdir = Workdir(given.workdir, progress.say)
-        jax.config.update("jax_compilation_cache_dir", str(workdir.path / "xla"))
-        if config.experiment == "pretrain":
-            pretrain.pretrain(config, workdir)
-            return 0
-        if sweep.is_sweep(config):
-            shown = sweep.run(config, workdir.path, progress, run)
-        else:
-            results = run(config, workdir, progress)
-            report.write(workdir.path, results)
-            shown = report.table(results)
-    except ValueError as error:
-        # Ours says what was wrong with the input; a library's is a fault of ours, shown whole.
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        if "mucode_jax" not in frame.filename:
-            raise
-        return fail(str(error), 2)
-    except (InfrastructureError, Diverged) as error:
-        return fail(str(error), 1)
-    except KeyboardInterrupt:
-        return fail(
-            "interrupted; nothing finished is lost, the same command goes on from here", 130
-        )
+        with interruption.watched(progress.say):
+            workdir = Workdir(given.workdir, progress.say)
+            jax.config.update("jax_compilation_cache_dir", str(workdir.path / "xla"))
+            if config.experiment == "pretrain":
+                pretrain.pretrain(config, workdir)
+                return 0
+            if sweep.is_sweep(config):
+                shown = sweep.run(config, workdir.path, progress, run)
+            else:
+                results = run(config, workdir, progress)
+                report.write(workdir.path, results)
+                shown = report.table(results)
+    except (Exception, KeyboardInterrupt) as error:
+        if told := faults.told(error):
+            return fail(*told)
+        raise  # a fault of ours is shown whole
     print(shown)
     progress.say(f"{workdir.path / 'report.html'}")
     return 0

@@ -189,7 +189,7 @@ ITERATE = {
     "sandbox.memory_mb": whole(64),
     "sandbox.feedback": one_of("values", "traceback", "none"),
     **within("mesh", dict.fromkeys(("data", "fsdp", "tensor"), MESH)),
-    "mesh.sampling_tensor": whole(1),
+    "mesh.sampling_tensor": MESH,
 }
 
 PRETRAIN = {

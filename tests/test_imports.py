@@ -11,7 +11,7 @@ ROOT = pathlib.Path(mucode_jax.__file__).parent
 
 # Lowest first; a room may import what stands in its own line and above it in this table.
 LEVELS = (
-    ("records", "keys"),
+    ("records", "keys", "command", "interruption"),
     ("sandbox", "benchmarks", "models", "workdir", "progress"),
     ("sampling", "training", "conversation"),
     ("grading", "score"),
@@ -19,9 +19,20 @@ LEVELS = (
     ("search",),
     ("lab", "evaluate"),
     ("algorithms", "report", "settings", "grade"),
+    ("evidence", "preflight", "faults"),
+    ("sweep",),
     ("main",),
 )
-WITHOUT_JAX = ("records", "keys", "sandbox", "benchmarks", "workdir", "grade")
+WITHOUT_JAX = (
+    "records",
+    "keys",
+    "command",
+    "interruption",
+    "sandbox",
+    "benchmarks",
+    "workdir",
+    "grade",
+)
 MAY_READ_CONFIG = ("main", "settings", "algorithms")
 
 

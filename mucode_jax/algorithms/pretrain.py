@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mucode_jax import keys
+from mucode_jax import interruption, keys
 from mucode_jax.benchmarks.mini import corpus
 from mucode_jax.conversation import Chat
 from mucode_jax.models import huggingface, llama, sharding
@@ -112,6 +112,7 @@ def pretrain(config: ConfigDict, workdir: Workdir) -> pathlib.Path:
             mesh=sharding.make_mesh(devices=jax.devices()[:1]),
             checkpoints=str(workdir.path / "checkpoints"),
             on_step=on_step,
+            stop=interruption.asked,
         )
     huggingface.save_generator(params, model, directory, tokenizer_from=directory)
     progress.say(f"the generator is in {directory}")

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mucode_jax import search
+from mucode_jax import interruption, search
 from mucode_jax.conversation import Chat
 from mucode_jax.grading import Label
 from mucode_jax.models import huggingface
@@ -140,7 +140,10 @@ class Lab:
         self.feedback = feedback
         base = pathlib.Path(base)
         checksums = {f.name: _sha256(f) for f in sorted(base.iterdir()) if f.is_file()}
-        stage = workdir.stage("base/source", {"files": checksums}, {}, lambda path: {})
+        # float32, the default, goes without saying.
+        held = {"dtype": dtype, "param_dtype": param_dtype}
+        settings = {"files": checksums} | {k: v for k, v in held.items() if v != "float32"}
+        stage = workdir.stage("base/source", settings, {}, lambda path: {})
         self.base = Model("base", 0, base, stage)
         tokenizer = huggingface.load_tokenizer(base)
         self.chat = Chat(tokenizer, huggingface.eot_ids(base))
@@ -199,6 +202,7 @@ class Lab:
                     for value in compute(part):
                         pieces.append(json.dumps(value))
                     advance(len(part))
+                    interruption.check()
             pieces.close()
             return {unit: len(items), **count(pieces.read())}
 

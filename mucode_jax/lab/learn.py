@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mucode_jax import keys
+from mucode_jax import interruption, keys
 from mucode_jax.lab import Json, Lab, LabelledRollouts, Model, Scores
 from mucode_jax.models import huggingface, llama
 from mucode_jax.models import verifier as verifiers
@@ -263,6 +263,7 @@ def _fit(
             checkpoints=str(path / "checkpoints"),
             on_step=lambda step, steps, m: advance(1, f"loss {m['loss']:.4f}"),
             on_epoch=on_epoch,
+            stop=interruption.asked,
         )
     shutil.rmtree(path / "checkpoints", ignore_errors=True)
     return trained

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mucode_jax import grading, rollout, search
+from mucode_jax import grading, interruption, rollout, search
 from mucode_jax.lab import (
     Json,
     Lab,
@@ -84,6 +84,7 @@ def rollouts(
                     pieces.append(dumps(r))
                     found.append(r)
                     advance(1)
+                    interruption.check()
         pieces.close()
         if add_correct:
             found += [

@@ -1,0 +1,129 @@
+"""What ends a run although its settings are right: told in one line, with the way to go on.
+
+Nothing that was finished is ever lost: see `workdir`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import re
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mucode_jax import interruption
+from mucode_jax.grading import InfrastructureError
+from mucode_jax.models import huggingface
+from mucode_jax.models.llama import abstract_params
+from mucode_jax.sampling.memory import slot_bytes
+from mucode_jax.training import fit
+from mucode_jax.workdir import Workdir
+
+_PACKAGE = pathlib.Path(__file__).parent
+_GO_ON = "nothing finished is lost, run the same command again"
+
+
+class OutOfMemory(RuntimeError):
+    """The device has not the memory for what was asked; the message names the settings to lower."""
+
+
+def of_input(error: BaseException) -> str:
+    """What is wrong with the flags or with the config file, which may raise anything."""
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if own := [f for f in frames if f.name in ("<module>", "get_config")]:
+        return f"{own[-1].filename}, line {own[-1].lineno}: {type(error).__name__}: {error}"
+    return str(error)
+
+
+def told(error: BaseException) -> tuple[str, int] | None:
+    """(what to say, the exit status), or None for a fault of our own: it is shown whole."""
+    if isinstance(error, interruption.Interrupted):
+        return f"stopped; {interruption.GO_ON}", interruption.status()
+    if isinstance(error, fit.Interrupted):
+        return str(error), interruption.status()
+    if isinstance(error, KeyboardInterrupt):
+        return f"interrupted; {interruption.GO_ON}", 130
+    if isinstance(error, (InfrastructureError, fit.Diverged, OutOfMemory)):
+        return str(error), 1
+    if disk := _of_files(error):
+        where = f" ({disk.filename})" if disk.filename else ""
+        return f"{disk.strerror}{where}; mend that: {_GO_ON}", 1
+    if isinstance(error, MemoryError):
+        return f"the machine's memory is used up; with more of it, {_GO_ON}", 1
+    if isinstance(error, ValueError):
+        # Ours says what was wrong with the input; a library's is a fault of ours.
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        if _PACKAGE in pathlib.Path(frame.filename).parents:
+            return str(error), 2
+    return None
+
+
+def _of_files(error: BaseException | None) -> OSError | None:
+    """The error of the file system that is behind `error`, if one is."""
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextlib.contextmanager
+def device_memory(config: Any, workdir: Workdir) -> Iterator[None]:
+    """Where the device's memory does not suffice within the block, says what to lower.
+
+    Args:
+      config: of the experiment.
+      workdir: knows which stage is being made.
+
+    Raises:
+      OutOfMemory: in place of JAX's own error.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        asked = re.search(r"allocat\w* (?:\d+ bytes|[\d.]+ ?\w?i?B)", str(error))
+        what = f" ({asked[0]})" if asked else ""
+        raise OutOfMemory(
+            f"{workdir.making or 'the run'}: out of memory on the device{what}; "
+            f"{_advice(config, workdir)}; {_GO_ON} with it: what it does not concern is kept"
+        ) from error
+
+
+def _advice(config: Any, workdir: Workdir) -> str:
+    """Which settings to lower for the stage that is being made, and an estimate of its needs."""
+    c = config.generator
+    base = workdir.path / "stages/base/random/model" if c.random else huggingface.resolve(c.path)
+    model = huggingface.read_config(base, dtype=c.dtype, param_dtype=c.param_dtype)
+    count = sum(x.size for x in jax.tree.leaves(abstract_params(model)))
+    kind = (workdir.making or "").rpartition("/")[2]
+    section = {"verifier": "verifier_training", "generator": "sft"}.get(kind.partition("_")[0])
+    if section is None:
+        held = count * jnp.dtype(model.param_dtype).itemsize
+        slots, each = config.rollout.slots, slot_bytes(model, config.rollout.context)
+        cache = f"{slots} take {_size(slots * each)}" if slots else f"each takes {_size(each)}"
+        return (
+            f"lower config.rollout.slots ({slots or 'as many as seem to fit'}) or .context "
+            f"({config.rollout.context}): {cache} beside {_size(held)} of parameters"
+        )
+    s = config[section]
+    state = sum(jnp.dtype(d).itemsize for d in (s.param_dtype, s.param_dtype))
+    state += 2 * jnp.dtype(s.moment_dtype).itemsize
+    return (
+        f"lower config.{section}.rows ({s.rows}), .batch ({s.batch}) or .length ({s.length}), or "
+        f"raise .microbatches ({s.microbatches}): beside them parameters, gradients and moments "
+        f"take {_size(count * state)} over all devices"
+    )
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,66 @@
+"""Looks ahead: what would go wrong hours later is said before anything is computed.
+
+`settings` checks what the config alone tells; here it is held against the base generator, its
+tokenizer, the problems and the mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mucode_jax.lab import Lab
+from mucode_jax.records import Benchmark
+from mucode_jax.rollout import first_prompt
+
+
+def check(
+    lab: Lab,
+    problems: Benchmark,
+    held_out: Sequence[Benchmark],
+    *,
+    lengths: Mapping[str, int],
+    rows: Mapping[str, int],
+) -> None:
+    """Raises ValueError for the first thing that does not fit.
+
+    Args:
+      lab: with the base generator and its chat template.
+      problems, held_out: what is learned from, what is evaluated.
+      lengths: longest example of each training section of the config; 0 is none.
+      rows: rows of one microbatch of each; 0: as many as are needed.
+    """
+    model = lab.config(lab.base)
+    if lab.chat.vocab_size > model.vocab_size:
+        raise ValueError(
+            f"the tokenizer of {lab.base.path} has ids up to {lab.chat.vocab_size - 1}, but the "
+            f"model has embeddings for {model.vocab_size}; they do not belong together"
+        )
+    if lab.limits.context > model.max_positions:
+        raise ValueError(
+            f"config.rollout.context is {lab.limits.context}, but the model in {lab.base.path} has "
+            f"{model.max_positions} positions"
+        )
+    devices = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"]
+    for section, count in rows.items():
+        if count % devices:
+            raise ValueError(
+                f"config.{section} has {count} rows a microbatch, which cannot be divided over "
+                f"data × fsdp = {devices} of the mesh; choose a multiple"
+            )
+    sizes = [len(first_prompt(lab.chat, p, lab.limits)) for p in problems.problems]
+    for section, length in lengths.items():
+        # Beside the prompt there is at least one token and the end of its turn.
+        if min(sizes) + 2 > length:
+            raise ValueError(
+                f"config.{section}.length is {length}, but the shortest prompt of {problems.name} "
+                f"takes {min(sizes)} tokens: there would be nothing to train on"
+            )
+    templates = {p.feedback for p in problems.problems}
+    for benchmark in held_out:
+        for problem in benchmark.problems:
+            first_prompt(lab.chat, problem, lab.limits)
+            templates.add(problem.feedback)
+    if lab.limits.turns > 1:
+        for template in templates:
+            empty = dict.fromkeys(("feedback", "summary"), "")
+            lab.chat.next_within(template, empty, lab.limits.max_feedback_tokens)
