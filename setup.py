@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["mucode_jax", "mucode_jax.*"]),
-    package_data={"mucode_jax.models": ["mini/*"], "mucode_jax.report": ["*.css", "*.jinja"]},
+    package_data={"mucode_jax.models": ["mini/*", "mini_verifier/*"], "mucode_jax.report": ["*.css", "*.jinja"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",

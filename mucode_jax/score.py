@@ -8,7 +8,6 @@ the completion the whole assistant message, through the checkpoint's chat templa
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import sys
@@ -18,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mucode_jax.benchmarks.files import read_jsonl
+from mucode_jax.benchmarks.files import Row, read_jsonl
+from mucode_jax.command import Parser, fail, writing
 from mucode_jax.conversation import Chat
-from mucode_jax.models import huggingface, verifier
+from mucode_jax.models import hub, huggingface, verifier
 from mucode_jax.models.llama import LlamaConfig, Params
 
 
@@ -58,8 +58,17 @@ class Scorer:
 
         A text's score depends on the text alone: its batch has the shape of its own length, and the
         rows of a batch do not see each other.
+
+        Raises:
+          ValueError: a text holds an id that the verifier does not know.
         """
         new = {text.tobytes(): text for text in texts if text.tobytes() not in self._known}
+        highest = max((int(text.max()) for text in new.values()), default=0)
+        if highest >= self._config.vocab_size:
+            raise ValueError(
+                f"a text holds the token id {highest}, but the verifier's vocabulary ends at "
+                f"{self._config.vocab_size - 1}: it was made for another tokenizer"
+            )
         buckets: dict[int, list[np.ndarray]] = {}
         for text in new.values():
             columns = self._shortest
@@ -80,33 +89,50 @@ class Scorer:
         return np.array([self._known[text.tobytes()] for text in texts], np.float32)
 
 
+def read_pairs(path: str, chat: Chat, longest: int) -> list[tuple[Row, np.ndarray]]:
+    """Every line of `path` and int32 [n], the ids that the verifier reads of it.
+
+    Raises ValueError that names the line at fault: no {"prompt", "completion"} of text, or more
+    than `longest` ids.
+    """
+    found = []
+    for row in read_jsonl(path):
+        prompt, completion = row.text("prompt"), row.text("completion")
+        ids = np.concatenate([chat.first(prompt), chat.completion(completion)])
+        if len(ids) > longest:
+            raise ValueError(
+                f"{row.where}: prompt and completion take {len(ids)} tokens; the verifier reads "
+                f"{longest}"
+            )
+        found.append((row, ids))
+    if not found:
+        raise ValueError(f"{path}: no pair in it")
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mucode_jax.score", description=__doc__.splitlines()[0]
-    )
+    parser = Parser("score", __doc__, "0 scored, 1 the result could not be written, 2 bad input")
     parser.add_argument("--verifier", required=True, help="a verifier's directory or hub id")
     parser.add_argument("--pairs", required=True, help='JSONL of {"prompt", "completion"}')
     parser.add_argument("--out", required=True, help="where the lines go, with their score")
-    arguments = parser.parse_args(argv)
+    given = parser.parse_args(argv)
     try:
-        directory = huggingface.resolve(arguments.verifier)
+        directory = huggingface.resolve(given.verifier)
         config = huggingface.read_config(directory)
         chat = Chat(huggingface.load_tokenizer(directory), huggingface.eot_ids(directory))
-        rows = list(read_jsonl(arguments.pairs))
-        texts = [
-            np.concatenate(
-                [chat.first(row.text("prompt")), chat.completion(row.text("completion"))]
-            )
-            for row in rows
-        ]
-        scores = Scorer(config, huggingface.load_verifier(directory, config))(texts)
-        with open(arguments.out, "w", encoding="utf-8") as out:
-            for row, score in zip(rows, scores.tolist(), strict=True):
+        pairs = read_pairs(given.pairs, chat, config.max_positions)
+        with writing(given.out) as out:
+            scorer = Scorer(config, huggingface.load_verifier(directory, config))
+            scores = scorer([ids for _, ids in pairs])
+            for (row, _), score in zip(pairs, scores.tolist(), strict=True):
                 out.write(json.dumps({**row.fields, "score": score}) + "\n")
-    except (OSError, ValueError) as error:
-        print(f"mucode_jax.score: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except ValueError as error:
+        return fail("score", str(error), 2)
+    except OSError as error:
+        return fail("score", str(error), 1)
+    except KeyboardInterrupt:
+        return fail("score", "interrupted; nothing is written", 130)
     return 0
 
 

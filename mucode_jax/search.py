@@ -110,6 +110,10 @@ class _Open:
     def place(self) -> Place:
         return self.problem.task_id, self.index, np.concatenate(self.state).tobytes()
 
+    @property
+    def search(self) -> Search:
+        return Search(self.problem.task_id, self.index, self.choice, tuple(self.turns))
+
 
 def best_of_n(
     problems: Sequence[Problem],
@@ -124,6 +128,7 @@ def best_of_n(
     choices: Sequence[str],
     key: tuple[int | str, ...],
     skip_failed: bool = True,
+    on_turn: Callable[[Search], None] | None = None,
 ) -> list[Search]:
     """Searches each problem `searches` times in each of the ways `choices`.
 
@@ -140,6 +145,7 @@ def best_of_n(
       choices: among `CHOICES`.
       key: what these searches are for, e.g. (seed, "search", iteration).
       skip_failed: a code that failed in this conversation is not chosen while there is another.
+      on_turn: called with a search as far as it has come, after each of its turns.
 
     Returns:
       One `Search` per (problem, search, choice), in that order.
@@ -164,6 +170,8 @@ def best_of_n(
             ties = keys.rng(*key, "ties", s.problem.benchmark, s.problem.task_id, s.index, turn)
             chosen = choose(candidates, scores[s.place], s.choice, s.failed, ties)
             s.turns.append(SearchTurn(candidates, scores[s.place], chosen))
+            if on_turn is not None:
+                on_turn(s.search)
         live = [s for s in live if not s.chosen.grade.passed]
         if turn + 1 < limits.turns:
             for s in live:
@@ -173,7 +181,7 @@ def best_of_n(
                     s.chosen.completion_ids,
                     feedback_prompt(chat, s.problem, s.chosen, limits),
                 ]
-    return [Search(s.problem.task_id, s.index, s.choice, tuple(s.turns)) for s in opened]
+    return [s.search for s in opened]
 
 
 def _sample(

@@ -19,6 +19,7 @@ LEVELS = (
     ("search",),
     ("lab", "evaluate"),
     ("algorithms", "report", "settings", "grade"),
+    ("card", "export", "solve"),
     ("evidence", "preflight", "faults"),
     ("sweep",),
     ("main",),

@@ -1,17 +1,35 @@
-"""Where a model's directory is: the one that comes along, one of yours, or the hub's."""
+"""Where a model's directory is: the pair that comes along, one of yours, or the hub's."""
 
 from __future__ import annotations
 
+import filecmp
 import pathlib
 import re
 import time
 
+# The embedded generator, and a verifier that was trained on its rollouts by
+#   python -m mucode_jax.main --config configs/quickstart.py --workdir DIR
+#   python -m mucode_jax.export --workdir DIR --what verifier --method base --out DIRECTORY
 MINI = pathlib.Path(__file__).parent / "mini"
+MINI_VERIFIER = pathlib.Path(__file__).parent / "mini_verifier"
 _FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer*", "LICENSE*", "NOTICE*")
+
+
+def resolve_verifier(path: str | pathlib.Path) -> pathlib.Path:
+    """As `resolve`, with "mini" for the verifier that comes along."""
+    return MINI_VERIFIER if str(path) == "mini" else resolve(path)
+
+
+def is_embedded(directory: pathlib.Path) -> bool:
+    """Whether a model descends from the one that comes along: it reads with the same tokenizer."""
+    own, embedded = directory / "tokenizer.json", MINI / "tokenizer.json"
+    return own.is_file() and filecmp.cmp(own, embedded, shallow=False)
 
 
 def resolve(path: str | pathlib.Path, *, attempts: int = 4, wait_s: float = 2.0) -> pathlib.Path:
     """The directory of a model: "mini" (the one that comes along), a directory, or a hub id.
+
+    A directory may also be that of a stage that trained a model, in a work directory.
 
     A hub id is downloaded to the hub's own cache; a failing network is tried `attempts` times, with
     `wait_s` seconds between, doubling.
@@ -21,8 +39,9 @@ def resolve(path: str | pathlib.Path, *, attempts: int = 4, wait_s: float = 2.0)
     """
     if str(path) == "mini":
         return MINI
-    if pathlib.Path(path).is_dir():
-        return pathlib.Path(path)
+    if (directory := pathlib.Path(path)).is_dir():
+        trained = directory / "model"
+        return trained if (trained / "config.json").is_file() else directory
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)):
         raise ValueError(f"model {path}: no such directory, and not a hub id like owner/name")
 

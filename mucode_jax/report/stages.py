@@ -25,7 +25,6 @@ from mucode_jax.search import Search
 Json = Any
 # Text of a user message from its ids, and of a completion from its ids.
 Texts = tuple[Callable[[np.ndarray, bool], str], Callable[[np.ndarray], str]]
-_MARK = "MESSAGE-GOES-HERE"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,13 +232,7 @@ def texts(directory: pathlib.Path, results: Json) -> Texts | None:
     else:
         return None
     chat = Chat(huggingface.load_tokenizer(home), huggingface.eot_ids(home))
-    around = [chat.text(ids).split(_MARK) for ids in (chat.first(_MARK), chat.next(_MARK))]
-
-    def message(ids: np.ndarray, first: bool) -> str:
-        before, after = around[0 if first else 1]
-        return chat.text(ids).removeprefix(before).removesuffix(after)
-
-    return message, chat.text
+    return lambda ids, first: chat.message(ids, first=first), chat.text
 
 
 def conversations(
