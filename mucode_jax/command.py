@@ -1,4 +1,5 @@
-"""What every command of the package shares: its flags' parser and the line that says what failed.
+"""What every command of the package shares: its flags' parser, the line that says what failed, and
+output files that appear when they are whole.
 
 Exit statuses: 0 done, 1 what was asked failed, 2 bad input, 130 interrupted.
 """
@@ -6,8 +7,15 @@ Exit statuses: 0 done, 1 what was asked failed, 2 bad input, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gzip
+import io
+import os
+import pathlib
+import stat
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import NoReturn, TextIO
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,3 +54,39 @@ def fail(name: str, message: str, status: int) -> int:
     """Says in one line why the command ends; returns the exit status."""
     print(f"python -m mucode_jax.{name}: error: {' '.join(message.split())}", file=sys.stderr)
     return status
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """A text file that appears under its name when it is whole; gzip where the name ends in .gz.
+
+    What is no ordinary file (a pipe, a terminal) is written as it comes.
+
+    Raises:
+      ValueError: the file cannot be made.
+      OSError: it could not be written to its end (a full disk).
+    """
+    target = pathlib.Path(path)
+    try:
+        ordinary = not target.exists() or stat.S_ISREG(target.stat().st_mode)
+        name = target.with_name(f".{target.name}.{os.getpid()}.part") if ordinary else target
+        raw = open(name, "wb")  # noqa: SIM115 (closed by the stack below)
+    except (OSError, ValueError) as error:  # ValueError: no name, or a null byte in it
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path}: cannot be written ({reason})") from error
+    try:
+        with contextlib.ExitStack() as stack:
+            binary = stack.enter_context(raw)
+            if target.suffix == ".gz":
+                binary = stack.enter_context(
+                    gzip.GzipFile(target.stem, "wb", compresslevel=6, fileobj=raw, mtime=0)
+                )
+            text = stack.enter_context(io.TextIOWrapper(binary, "utf-8", newline="\n"))
+            yield text
+            text.flush()
+        if ordinary:
+            os.replace(name, target)
+    except BaseException:
+        if ordinary:
+            name.unlink(missing_ok=True)
+        raise

@@ -40,7 +40,7 @@ def of_input(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if own := [f for f in frames if f.name in ("<module>", "get_config")]:
         return f"{own[-1].filename}, line {own[-1].lineno}: {type(error).__name__}: {error}"
-    return str(error)
+    return str(error.args[0] if error.args else error)
 
 
 def told(error: BaseException) -> tuple[str, int] | None:

@@ -11,22 +11,18 @@ import argparse
 import collections
 import contextlib
 import dataclasses
-import gzip
-import io
 import json
 import logging
 import math
-import os
-import pathlib
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from mucode_jax import benchmarks
 from mucode_jax.benchmarks.files import Row, read_jsonl
+from mucode_jax.command import writing
 from mucode_jax.records import Benchmark, Grade, Problem
 from mucode_jax.sandbox import LEVELS, Outcome, Pool
 
@@ -144,41 +140,6 @@ def _as_json(grade: Grade | None) -> dict[str, Any] | None:
     # An infrastructure fault has nothing to say to a model, but a reason for a person.
     feedback = grade.summary if grade.status == "infra" else grade.feedback
     return {"passed": grade.passed, "status": grade.status, "feedback": feedback}
-
-
-@contextlib.contextmanager
-def writing(path: str) -> Iterator[TextIO]:
-    """A text file that appears under its name when it is whole; gzip where the name ends in .gz.
-
-    What is no ordinary file (a pipe, a terminal) is written as it comes.
-
-    Raises:
-      ValueError: the file cannot be made.
-      OSError: it could not be written to its end (a full disk).
-    """
-    target = pathlib.Path(path)
-    try:
-        ordinary = not target.exists() or stat.S_ISREG(target.stat().st_mode)
-        name = target.with_name(f".{target.name}.{os.getpid()}.part") if ordinary else target
-        raw = open(name, "wb")  # noqa: SIM115 (closed by the stack below)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error.strerror or error})") from error
-    try:
-        with contextlib.ExitStack() as stack:
-            binary = stack.enter_context(raw)
-            if target.suffix == ".gz":
-                binary = stack.enter_context(
-                    gzip.GzipFile(target.stem, "wb", compresslevel=6, fileobj=raw, mtime=0)
-                )
-            text = stack.enter_context(io.TextIOWrapper(binary, "utf-8", newline="\n"))
-            yield text
-            text.flush()
-        if ordinary:
-            os.replace(name, target)
-    except BaseException:
-        if ordinary:
-            name.unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager

@@ -89,3 +89,15 @@ def test_the_command_says_in_one_line_what_is_wrong(mini_verifier, tmp_path, cap
     assert "in.jsonl, line 1: field 'completion'" in capsys.readouterr().err
     assert score.main(["--verifier", str(tmp_path), *arguments]) == 2
     assert "config.json" in capsys.readouterr().err
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "x " * 3000, "completion": ""}))
+    assert score.main(["--verifier", str(directory), *arguments]) == 2
+    assert "line 1: prompt and completion take" in capsys.readouterr().err
+    (tmp_path / "in.jsonl").write_text("\n")
+    assert score.main(["--verifier", str(directory), *arguments]) == 2
+    assert "no pair in it" in capsys.readouterr().err
+
+
+def test_a_text_of_another_vocabulary_is_refused(mini_verifier):
+    config, params, _ = mini_verifier
+    with pytest.raises(ValueError, match="made for another tokenizer"):
+        score.Scorer(config, params)([np.array([1, config.vocab_size], np.int32)])

@@ -12,60 +12,46 @@ from __future__ import annotations
 import argparse
 import collections
 import concurrent.futures
-import contextlib
-import gzip
 import json
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 import rich.console
 import rich.progress
 
+from mucode_jax.benchmarks.files import Row, read_jsonl
+from mucode_jax.command import Parser, fail, positive, writing
 from mucode_jax.records import Tests
 
 from . import isolation
 from .pool import Outcome, Pool
 
 
-def open_text(path: pathlib.Path, mode: str) -> TextIO:
-    """Opens a text file, through gzip where its name ends in .gz."""
-    if path.suffix == ".gz":
-        return gzip.open(path, mode + "t", encoding="utf-8")
-    return open(path, mode, encoding="utf-8")
-
-
 def read_programs(path: pathlib.Path, timeout_s: float) -> list[tuple[str, str, Tests]]:
     """(name, code, tests) of every line; raises ValueError that names the line at fault."""
-    found = []
-    with open_text(path, "r") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    found.append(_program(json.loads(line), timeout_s))
-                except (ValueError, TypeError) as error:
-                    raise ValueError(f"{path}, line {number}: {error}") from None
-    return found
+    return [_program(row, timeout_s) for row in read_jsonl(path)]
 
 
-def _program(record: Any, timeout_s: float) -> tuple[str, str, Tests]:
-    if not isinstance(record, dict):
-        raise ValueError("a line is a JSON object")
+def _program(row: Row, timeout_s: float) -> tuple[str, str, Tests]:
+    record = row.fields
     for key in ("name", "code"):
         if not isinstance(record.get(key), str):
-            raise ValueError(f'"{key}" must be there and be text')
+            raise ValueError(f'{row.where}: "{key}" must be there and be text')
     limit = record.get("timeout_s", timeout_s)
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < 86_400:
-        raise ValueError(f'"timeout_s" must be a number of seconds, not {limit!r}')
+        raise ValueError(f'{row.where}: "timeout_s" must be a number of seconds, not {limit!r}')
     if "tests" in record:
         tests = record["tests"]
         if not isinstance(tests, list) or not all(isinstance(test, str) for test in tests):
-            raise ValueError('"tests" must be a list of texts')
+            raise ValueError(f'{row.where}: "tests" must be a list of texts')
         return record["name"], record["code"], Tests(tuple(tests), timeout_s=limit)
     pair = (record.get("stdin"), record.get("stdout"))
     if not all(isinstance(text, str) for text in pair):
-        raise ValueError('either "tests" or both "stdin" and "stdout" must be there')
+        raise ValueError(
+            f'{row.where}: either "tests" or both "stdin" and "stdout" must be there, as text'
+        )
     return record["name"], record["code"], Tests(stdio=(pair,), timeout_s=limit)
 
 
@@ -84,7 +70,7 @@ def in_order(pool: Pool, programs: list[tuple[str, str, Tests]]) -> Iterator[tup
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of every command that runs programs."""
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds a program (10)")
-    parser.add_argument("--workers", type=int, help="processes (one a core)")
+    parser.add_argument("--workers", type=positive, help="processes (one a core)")
     parser.add_argument(
         "--isolation",
         choices=isolation.LEVELS,
@@ -95,28 +81,26 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit status: 0, 1 where programs could not be run, 2 on bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mucode_jax.sandbox",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("sandbox", __doc__, "0 run, 1 something could not be run, 2 bad input")
     parser.add_argument("--programs", type=pathlib.Path, required=True, help="JSONL, or .gz of it")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="JSONL, or .gz of it")
     add_flags(parser)
     given = parser.parse_args(arguments)
     try:
         programs = read_programs(given.programs, given.timeout)
-        with contextlib.ExitStack() as stack:
-            pool = stack.enter_context(Pool(workers=given.workers, isolation=given.isolation))
+        with (
+            writing(given.out) as out,
+            Pool(workers=given.workers, isolation=given.isolation) as pool,
+        ):
             print(f"isolation: {pool.isolation['level']}", file=sys.stderr)
-            out = stack.enter_context(open_text(given.out, "w"))
             lost = _run(pool, programs, out)
-    except (OSError, ValueError, EOFError) as error:
-        print(f"mucode_jax.sandbox: {error}", file=sys.stderr)
-        return 2
-    if lost:
-        print(f"mucode_jax.sandbox: {lost} programs could not be run (infra)", file=sys.stderr)
-    return 1 if lost else 0
+    except ValueError as error:
+        return fail("sandbox", str(error), 2)
+    except (OSError, RuntimeError) as error:
+        return fail("sandbox", str(error), 1)
+    except KeyboardInterrupt:
+        return fail("sandbox", "interrupted; nothing is written", 130)
+    return fail("sandbox", f"{lost} programs could not be run (infra)", 1) if lost else 0
 
 
 def _run(pool: Pool, programs: list[tuple[str, str, Tests]], out: TextIO) -> int:

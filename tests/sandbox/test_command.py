@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from mucode_jax.benchmarks.files import read_jsonl
 from mucode_jax.sandbox import __main__ as command
 
 ROWS = [
@@ -29,8 +30,7 @@ def test_outcomes_come_in_the_order_of_the_programs(tmp_path, suffix):
     programs = written(tmp_path / f"in{suffix}", ROWS)
     out = tmp_path / f"out{suffix}"
     assert command.main(["--programs", str(programs), "--out", str(out), "--workers", "2"]) == 0
-    with command.open_text(out, "r") as file:
-        rows = [json.loads(line) for line in file]
+    rows = [row.fields for row in read_jsonl(out)]
     assert [row["name"] for row in rows] == ["right", "echo", "slow", "wrong"]
     assert [row["status"] for row in rows] == ["pass", "pass", "timeout", "fail"]
     assert set(rows[0]) == {"name", "status", "seconds", "stdout", "stderr"}
@@ -60,3 +60,19 @@ def test_a_missing_file_ends_in_one_sentence_and_status_2(tmp_path, capsys):
     flags = ["--programs", str(tmp_path / "none.jsonl"), "--out", str(tmp_path / "out")]
     assert command.main(flags) == 2
     assert "none.jsonl" in capsys.readouterr().err
+
+
+def test_bad_flags_end_in_one_sentence_and_status_2(tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        command.main(["--programs", "x", "--out", "y", "--workers", "0"])
+    assert left.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_bytes_that_are_no_utf8_and_damaged_gzip_are_named(tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_bytes(b'{"name": "\xff"}\n')
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(b"{}")[:-4] + b"....")
+    for name, said in (("in.jsonl", "line 1: not UTF-8"), ("in.jsonl.gz", "not a whole gzip file")):
+        flags = ["--programs", str(tmp_path / name), "--out", str(tmp_path / "out")]
+        assert command.main(flags) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
