@@ -104,7 +104,78 @@ def get_config() -> ConfigDict:
     c.mesh.data = -1  # -1: whatever the others leave
     c.mesh.fsdp = 1
     c.mesh.tensor = 1
-    c.mesh.sampling_tensor = 1  # of each host's own devices, for sampling and scoring
+    c.mesh.sampling_tensor = 1  # of each host's own devices, for sampling; -1: all of them
+    return c
+
+
+VARIANTS = ("star", "multi_star", "bce", "lora", "compat")
+
+
+def variants(c: ConfigDict, names: str) -> ConfigDict:
+    """Changes by name, several with commas between them: "star,lora".
+
+    `star` and `multi_star` are methods in place of μCode, `bce` the verifier's other loss, `lora`
+    trains adapters on a bfloat16 base (rates ten times as high, ours, not published), `compat` is
+    below.
+    """
+    chosen = names.split(",") if names else []
+    for name in chosen:
+        if name not in VARIANTS:
+            raise ValueError(f"no variant {name!r}; there are {', '.join(VARIANTS)}")
+    methods = tuple(name for name in chosen if name in ("star", "multi_star"))
+    if methods:
+        c.methods = methods
+        c.search.methods = ("base", *methods)
+    if "bce" in chosen:
+        c.verifier_training.loss = "bce"
+    if "lora" in chosen:
+        c.generator.param_dtype = "bfloat16"
+        for section in (c.verifier_training, c.sft):
+            section.lora_rank = 16
+            section.learning_rate *= 10
+    return compat(c) if "compat" in chosen else c
+
+
+# The shapes of checkpoints, so that memory is known before they are fetched.
+LLAMA_32_1B = {
+    "vocab_size": 128256,
+    "d_model": 2048,
+    "n_layers": 16,
+    "n_heads": 32,
+    "n_kv_heads": 8,
+    "head_dim": 64,
+    "d_ff": 8192,
+    "tied": True,
+    "max_positions": 131072,
+}
+LLAMA_31_8B = LLAMA_32_1B | {
+    "d_model": 4096,
+    "n_layers": 32,
+    "head_dim": 128,
+    "d_ff": 14336,
+    "tied": False,
+}
+
+
+def llama(path: str, shape: dict[str, int | bool]) -> ConfigDict:
+    """What the experiments with real Llamas share: bfloat16 over float32 master weights, FSDP."""
+    c = get_config()
+    c.generator.path = path
+    c.generator.dtype = "bfloat16"
+    c.generator.remat = True
+    c.generator.shape.update(shape)
+    c.mesh.data = 1  # of several slices: their number
+    c.mesh.fsdp = -1
+    return c
+
+
+def mbpp(c: ConfigDict) -> ConfigDict:
+    """Training on MBPP, evaluation on its test split, HumanEvalPack and the plus sets."""
+    c.train.benchmark = c.evaluation.benchmark = "mbpp"
+    c.train.split, c.evaluation.split = "train", "test"
+    c.evaluation.also = ("humanevalpack:test", "mbpp_plus:test", "humaneval_plus:test")
+    # Three turns of 1,000 tokens with their feedback, and the longest prompt (1,150 tokens).
+    c.rollout.context = c.sft.length = 5248
     return c
 
 

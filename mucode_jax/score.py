@@ -16,39 +16,69 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from mucode_jax.benchmarks.files import Row, read_jsonl
 from mucode_jax.command import Parser, fail, writing
 from mucode_jax.conversation import Chat
 from mucode_jax.models import hub, huggingface, verifier
 from mucode_jax.models.llama import LlamaConfig, Params
+from mucode_jax.models.sharding import constrain
+
+_TOKENS = 32768  # token places of a batch, at most
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _scores(config: LlamaConfig, params: Params, tokens: jax.Array, ends: jax.Array) -> jax.Array:
     """float32 [B]: one text a row, from column 0 to its end; what follows is never looked at."""
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    return verifier.scores(
+    scores = verifier.scores(
         config, params, tokens, positions=positions, segment_ids=None, ends=ends[:, None]
     )[:, 0]
+    return constrain(scores, None)  # whole on every device, so that every host can read them
+
+
+def batch_shape(length: int, rows: int = 64, shortest: int = 64) -> tuple[int, int]:
+    """(rows, columns) of the batch that a text of `length` ids is scored in.
+
+    Columns are `shortest` or twice, four times … as many; rows `rows`, fewer of very long texts.
+    """
+    columns = shortest
+    while columns < length:
+        columns *= 2
+    return max(1, min(rows, _TOKENS // columns)), columns
+
+
+def lower(config: LlamaConfig, params: Params, length: int) -> jax.stages.Lowered:
+    """The program that scores texts of `length` ids, for parameters given as shapes."""
+    rows, columns = batch_shape(length)
+    ids = jax.ShapeDtypeStruct((rows, columns), np.int32)
+    return _scores.lower(config, params, ids, jax.ShapeDtypeStruct((rows,), np.int32))
 
 
 class Scorer:
     """A verifier that remembers what it has scored: identical texts are scored once."""
 
     def __init__(
-        self, config: LlamaConfig, params: Params, *, rows: int = 64, shortest: int = 64
+        self,
+        config: LlamaConfig,
+        params: Params,
+        *,
+        mesh: Mesh | None = None,
+        rows: int = 64,
+        shortest: int = 64,
     ) -> None:
         """Wraps verifier parameters.
 
         Args:
           config, params: the verifier (`models.verifier`).
-          rows: texts in a batch.
-          shortest: columns of the smallest batch; longer texts go into batches of twice, four times
-            … as many.
+          mesh: where the parameters lie; None: on one device. On a mesh of several hosts all of
+            them score the same texts together.
+          rows, shortest: see `batch_shape`.
         """
         self._config = config
         self._params = params
+        self._mesh = mesh
         self._rows = rows
         self._shortest = shortest
         self._known: dict[bytes, float] = {}
@@ -69,24 +99,29 @@ class Scorer:
                 f"a text holds the token id {highest}, but the verifier's vocabulary ends at "
                 f"{self._config.vocab_size - 1}: it was made for another tokenizer"
             )
-        buckets: dict[int, list[np.ndarray]] = {}
+        buckets: dict[tuple[int, int], list[np.ndarray]] = {}
         for text in new.values():
-            columns = self._shortest
-            while columns < len(text):
-                columns *= 2
-            buckets.setdefault(columns, []).append(text)
-        for columns, waiting in sorted(buckets.items()):
-            for start in range(0, len(waiting), self._rows):
-                batch = waiting[start : start + self._rows]
-                tokens = np.zeros((self._rows, columns), np.int32)
-                ends = np.zeros(self._rows, np.int32)
+            shape = batch_shape(len(text), self._rows, self._shortest)
+            buckets.setdefault(shape, []).append(text)
+        for (rows, columns), waiting in sorted(buckets.items(), key=lambda b: b[0][1]):
+            for start in range(0, len(waiting), rows):
+                batch = waiting[start : start + rows]
+                tokens = np.zeros((rows, columns), np.int32)
+                ends = np.zeros(rows, np.int32)
                 for row, text in enumerate(batch):
                     tokens[row, : len(text)] = text
                     ends[row] = len(text) - 1
-                scores = np.asarray(_scores(self._config, self._params, tokens, ends))
+                scores = self._score(tokens, ends)
                 for text, score in zip(batch, scores, strict=False):
                     self._known[text.tobytes()] = float(score)
         return np.array([self._known[text.tobytes()] for text in texts], np.float32)
+
+    def _score(self, tokens: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        if self._mesh is None:
+            return np.asarray(_scores(self._config, self._params, tokens, ends))
+        with jax.set_mesh(self._mesh):
+            scores = _scores(self._config, self._params, tokens, ends)
+        return np.asarray(scores.addressable_data(0))
 
 
 def read_pairs(path: str, chat: Chat, longest: int) -> list[tuple[Row, np.ndarray]]:
@@ -118,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="where the lines go, with their score")
     given = parser.parse_args(argv)
     try:
-        directory = huggingface.resolve(given.verifier)
+        directory = hub.resolve_verifier(given.verifier)
         config = huggingface.read_config(directory)
         chat = Chat(huggingface.load_tokenizer(directory), huggingface.eot_ids(directory))
         pairs = read_pairs(given.pairs, chat, config.max_positions)

@@ -20,9 +20,9 @@ LEVELS = (
     ("lab", "evaluate"),
     ("algorithms", "report", "settings", "grade"),
     ("card", "export", "solve"),
-    ("evidence", "preflight", "faults"),
+    ("plan", "evidence", "preflight", "faults"),
     ("sweep",),
-    ("main",),
+    ("aot", "main"),
 )
 WITHOUT_JAX = (
     "records",
@@ -34,7 +34,7 @@ WITHOUT_JAX = (
     "workdir",
     "grade",
 )
-MAY_READ_CONFIG = ("main", "settings", "algorithms")
+MAY_READ_CONFIG = ("main", "settings", "algorithms", "plan", "sweep", "aot")
 
 
 def room(path: pathlib.Path) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -73,6 +74,58 @@ def make_mesh(
     else:
         grid = mesh_utils.create_device_mesh(shape, devices=devices)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def host_mesh(tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh (data, 1, tensor) over one host's devices (default: this one's), in their own order.
+
+    Args:
+      tensor: how many of them the heads are split over; -1: all.
+
+    Raises:
+      ValueError: `tensor` does not divide their number.
+    """
+    devices = jax.local_devices() if devices is None else list(devices)
+    tensor = len(devices) if tensor == -1 else tensor
+    if len(devices) % tensor:
+        raise ValueError(
+            f"mesh.sampling_tensor={tensor} does not divide the {len(devices)} devices of a host"
+        )
+    grid = np.array(devices, object).reshape(-1, 1, tensor)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def across_hosts(mesh: Mesh, local: Mesh) -> Mesh:
+    """The devices of `mesh` as (hosts, data, fsdp, tensor), each host's own as `local` has them."""
+    groups: dict[int, list[Any]] = {}
+    for device in sorted(mesh.devices.flat, key=lambda d: d.id):
+        groups.setdefault(device.process_index, []).append(device)
+    grid = np.array([groups[i] for i in sorted(groups)], object)
+    grid = grid.reshape(len(groups), *local.devices.shape)
+    return Mesh(grid, ("hosts", *AXES), axis_types=(AxisType.Auto,) * 4)
+
+
+def to_hosts(params: Any, axes: Any, mesh: Mesh, local: Mesh, dtype: str) -> Any:
+    """Parameters from the mesh of all hosts to each host's own, in `dtype`; all hosts call it.
+
+    Every array becomes whole on each host: laid out as on `local`, with a copy a host, by one
+    transfer over the devices' own network; the copy that is this host's is then an array of `local`
+    without another move. Where they are used up, arrays are freed one by one.
+
+    Args:
+      params: arrays on `mesh`.
+      axes: their logical axes.
+    """
+    whole = across_hosts(mesh, local)
+    cast = jax.jit(lambda x: x.astype(dtype))
+
+    def one(x: jax.Array, place: NamedSharding) -> jax.Array:
+        y = jax.device_put(cast(x), NamedSharding(whole, place.spec))
+        return jax.make_array_from_single_device_arrays(
+            x.shape, place, [shard.data for shard in y.addressable_shards]
+        )
+
+    return jax.tree.map(one, params, shardings(params, axes, local))
 
 
 def spec(

@@ -33,6 +33,9 @@ from mucode_jax.sampling import programs
 from mucode_jax.sampling.memory import fitting_slots
 from mucode_jax.sampling.scheduler import Handle, Scheduler, Work
 
+STEPS = 16  # K, of one dispatch
+PREFILL_TOKENS = 2048  # token places of one prefill, on an accelerator
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -129,6 +132,11 @@ def _buckets(smallest: int, context: int) -> tuple[int, ...]:
     return (*sorted(size for size in sizes if size < context), context)
 
 
+def prompt_lengths(context: int) -> tuple[int, ...]:
+    """The lengths that prompts are filled up to."""
+    return _buckets(8, context)
+
+
 def _bucket(size: int, buckets: Sequence[int]) -> int:
     return next(bucket for bucket in buckets if size <= bucket)
 
@@ -155,7 +163,7 @@ class Engine:
         temperature: float,
         top_p: float = 1.0,
         top_k: int = 0,
-        steps: int = 16,
+        steps: int = STEPS,
         refill: int | None = None,
         prefill_tokens: int | None = None,
         wait_seconds: float | None = None,
@@ -198,7 +206,7 @@ class Engine:
         if slots < 1 or steps < 1:
             raise ValueError(f"slots {slots} and steps {steps} must be at least 1")
         if prefill_tokens is None:
-            prefill_tokens = 128 if jax.default_backend() == "cpu" else 2048
+            prefill_tokens = 128 if jax.default_backend() == "cpu" else PREFILL_TOKENS
         self.slots, self.context = slots, context
         self._config, self._mesh, self._clock = config, mesh, clock
         self._eot_ids = eot_ids
@@ -207,7 +215,7 @@ class Engine:
         self._steps = steps
         self._refill = max(1, slots // 8) if refill is None else refill
         self._prefill_tokens = prefill_tokens
-        self._lengths = _buckets(8, context)
+        self._lengths = prompt_lengths(context)
         self._reads = _buckets(128, context)
         self._scheduler = Scheduler(slots, context, eot_ids, wait_seconds, clock)
         self._counters = Counters()

@@ -31,8 +31,22 @@ def fitting_slots(config: llama.LlamaConfig, context: int, mesh: Mesh | None = N
 
     Raises ValueError where not even 8 fit.
     """
-    per_slot = slot_bytes(config, context)
     devices = list(mesh.devices.flat) if mesh is not None else [jax.devices()[0]]
+    free = []
+    for device in devices:
+        stats = device.memory_stats() if device.platform != "cpu" else None
+        if stats and "bytes_limit" in stats:
+            free.append(stats["bytes_limit"] - stats["bytes_in_use"])
+    if free:
+        return slots_in(min(free), config, context, mesh)
+    known = "SC_AVPHYS_PAGES" in os.sysconf_names  # not on macOS
+    pages = os.sysconf("SC_AVPHYS_PAGES" if known else "SC_PHYS_PAGES")
+    free = _HOST_SHARE * pages * os.sysconf("SC_PAGE_SIZE")
+    return _rounded(free / slot_bytes(config, context), _HOST_SLOTS, config, context)
+
+
+def slots_in(free: int, config: llama.LlamaConfig, context: int, mesh: Mesh | None = None) -> int:
+    """Slots whose cache fits where each device has `free` bytes; see `fitting_slots`."""
     # Devices that hold copies of the same rows do not add up.
     parts = 1
     if mesh is not None:
@@ -41,22 +55,14 @@ def fitting_slots(config: llama.LlamaConfig, context: int, mesh: Mesh | None = N
         spec = sharding.spec(llama.CACHE_AXES, (rows, context, width), dict(mesh.shape))
         named = [axis for entry in spec if entry for axis in entry]
         parts = math.prod(mesh.shape[axis] for axis in named)
-    free = []
-    for device in devices:
-        stats = device.memory_stats() if device.platform != "cpu" else None
-        if stats and "bytes_limit" in stats:
-            free.append(_SHARE * (stats["bytes_limit"] - stats["bytes_in_use"]))
-    if free:
-        slots = int(min(free) * parts / per_slot)
-        most = _MOST
-    else:
-        known = "SC_AVPHYS_PAGES" in os.sysconf_names  # not on macOS
-        pages = os.sysconf("SC_AVPHYS_PAGES" if known else "SC_PHYS_PAGES")
-        slots = int(_HOST_SHARE * pages * os.sysconf("SC_PAGE_SIZE") / per_slot)
-        most = _HOST_SLOTS
+    return _rounded(_SHARE * free * parts / slot_bytes(config, context), _MOST, config, context)
+
+
+def _rounded(slots: float, most: int, config: llama.LlamaConfig, context: int) -> int:
     if slots < 8:
         raise ValueError(
-            f"free memory holds {slots} slots of {context} tokens ({per_slot / 2**20:.0f} MiB"
-            " each); lower the context, or set the number of slots"
+            f"free memory holds {max(0, int(slots))} slots of {context} tokens "
+            f"({slot_bytes(config, context) / 2**20:.0f} MiB each); lower the context, or set the "
+            "number of slots"
         )
-    return min(most, slots // 8 * 8)
+    return min(most, int(slots) // 8 * 8)

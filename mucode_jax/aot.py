@@ -1,0 +1,364 @@
+"""Compiles every program of an experiment for a TPU slice that is not there: does it fit?
+
+    python -m mucode_jax.aot --config configs/llama32_1b_mbpp.py --topology v5e:2x2
+    python -m mucode_jax.aot --config configs/llama31_8b_mbpp.py --topology v5e:4x4 --slices 2 \
+        --config.mesh.data=2
+
+Needs the package `libtpu` (pip install -e '.[aot]') and minutes a program; no TPU and no weights.
+Training is compiled for all chips, sampling and scoring for those of one host. The table says, in
+GiB a chip: what a program is given, what it needs besides, what else lies there meanwhile, and the
+chip's memory; the seconds of compiling; and the collectives by kind, their number and bytes (those
+in a loop counted once). `--only NAME,NAME` compiles some of the programs. Exit status: 0, 1
+something does not fit, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from jax.sharding import Mesh, NamedSharding
+from ml_collections import ConfigDict, config_flags
+
+from mucode_jax import plan, score, settings
+from mucode_jax.command import fail
+from mucode_jax.models import llama, sharding, verifier
+from mucode_jax.models.llama import LlamaConfig
+from mucode_jax.plan import GIB
+from mucode_jax.rollout import Limits
+from mucode_jax.sampling import engine, programs
+from mucode_jax.sampling.memory import slot_bytes, slots_in
+from mucode_jax.training.step import placed
+
+# GiB of a chip's memory that programs may use.
+HBM_GIB = {"v4": 31.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25}
+
+
+# It need not look for a TPU, nor complain that there is none.
+_LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One program to compile.
+
+    Attributes:
+      name: of it.
+      mesh: the devices it runs on.
+      lower: gives its lowered form.
+      beside: bytes that a chip holds for something else while it runs.
+      about: its shapes, for people.
+    """
+
+    name: str
+    mesh: Mesh
+    lower: Callable[[], jax.stages.Lowered]
+    beside: int
+    about: str
+
+
+def devices(topology: str, slices: int = 1) -> list[Any]:
+    """The devices of `slices` TPU slices, e.g. of "v5e:4x4".
+
+    Raises:
+      ValueError: no such topology, or libtpu is absent.
+    """
+    for name, value in _LIBTPU.items():
+        os.environ.setdefault(name, value)
+    from jax.experimental import topologies
+
+    if topology.split(":")[0] not in HBM_GIB:
+        raise ValueError(
+            f"--topology {topology!r}: it is like v5e:4x4 or v5p:2x2x1, with one of "
+            f"{', '.join(HBM_GIB)}"
+        )
+    more = {"num_slices": slices} if slices > 1 else {}
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **more)
+    except (ImportError, jax.errors.JaxRuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"--topology {topology!r} cannot be had: {reason} (is libtpu there? pip install -e "
+            "'.[aot]')"
+        ) from error
+    return list(found.devices)
+
+
+def host_devices(topology: str) -> list[Any]:
+    """The devices of one host of such a slice: 8 chips where v5e or v6e has no more, else 4."""
+    kind, _, shape = topology.partition(":")
+    whole = devices(topology)
+    if len(whole) <= (8 if kind in ("v5e", "v6e") else 4):
+        return whole
+    return devices(f"{kind}:{'2x2' if shape.count('x') == 1 else '2x2x1'}")
+
+
+def experiment(config: ConfigDict, topology: str, slices: int) -> Iterator[Program]:
+    """The programs of an experiment, in the order in which an iteration runs them."""
+    held = {"attention": "splash"}
+    base = plan.model(config, **held)
+    mesh = plan.training_mesh(config, devices(topology, slices))
+    local = plan.sampling_mesh(config, host_devices(topology))
+    yield from sampling(config, base, local, topology)
+    for training in plan.trainings(config, base, mesh):
+        name = "SFT step" if training.kind == "sft" else "verifier step"
+        about = f"{training.rows} × {training.length}"
+        if training.microbatches > 1:
+            about += f" in {training.microbatches} parts"
+        lower = functools.partial(training.lower, mesh)
+        yield Program(name, mesh, lower, 0, about)
+    if slices * len(devices(topology)) > local.size:
+        yield relayout(base, mesh, local)
+
+
+def sampling(config: ConfigDict, base: LlamaConfig, mesh: Mesh, topology: str) -> Iterator[Program]:
+    """Prefill, copy, decode and scoring on one host's chips, searches' verifier beside them."""
+    r = config.rollout
+    limits = Limits(r.turns, r.max_new_tokens, r.max_feedback_tokens, r.context)
+    base = dataclasses.replace(base, param_dtype=base.dtype, remat=False)
+    abstract = llama.abstract_params(base)
+    stacked = placed(abstract, sharding.shardings(abstract, llama.logical_axes(base), mesh))
+    prepared = jax.eval_shape(functools.partial(programs.prepare, base), abstract)
+    axes = llama.logical_axes(base, stacked=False)
+    params = placed(prepared, sharding.shardings(prepared, axes, mesh))
+    generator = plan.nbytes(prepared, axes, mesh)
+    judge = placed(
+        verifier.abstract_params(base),
+        sharding.shardings(verifier.abstract_params(base), verifier.logical_axes(base), mesh),
+    )
+    scored = any("lv" in choice for choice in config.search.choices) and config.search.methods
+    beside = plan.nbytes(judge, verifier.logical_axes(base), mesh) if scored else 0
+    free = int(HBM_GIB[topology.split(":")[0]] * GIB) - generator - beside
+    slots = r.slots or slots_in(max(0, free), base, r.context, mesh)
+    shapes = jax.eval_shape(functools.partial(llama.init_cache, base, slots, r.context))
+    spec = sharding.spec(llama.CACHE_AXES, shapes[0]["k"].shape, dict(mesh.shape), "cache")
+    place = NamedSharding(mesh, spec)
+    cache = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    of_cache = int(slots * slot_bytes(base, r.context) / mesh.size)
+
+    def ints(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, np.int32)
+
+    def under_mesh(lower: Callable[..., jax.stages.Lowered], *args: Any, **how: Any):
+        def go() -> jax.stages.Lowered:
+            with jax.set_mesh(mesh):
+                return lower(*args, **how)
+
+        return go
+
+    def filled(length: int) -> tuple[int, int]:
+        length = next(n for n in engine.prompt_lengths(r.context) if length <= n)
+        return max(1, engine.PREFILL_TOKENS // length), length
+
+    yield Program(
+        "load", mesh, under_mesh(programs.prepare.lower, base, stacked), beside, "unstacked, cast"
+    )
+    first, later = filled(limits.max_prompt_tokens), filled(limits.max_feedback_tokens)
+    for name, (rows, length), read in (
+        ("prefill (first turn)", first, first[1]),
+        ("prefill (later turn)", later, r.context),
+    ):
+        lower = under_mesh(
+            programs.prefill.lower, base, params, cache, ints(rows, 3 + length), read=read
+        )
+        yield Program(name, mesh, lower, beside, f"{rows} × {length}")
+    lower = under_mesh(programs.copy.lower, cache, ints(min(slots, 16), 2), read=first[1])
+    yield Program("copy", mesh, lower, beside + generator, f"{min(slots, 16)} × {first[1]}")
+    lower = under_mesh(
+        programs.decode.lower,
+        base,
+        params,
+        cache,
+        ints(slots, programs.FORCED + engine.STEPS),
+        ints(2),
+        read=r.context,
+        eot_ids=(0,),
+        top_p=float(r.top_p),
+        top_k=int(r.top_k),
+    )
+    yield Program("decode", mesh, lower, beside, f"{slots} slots × {r.context}")
+    if scored:
+        length = limits.max_prompt_tokens + limits.max_new_tokens + 1
+        about = "{} × {}".format(*score.batch_shape(length))
+        lower = under_mesh(score.lower, base, judge, length)
+        yield Program("scoring", mesh, lower, generator + of_cache, about)
+
+
+def relayout(base: LlamaConfig, mesh: Mesh, local: Mesh) -> Program:
+    """The trained generator from all chips to each host's own (`sharding.to_hosts`)."""
+    base = dataclasses.replace(base, param_dtype=base.dtype)
+    shapes = llama.abstract_params(base)
+    axes = llama.logical_axes(base)
+    whole = sharding.across_hosts(mesh, local)
+    target = jax.tree.map(
+        lambda place: NamedSharding(whole, place.spec), sharding.shardings(shapes, axes, local)
+    )
+    # A program has one order of devices; at run time JAX renames them first, which moves nothing.
+    source = Mesh(whole.devices.reshape(mesh.devices.shape), mesh.axis_names)
+
+    def lower() -> jax.stages.Lowered:
+        same = jax.jit(lambda x: x, out_shardings=target)
+        return same.lower(placed(shapes, sharding.shardings(shapes, axes, source)))
+
+    return Program("re-layout", mesh, lower, 0, f"to {whole.shape['hosts']} hosts")
+
+
+_COLLECTIVE = re.compile(
+    r"= (\(?[a-z0-9]+\[.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
+    r"(?:-start)?\((.*)"
+)
+_BETWEEN = re.compile(
+    r"= \(([a-z0-9]+\[[0-9,]*\]).*? send\(.*_xla_megascale_transfer_type=\"([A-Z_]+)\""
+)
+_BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1, "u8": 1, "s8": 1, "f16": 2}
+
+
+def _size(shape: str) -> int:
+    total = 0
+    for kind, dims in re.findall(r"([a-z]+[0-9]*)\[([0-9,]*)\]", shape):
+        count = 1
+        for n in dims.split(","):
+            count *= int(n or 1)
+        total += _BYTES.get(kind, 4) * count
+    return total
+
+
+def collectives(text: str) -> dict[str, tuple[int, int]]:
+    """kind -> (number in a compiled program's text, bytes of their results); a loop's body once."""
+    found: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
+    for shape, kind, _ in _COLLECTIVE.findall(text):
+        found[kind][0] += 1
+        found[kind][1] += _size(shape)
+    return {k: tuple(v) for k, v in sorted(found.items())}
+
+
+def between_slices(text: str) -> dict[str, int]:
+    """kind -> bytes that one chip sends over the network between slices."""
+    found: dict[str, int] = collections.defaultdict(int)
+    for shape, kind in _BETWEEN.findall(text):
+        found[kind.lower()] += _size(shape)
+    return dict(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What compiling found; bytes a chip."""
+
+    arguments: int
+    besides: int  # temporaries, and outputs that do not take an argument's place
+    seconds: float
+    collectives: str
+    failed: str = ""  # what the compiler said where it gave up
+
+    def total(self, beside: int) -> int:
+        return self.arguments + self.besides + beside
+
+
+def compile(program: Program) -> Fit:
+    """Compiles a program; one that the compiler itself finds too large has `failed`."""
+    began = time.process_time()
+    try:
+        compiled = program.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        used = re.search(r"Used ([0-9.]+\w) of ([0-9.]+\w) hbm", str(error))
+        said = f"needs {used[1]} of {used[2]}" if used else "more than a chip has"
+        return Fit(0, 0, time.process_time() - began, "", said)
+    seconds = time.process_time() - began
+    m = compiled.memory_analysis()
+    besides = m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    return Fit(m.argument_size_in_bytes, besides, seconds, _communication(compiled))
+
+
+def _communication(compiled: jax.stages.Compiled) -> str:
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError:  # of some v5p programs the compiler does not give it
+        return "not told"
+    parts = [f"{k} {n} × ({_bytes(size)})" for k, (n, size) in collectives(text).items()]
+    parts += [f"between slices {k} {_bytes(size)}" for k, size in between_slices(text).items()]
+    return ", ".join(parts) or "none"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= GIB // 100 else f"{size / 2**20:.2f} MiB"
+
+
+def table(chosen: Sequence[Program], limit: int) -> bool:
+    """Prints a row a program as it is compiled; whether each fits `limit` bytes a chip."""
+    print(
+        "| program | shape | mesh (data × fsdp × tensor) | given | besides | elsewhere | in all | "
+        "of | compile | collectives |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    good = True
+    for program in chosen:
+        fit = compile(program)
+        total = fit.total(program.beside)
+        fits = not fit.failed and total <= limit
+        good &= fits
+        sizes = " × ".join(map(str, program.mesh.shape.values()))
+        whole = fit.failed or f"{total / GIB:.2f}"
+        print(
+            f"| {program.name} | {program.about} | {sizes} | {fit.arguments / GIB:.2f} | "
+            f"{fit.besides / GIB:.2f} | {program.beside / GIB:.2f} | "
+            f"{whole}{'' if fits else ' **does not fit**'} | {limit / GIB:.2f} | "
+            f"{fit.seconds:.0f} s | {fit.collectives} |",
+            flush=True,
+        )
+    return good
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    argv = list(sys.argv if argv is None else argv)
+    if set(argv[1:]) & {"-h", "--help"}:
+        print(__doc__)
+        return 0
+    jax.config.update("jax_platforms", "cpu")
+    found = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_file("config", flag_values=found, sys_argv=argv)
+        flags.DEFINE_string("topology", None, "", flag_values=found)
+        flags.DEFINE_integer("slices", 1, "", lower_bound=1, flag_values=found)
+        flags.DEFINE_list("only", [], "", flag_values=found)
+        left = found(argv)
+        if len(left) > 1:
+            raise ValueError(f"unexpected argument {left[1]!r}; settings are --config.NAME=VALUE")
+        config = found["config"].value
+        if config is None or found.topology is None:
+            raise ValueError("give --config configs/NAME.py and --topology, like v5e:4x4")
+        settings.validate(config)
+        if config.experiment != "iterate":
+            raise ValueError(f"aot compiles an experiment's programs, not {config.experiment!r}")
+        chosen = list(experiment(config, found.topology, found.slices))
+        unknown = set(found.only) - {program.name for program in chosen}
+        if unknown:
+            names = ", ".join(program.name for program in chosen)
+            raise ValueError(f"--only {unknown.pop()!r}: the programs are {names}")
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        return fail("aot", str(error), 2)
+    wanted = [program for program in chosen if not found.only or program.name in found.only]
+    return 0 if table(wanted, int(HBM_GIB[found.topology.split(":")[0]] * GIB)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
