@@ -314,9 +314,8 @@ class Show:
             score = "" if turn.scores is None else f"  score {turn.scores[j]:+.2f}"
             mark = "→" if j == turn.chosen else " "
             style = "green" if grade.passed else "red"
-            self.say(
-                f"{mark} {j + 1}  ", (f"{grade.status:<7}", style), f"{score}  {grade.summary}"
-            )
+            told = f"{score}  {grade.summary}".rstrip()
+            self.say(f"{mark} {j + 1}  ", (f"{grade.status:<7}", style), told)
         self.say(f"chosen: {turn.chosen + 1}, because " + why(found, number - 1))
         chosen = turn.candidates[turn.chosen]
         self.code(chosen.code)

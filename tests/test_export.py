@@ -1,0 +1,158 @@
+"""export: a trained model leaves its work directory whole, with a card that says the truth."""
+
+import importlib.util
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mucode_jax import card, export, keys, report
+from mucode_jax.benchmarks import mini
+from mucode_jax.conversation import Chat
+from mucode_jax.models import hub, huggingface
+from mucode_jax.sampling.engine import Engine, Request
+from mucode_jax.score import Scorer
+from tests import invented
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A finished run whose models are the embedded ones."""
+    directory = tmp_path_factory.mktemp("run")
+    results = invented.make_run(directory)
+    results["config"] = {
+        "generator": {"path": "mini"},
+        "train": {"benchmark": "mini", "split": "train"},
+        "rollout": {"n": 3, "turns": 3, "temperature": 0.7},
+        "iterations": 2,
+        "sft": {"learning_rate": 7e-4, "schedule": "linear", "epochs": 2, "batch": 16},
+        "verifier_training": {
+            **{"learning_rate": 1e-3, "schedule": "linear", "epochs": 2, "batch": 64},
+            "loss": "bt",
+        },
+    }
+    report.write(directory, results)
+    for stage, model in (("mucode_2/generator", hub.MINI), ("base/verifier", hub.MINI_VERIFIER)):
+        shutil.copytree(model, directory / "stages" / stage / "model")
+        (directory / "stages" / stage / "stage.json").write_text("{}")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def exported(workdir, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported")
+    for what in export.WHAT:
+        arguments = ["--workdir", str(workdir), "--what", what, "--out", str(out / what)]
+        assert export.main(arguments) == 0
+    return out
+
+
+def test_an_export_is_the_trained_model_and_a_card(workdir, exported):
+    names = {f.name for f in (workdir / "stages/mucode_2/generator/model").iterdir()}
+    assert {f.name for f in (exported / "generator").iterdir()} == names | {"README.md"}
+    for name in names:
+        stored = (workdir / "stages/mucode_2/generator/model" / name).read_bytes()
+        assert (exported / "generator" / name).read_bytes() == stored
+
+
+def test_the_card_tells_what_results_json_holds(workdir, exported):
+    results = report.read(workdir)
+    shown = (exported / "generator" / "README.md").read_text()
+    assert shown.startswith("---\nlicense: apache-2.0\n")
+    last = next(e for e in results["evaluations"] if (e["iteration"], e["search"]) == (2, "greedy"))
+    low, high = (f"{100 * bound:.0f}" for bound in last["ci95"])
+    assert f"{100 * last['accuracy']:.1f} ({low}–{high}) |" in shown
+    assert "learning rate 0.0007" in shown and "seed 0" in shown and "jax 0.10.2" in shown
+    assert "μCode 1" not in shown  # another iteration's numbers are not this one's
+    config = shown.split("```json\n")[1].split("\n```")[0]
+    assert json.loads(config) == results["config"]
+    shown = (exported / "verifier" / "README.md").read_text()
+    assert "| base | Bradley-Terry | 1\u202f200 | 0.810 | 72.5 % | 0.200 |" in shown
+
+
+def test_nothing_is_overwritten_and_errors_are_one_line(workdir, exported, tmp_path, capsys):
+    there = ["--workdir", str(workdir), "--what", "generator", "--out", str(exported / "generator")]
+    assert export.main(there) == 2
+    assert "is there already" in capsys.readouterr().err
+    new = ["--what", "generator", "--out", str(tmp_path / "out")]
+    assert export.main(["--workdir", str(tmp_path), *new]) == 2
+    assert "results.json is not there" in capsys.readouterr().err
+    assert export.main(["--workdir", str(workdir), *new, "--method", "star"]) == 2
+    assert "holds no generator of star; it holds: mucode 2" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_licence_of_the_base_is_passed_on(tmp_path):
+    assert card.licence("mini", tmp_path).name == "apache-2.0"
+    unknown = card.licence("runs/mine", tmp_path)
+    assert unknown.name == "other" and "Look it up" in unknown.demands
+    named = card.licence("meta-llama/Llama-3.2-1B-Instruct", tmp_path)
+    assert named.name == "llama3.2" and named.prefix == "Llama-"
+    assert "Built with Llama" in named.demands and "Llama 3.2 Community License" in named.notice
+    (tmp_path / "LICENSE.txt").write_text("LLAMA 3.1 COMMUNITY LICENSE AGREEMENT\n…")
+    by_text = card.licence("/models/x", tmp_path)
+    assert by_text.name == "llama3.1" and "It is in this directory" in by_text.demands
+    assert card.licence("meta-llama/Meta-Llama-3-8B-Instruct", tmp_path / "x").name == "llama3"
+    assert card.licence("codellama/CodeLlama-7b-hf", tmp_path / "x").name == "other"
+
+
+# The same in torch -------------------------------------------------------------------------------
+
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="needs torch (extra `parity`)"
+)
+
+
+@needs_torch
+def test_torch_writes_the_same_greedy_text_from_the_exported_generator(exported):
+    import torch
+    import transformers
+
+    home = exported / "generator"
+    chat = Chat(huggingface.load_tokenizer(home), huggingface.eot_ids(home))
+    prompts = [chat.first(mini.task("test", 0, i).problem.prompt) for i in range(8)]
+    config = huggingface.read_config(home)
+    engine = Engine(
+        config,
+        huggingface.load_generator(home, config),
+        slots=8,
+        context=128,
+        eot_ids=chat.eot_ids,
+        temperature=0.0,
+    )
+    for i, prompt in enumerate(prompts):
+        engine.submit(Request(i, prompt, keys.key_data("any")[None], 40, keep=False))
+    ours = {}
+    while engine.pending:
+        ours |= {c.request_id: c for c in engine.step()}
+    model = transformers.AutoModelForCausalLM.from_pretrained(home).eval()
+    for i, prompt in enumerate(prompts):
+        ids = torch.tensor(prompt[None].astype(np.int64))
+        with torch.no_grad():
+            theirs = model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40
+            )
+        written = theirs[0, len(prompt) :].numpy()
+        assert chat.text(written) == chat.text(ours[i].ids), i
+
+
+@needs_torch
+def test_torch_gives_the_same_scores_from_the_exported_verifier(exported):
+    import torch
+    import transformers
+
+    home = exported / "verifier"
+    chat = Chat(huggingface.load_tokenizer(home), huggingface.eot_ids(home))
+    tasks = [mini.task("test", 0, i) for i in range(8)]
+    texts = [
+        np.concatenate([chat.first(t.problem.prompt), chat.completion(code)])
+        for t in tasks
+        for code in (t.solution, t.wrong[0])
+    ]
+    config = huggingface.read_config(home)
+    ours = Scorer(config, huggingface.load_verifier(home, config))(texts)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(home).eval()
+    with torch.no_grad():
+        theirs = [model(torch.tensor(t[None].astype(np.int64))).logits.item() for t in texts]
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)

@@ -1,0 +1,222 @@
+"""solve: a problem of one's own, in the words of the search that solves it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mucode_jax import export, solve
+from mucode_jax.benchmarks import mini
+from mucode_jax.models import hub
+from mucode_jax.search import Search, SearchTurn
+from tests.fakes import turn
+
+TASK = mini.task("test", 0, 126)  # held out from all training
+PYTHON = '''\
+import math
+
+def area(r):
+    """The area of a circle of radius r."""
+
+assert math.isclose(area(1), math.pi)
+assert area(0) == 0
+'''
+
+
+@pytest.fixture(scope="module")
+def problem_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("solve") / "problem.json"
+    tests = [*TASK.problem.public.statements, *TASK.private.statements]
+    path.write_text(json.dumps({"prompt": TASK.problem.prompt.splitlines()[0], "tests": tests}))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    monkeypatch.setattr(solve, "_keep_compiled", lambda: None)
+
+
+def test_the_embedded_pair_repairs_its_code_in_a_later_turn(problem_file, capsys):
+    assert solve.main([str(problem_file), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["solved"] and len(told["turns"]) in (2, 3)
+    assert told["isolation"]["level"] and told["search"] == "pt+lv"
+    for number, of in enumerate(told["turns"]):
+        last = number + 1 == len(told["turns"])
+        assert len(of["candidates"]) == 5
+        assert all(isinstance(c["score"], float) for c in of["candidates"])
+        assert (of["candidates"][of["chosen"]]["status"] == "pass") == last
+        assert (of["feedback"] is None) == last
+    # It passes every test of the file, though the generator was shown the first alone.
+    namespace = {}
+    exec(told["code"] + "\n" + "\n".join(solve.read(problem_file).tests), namespace)
+
+    assert solve.main(["--problem", str(problem_file)]) == 0
+    story = capsys.readouterr().out
+    assert TASK.problem.prompt in story
+    assert f"solved at turn {len(told['turns'])}: " in story
+    for line in told["code"].strip().splitlines():
+        assert f"    {line}\n" in story
+    assert told["turns"][0]["feedback"] in story and told["turns"][0]["why"] in story
+    assert not any(line.endswith(" ") for line in story.splitlines())
+
+
+def test_what_is_not_solved_has_exit_status_1(tmp_path, capsys):
+    path = tmp_path / "impossible.json"
+    path.write_text(
+        json.dumps({"prompt": "f: the sum of the items", "tests": ["assert f([]) != f([])"]})
+    )
+    assert solve.main([str(path), "--n", "5", "--turns", "3", "--verifier", "none"]) == 1
+    out = capsys.readouterr().out
+    assert "not solved at turn 3" in out and "score" not in out
+
+
+# Reading a problem -------------------------------------------------------------------------------
+
+
+def test_a_python_file_is_a_docstring_and_asserts(tmp_path):
+    path = tmp_path / "circle.py"
+    path.write_text(PYTHON)
+    asked = solve.read(path)
+    assert asked.words == "The area of a circle of radius r." and asked.name == "area"
+    assert asked.setup == "import math"
+    assert asked.tests == ("assert math.isclose(area(1), math.pi)", "assert area(0) == 0")
+    problem = solve.problem_of(asked, embedded=False)
+    assert "def area(r):\n" in problem.prompt and "assert area(0) == 0" in problem.prompt
+    assert problem.public.setup == "import math" and problem.public.statements == asked.tests
+    path.write_text('"""double: twice x"""\nassert double(2) == 4\nassert double(3) == 6\n')
+    problem = solve.problem_of(solve.read(path), embedded=True)
+    assert problem.prompt == "double: twice x\nassert double(2) == 4"
+
+
+def test_for_the_embedded_generator_a_problem_reads_as_in_its_suite(problem_file):
+    problem = solve.problem_of(solve.read(problem_file), embedded=True)
+    assert problem.prompt == TASK.problem.prompt
+    assert problem.feedback == TASK.problem.feedback
+    assert problem.entry_point == TASK.problem.entry_point
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gone.json", None, "cannot be read: No such file"),
+        ("a.json", "{", "is not JSON"),
+        ("a.json", "[]", "holds no JSON object"),
+        ("a.json", '{"prompt": "x"}', "field 'tests' is missing"),
+        ("a.json", '{"prompt": " ", "tests": ["assert 1"]}', "the problem has no text"),
+        ("a.json", '{"prompt": "x", "tests": []}', "the problem has no tests"),
+        ("a.json", '{"prompt": "x", "tests": ["assert ("]}', "does not parse"),
+        ("a.py", "assert f(", "is not Python"),
+        ("a.py", '"""x"""\n', "the problem has no tests"),
+    ],
+)
+def test_bad_problems_are_one_clear_line_and_exit_2(name, content, message, tmp_path, capsys):
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    assert solve.main([str(path)]) == 2
+    said = capsys.readouterr()
+    assert message in said.err and len(said.err.splitlines()) == 1 and not said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--generator", "nowhere"], "model nowhere: no such directory"),
+        (["--verifier", "none", "--search", "lv"], "needs a verifier"),
+        (["--n", "0"], "argument --n: invalid number from 1 value"),
+        (["--temperature", "-1"], "0 is greedy"),
+        (["--problem", "another.json"], "give one PROBLEM file"),
+    ],
+)
+def test_bad_flags_are_one_clear_line_and_exit_2(arguments, message, problem_file, capsys):
+    try:
+        status = solve.main([str(problem_file), *arguments])
+    except SystemExit as stopped:
+        status = stopped.code
+    said = capsys.readouterr().err
+    assert status == 2 and message in said and len(said.splitlines()) == 1
+
+
+def test_a_verifier_that_reads_other_tokens_is_refused(problem_file, tmp_path, capsys):
+    other = tmp_path / "verifier"
+    shutil.copytree(hub.MINI_VERIFIER, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    name = next(iter(tokenizer["model"]["vocab"]))
+    tokenizer["added_tokens"][0]["content"] = "<|nothing|>"
+    tokenizer["model"]["vocab"]["<|nothing|>"] = tokenizer["model"]["vocab"].pop(name)
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert solve.main([str(problem_file), "--verifier", str(other)]) == 2
+    assert "reads other tokens than generator mini" in capsys.readouterr().err
+
+
+# Which model -------------------------------------------------------------------------------------
+
+
+def trained(workdir, *stages):
+    for stage in stages:
+        (workdir / "stages" / stage / "model").mkdir(parents=True)
+        (workdir / "stages" / stage / "model" / "config.json").write_text("{}")
+        (workdir / "stages" / stage / "stage.json").write_text("{}")
+
+
+def test_a_work_directory_gives_mucodes_last_pair(tmp_path):
+    trained(tmp_path, "base/verifier", "mucode_1/verifier", "star_2/generator")
+    trained(tmp_path, "mucode_1/generator", "mucode_2/generator")
+    stages = tmp_path / "stages"
+    assert export.find(tmp_path, "generator").path == stages / "mucode_2/generator/model"
+    assert export.find(tmp_path, "verifier").path == stages / "mucode_1/verifier/model"
+    assert export.find(tmp_path, "generator", "star").iteration == 2
+    assert export.find(tmp_path, "verifier", "star").method == "base"
+    with pytest.raises(ValueError, match="no generator of mucode 3; it holds: mucode 1, mucode 2"):
+        export.find(tmp_path, "generator", "mucode", 3)
+    (stages / "mucode_2/generator/stage.json").unlink()  # not finished
+    assert export.find(tmp_path, "generator").iteration == 1
+
+
+def test_the_folder_of_a_stage_stands_for_its_model(tmp_path):
+    trained(tmp_path, "mucode_1/generator")
+    stage = tmp_path / "stages/mucode_1/generator"
+    assert hub.resolve(stage) == hub.resolve(stage / "model") == stage / "model"
+
+
+# What is shown -----------------------------------------------------------------------------------
+
+
+def search_of(choice, *turns):
+    return Search("t", 0, choice, tuple(SearchTurn(*of) for of in turns))
+
+
+def test_why_a_candidate_was_chosen_is_said_in_words():
+    bad, worse, good, best = (
+        turn("bad"),
+        turn("worse"),
+        turn("good", passed=True),
+        turn("best", passed=True),
+    )
+    scores = np.array([1.0, 0.0], np.float32)
+    cases = [
+        (
+            "pt+lv",
+            ((bad, worse), scores, 0),
+            "none passes the tests; the verifier scores it highest",
+        ),
+        ("pt+lv", ((bad, good), scores, 1), "it passes the tests"),
+        (
+            "pt+lv",
+            ((best, good), scores, 0),
+            "it passes the tests, as 2 do; the verifier scores it highest",
+        ),
+        ("pt", ((best, good), None, 0), "it passes the tests, as 2 do; at random among equals"),
+        ("lv", ((bad, good), scores, 0), "the verifier scores it highest"),
+        ("random", ((bad, bad), None, 0), "they are all the same"),
+    ]
+    for choice, of, expected in cases:
+        assert solve.why(search_of(choice, of), 0) == expected
+    second = search_of("pt+lv", ((bad, worse), scores, 0), ((bad, worse), scores, 1))
+    assert solve.why(second, 1) == "1 repeat what failed before; none passes the tests"
+
+
+def test_nothing_that_a_model_writes_reaches_the_terminal_as_a_command():
+    assert solve.printable("a\x1b[2Jb\n\tμ\x07\u202e") == "a\\x1b[2Jb\n\tμ\\x07\\u202e"
