@@ -15,7 +15,7 @@ from mucode_jax.benchmarks import load
 from mucode_jax.conversation import Chat
 from mucode_jax.models import huggingface
 from mucode_jax.records import dumps
-from mucode_jax.report import compare, page, plots, stages, text, words
+from mucode_jax.report import compare, page, plots, stages, talks, text, words
 from mucode_jax.report.__main__ import main
 from tests import invented
 
@@ -143,9 +143,10 @@ def test_outcomes_by_problem_average_to_the_reported_accuracies(runs):
     (run,) = compare.runs(runs[:1], [results])
     assert len(run.outcomes) == len(results["evaluations"]) == 13
     for e in results["evaluations"]:
-        outcome = run.outcomes[compare._key(e)]
+        outcome = run.outcomes[compare.key(e)]
         assert len(outcome) == e["problems"]
-        assert np.mean(list(outcome.values())) == pytest.approx(e["accuracy"], abs=2e-6)
+        means = np.mean(list(outcome.values()), axis=0)
+        np.testing.assert_allclose(means, e["per_turn"], atol=2e-6)
 
 
 def test_every_sampled_candidate_counts_once_in_the_verifiers_curves(tmp_path):
@@ -168,13 +169,28 @@ def test_every_sampled_candidate_counts_once_in_the_verifiers_curves(tmp_path):
 
 def test_sample_conversations_are_of_every_kind_and_always_the_same(runs):
     e = report.read(runs[1])["evaluations"][0]
-    chosen = stages.conversations(runs[1], e, 5, None)
-    assert chosen == stages.conversations(runs[1], e, 5, None)
+    chosen = talks.greedy(runs[1], e, 5, None)
+    assert chosen == talks.greedy(runs[1], e, 5, None)
     assert len(chosen) == 5 and len({c.task_id for c in chosen}) == 5
     solved = stages.solved(runs[1], [e])["greedy"]
     assert all(bool(c.solved) == bool(solved[c.task_id][-1]) for c in chosen)
-    kinds = {page.kind(c) for c in stages.conversations(runs[1], e, 99, None)}
-    assert {page.kind(c) for c in chosen} == kinds
+    assert {c.solved for c in chosen} == {c.solved for c in talks.greedy(runs[1], e, 99, None)}
+
+
+def test_a_shown_search_tells_where_the_verifier_preferred_a_wrong_candidate(runs):
+    e = next(e for e in report.read(runs[0])["evaluations"] if e["search"] == "lv")
+    found = talks.searched(runs[0], e, 99, None)
+    assert len(found) == e["problems"]
+    assert {c.misled for c in found} == {True, False}
+    for talk in found:
+        wrong = []
+        for turn in talk.turns:
+            best = max(turn.candidates, key=lambda c: c.score)
+            wrong.append(not best.correct and any(c.correct for c in turn.candidates))
+            (chosen,) = (c for c in turn.candidates if c.chosen)
+            assert (chosen.status, chosen.correct) == (turn.status, turn.correct)
+        assert talk.misled == any(wrong)
+        assert talk.solved == (len(talk.turns) if talk.turns[-1].correct else 0)
 
 
 def test_an_unfinished_stage_is_not_read(runs, tmp_path):
@@ -250,11 +266,12 @@ def test_every_plot_has_a_text_alternative_and_takes_the_pages_colours(shown):
     assert used <= set(re.findall(r"--([\w-]+):", shown))
 
 
-def test_ten_conversations_can_be_filtered(shown):
-    talks = re.findall(r'<details class="talk ([\w-]+) by-(\d)"', shown)
-    assert len(talks) == 10
-    for kind, by in talks:
-        assert f'id="show-{kind}"' in shown and f'id="by-{by}"' in shown
+def test_conversations_can_be_filtered_by_turn_writer_and_the_verifiers_errors(shown):
+    found = re.findall(r'<details class="talk (at-\d) (by-\d)( misled)?"', shown)
+    assert f"{len(found)} conversations, chosen so that every kind is among them" in shown
+    for kind in {name for names in found for name in names if name}:
+        count = sum(kind in names for names in found)
+        assert re.search(rf'id="show-{kind.strip()}" /> .* \({count}\)</label>', shown)
     assert "Write f for problem 0." in shown
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from markupsafe import Markup
 
 from mucode_jax import evaluate
-from mucode_jax.report import plots, stages, text, words
+from mucode_jax.report import plots, stages, talks, text, words
+from mucode_jax.report.talks import Conversation
 
 Json = Any
-_CONVERSATIONS = 10
+_CONVERSATIONS = 12  # greedy ones, and as many searches
 # What a page must not contain, and XML cannot: shown as the picture of the control character.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -67,7 +68,7 @@ def render(directory: pathlib.Path, results: Json) -> str:
     missing."""
     groups = text.groups(results["evaluations"])
     searched = [_searched(directory, group) for group in groups]
-    greedy, talks = _conversations(directory, results)
+    talks_of, conversations = _conversations(directory, results)
     return (
         environment()
         .get_template("page.html.jinja")
@@ -85,10 +86,9 @@ def render(directory: pathlib.Path, results: Json) -> str:
             work=_work(results),
             stages=_stages(results),
             costs=_costs(results["evaluations"]),
-            talks=talks,
-            talkers=list(dict.fromkeys(talk.generator for talk in talks)),
-            talks_of=greedy,
-            kinds=_kinds(talks),
+            talks=[(classes(talk, conversations), talk) for talk in conversations],
+            talks_of=talks_of,
+            filters=_filters(conversations),
             protocols={p: words.PROTOCOLS[p] for p in sorted({g[0]["protocol"] for g in groups})},
             isolation=_flat(results["isolation"]),
             versions=results["versions"],
@@ -267,39 +267,55 @@ def _costs(evaluations: Sequence[Json]) -> list[list[str]]:
     return rows
 
 
-def _conversations(directory: pathlib.Path, results: Json) -> tuple[str, list[stages.Conversation]]:
+def _conversations(directory: pathlib.Path, results: Json) -> tuple[str, list[Conversation]]:
     """Where the sample conversations are from, in words, and the conversations."""
     groups = text.groups(results["evaluations"])
     last, base = (_last(groups[0]), _base(groups[0])) if groups else (None, None)
     if last is None:
         return "Nothing was evaluated greedily.", []
-    shares = [(last, _CONVERSATIONS)]
-    if base is not None and base is not last:
-        shares = [(last, _CONVERSATIONS - 4), (base, 4)]
-    said = f"{_CONVERSATIONS} greedy conversations of " + " and ".join(
-        words.generator(e) for e, _ in shares
-    )
+    both = [last] if base is None or base is last else [last, base]
     reading = stages.texts(directory, results)
-    talks: list[stages.Conversation] = []
-    for e, count in shares:
-        found = stages.conversations(directory, e, count, reading)
-        if found is None:
+    found: list[Conversation] = []
+    for e in both:
+        greedy = talks.greedy(directory, e, _CONVERSATIONS // len(both), reading)
+        if greedy is None:
             return f"The conversations of {words.generator(e)} are not in the work directory.", []
-        talks += found
+        found += greedy
+    # Of the ways to search, the one that shows best what the verifier is worth.
+    ways = [e for choice in ("lv", "pt+lv", "pt") for e in groups[0] if e["search"] == choice]
+    ways = [e for e in ways if e["search"] == ways[0]["search"]]
+    for e in ways:
+        found += talks.searched(directory, e, _CONVERSATIONS // len(ways), reading) or []
+    counts = Counter(talk.writer for talk in found)
+    said = f"{len(found)} conversations, chosen so that every kind is among them: "
+    said += "; ".join(f"{count} of {writer}" for writer, count in counts.items())
     if reading is None:
         said += "; the tokenizer is not at hand, so the problems' texts are not shown"
-    return f"{said}.", talks
+    return f"{said}.", found
 
 
-def _kinds(talks: Sequence[stages.Conversation]) -> list[tuple[str, str, int]]:
-    """(class, words, number) of the filters."""
-    counts = Counter(kind(talk) for talk in talks)
-    names = {"at-once": "solved at turn 1", "late": "solved later", "never": "never solved"}
-    return [(k, name, counts[k]) for k, name in names.items() if counts[k]]
+def _filters(found: Sequence[Conversation]) -> list[tuple[str, list[tuple[str, str, int]]]]:
+    """(legend, [(class, words, number)]) of each row of filters."""
+    solved = Counter(talk.solved for talk in found)
+    rows = [(f"at-{t}", f"solved at turn {t}", solved[t]) for t in sorted(solved) if t]
+    rows += [("at-0", "never solved", solved[0])] if solved[0] else []
+    misled = sum(talk.misled for talk in found)
+    writers = list(dict.fromkeys(talk.writer for talk in found))
+    by = [
+        (f"by-{i}", writer, sum(talk.writer == writer for talk in found))
+        for i, writer in enumerate(writers)
+    ]
+    filters = [("Show", rows), ("Written by", by)]
+    if misled:
+        filters.append(("Verifier", [("misled", "preferred a wrong candidate", misled)]))
+    return [(legend, of) for legend, of in filters if len(of) > 1 or legend == "Verifier"]
 
 
-def kind(talk: stages.Conversation) -> str:
-    return "never" if talk.solved == 0 else "at-once" if talk.solved == 1 else "late"
+def classes(talk: Conversation, found: Sequence[Conversation]) -> str:
+    """A conversation's classes, by which the filters find it."""
+    writers = list(dict.fromkeys(other.writer for other in found))
+    misled = " misled" if talk.misled else ""
+    return f"at-{talk.solved} by-{writers.index(talk.writer)}{misled}"
 
 
 def _flat(values: Json, prefix: str = "") -> dict[str, str]:

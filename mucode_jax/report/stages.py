@@ -28,34 +28,6 @@ Texts = tuple[Callable[[np.ndarray, bool], str], Callable[[np.ndarray], str]]
 
 
 @dataclasses.dataclass(frozen=True)
-class ShownTurn:
-    """One turn, as text.
-
-    Attributes:
-      message: what the generator read: the problem, later the feedback.
-      completion: what it wrote.
-      status, summary: outcome of the public tests.
-      correct: passes the private tests too.
-    """
-
-    message: str
-    completion: str
-    status: str
-    summary: str
-    correct: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Conversation:
-    """A greedy conversation; `solved` is the turn (from 1) that counts as solved, 0 for none."""
-
-    generator: str
-    task_id: str
-    turns: tuple[ShownTurn, ...]
-    solved: int
-
-
-@dataclasses.dataclass(frozen=True)
 class FirstTurn:
     """The N candidates of one search's first turn: bool, float32 and bool [N]."""
 
@@ -233,47 +205,3 @@ def texts(directory: pathlib.Path, results: Json) -> Texts | None:
         return None
     chat = Chat(huggingface.load_tokenizer(home), huggingface.eot_ids(home))
     return lambda ids, first: chat.message(ids, first=first), chat.text
-
-
-def conversations(
-    directory: pathlib.Path, of: Json, count: int, text: Texts | None
-) -> list[Conversation] | None:
-    """`count` greedy conversations of an evaluation, always the same ones.
-
-    In turn one that was solved late, one that was solved at once, one that was never solved, each
-    in the order of the problems, as long as there are such.
-    """
-    found = greedy(directory, of)
-    if found is None:
-        return None
-    kinds: dict[str, list[Conversation]] = {"late": [], "at once": [], "never": []}
-    for rollout, label in found:
-        if of["protocol"] == "paper":
-            solved = label.index(True) + 1 if any(label) else 0
-        else:
-            solved = len(label) if label[-1] else 0
-        kind = "never" if solved == 0 else "at once" if solved == 1 else "late"
-        if len(kinds[kind]) < count:
-            shown = _shown(rollout, label, text)
-            kinds[kind].append(
-                Conversation(words.generator(of), rollout.task_id, tuple(shown), solved)
-            )
-    queues = [iter(queue) for queue in kinds.values()]
-    chosen: list[Conversation] = []
-    while queues and len(chosen) < count:
-        queue = queues.pop(0)
-        conversation = next(queue, None)
-        if conversation is not None:
-            chosen.append(conversation)
-            queues.append(queue)
-    return sorted(chosen, key=lambda c: (c.solved == 0, c.solved == 1, c.solved))
-
-
-def _shown(rollout: Rollout, label: Sequence[bool], text: Texts | None) -> Iterator[ShownTurn]:
-    for t, (turn, correct) in enumerate(zip(rollout.turns, label, strict=True)):
-        if text is not None:
-            message, completion = text[0](turn.prompt_ids, t == 0), text[1](turn.completion_ids)
-        else:
-            message = rollout.turns[t - 1].grade.feedback if t else ""
-            completion = turn.code
-        yield ShownTurn(message, completion, turn.grade.status, turn.grade.summary, correct)
