@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mucode_jax import interruption
+from mucode_jax import hosts, interruption
 from mucode_jax.grading import InfrastructureError
 from mucode_jax.models import huggingface
 from mucode_jax.models.llama import abstract_params
@@ -51,7 +51,7 @@ def told(error: BaseException) -> tuple[str, int] | None:
         return str(error), interruption.status()
     if isinstance(error, KeyboardInterrupt):
         return f"interrupted; {interruption.GO_ON}", 130
-    if isinstance(error, (InfrastructureError, fit.Diverged, OutOfMemory)):
+    if isinstance(error, (InfrastructureError, fit.Diverged, OutOfMemory, hosts.Lost)):
         return str(error), 1
     if disk := _of_files(error):
         where = f" ({disk.filename})" if disk.filename else ""

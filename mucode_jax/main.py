@@ -2,6 +2,10 @@
 
     python -m mucode_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
+On several hosts the same command is started on each, with one work directory that all of them
+share. On Cloud TPU, GKE and under SLURM they find each other; elsewhere add
+`--coordinator=HOST:PORT --processes=N --process=I` (launch/README.md).
+
 Run again after any interruption, it goes on where it was. Settings are changed on the command line:
 `--config.seed=3 --config.rollout.temperature=0.9`.
 """
@@ -15,6 +19,7 @@ import pathlib
 import platform
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,7 +31,9 @@ from mucode_jax import (
     __version__,
     evaluate,
     faults,
+    hosts,
     interruption,
+    plan,
     preflight,
     report,
     settings,
@@ -35,7 +42,7 @@ from mucode_jax import (
 from mucode_jax.algorithms import common, mucode, multi_star, pretrain, star
 from mucode_jax.benchmarks import load
 from mucode_jax.lab import Lab, Sampling, Searches, sample
-from mucode_jax.models import huggingface, sharding
+from mucode_jax.models import huggingface
 from mucode_jax.progress import Progress
 from mucode_jax.records import Benchmark
 from mucode_jax.rollout import Limits
@@ -52,6 +59,7 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
     Every generator, the base first, is evaluated greedily over T turns; the base and each method's
     last generator, where `config.search.methods` names them, by multi-turn Best-of-N too.
     """
+    plan.check(config)
     evaluations: list[dict[str, Json]] = []
     sandbox = Pool(
         workers=config.sandbox.workers or None,
@@ -151,7 +159,8 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
         dtype=c.dtype,
         param_dtype=c.param_dtype,
         remat=c.remat,
-        mesh=sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor),
+        mesh=plan.training_mesh(config),
+        sampling_mesh=plan.sampling_mesh(config),
         limits=Limits(r.turns, r.max_new_tokens, r.max_feedback_tokens, r.context),
         slots=r.slots,
         feedback=config.sandbox.feedback,
@@ -275,7 +284,10 @@ def _flags(argv: Sequence[str]) -> flags.FlagValues:
     """The flags' values. Raises what absl and ml_collections raise, and ValueError."""
     found = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=found, sys_argv=list(argv))
-    flags.DEFINE_string("workdir", None, "", flag_values=found)
+    for name in ("workdir", "coordinator"):
+        flags.DEFINE_string(name, None, "", flag_values=found)
+    for name in ("processes", "process"):
+        flags.DEFINE_integer(name, None, "", flag_values=found)
     left = found(argv)
     if len(left) > 1:
         raise ValueError(f"unexpected argument {left[1]!r}; settings are --config.NAME=VALUE")
@@ -286,7 +298,8 @@ def _flags(argv: Sequence[str]) -> flags.FlagValues:
 
 def fail(message: str, status: int) -> int:
     """Says in one line what is wrong; returns the exit status."""
-    print("mucode_jax: " + " ".join(message.split()), file=sys.stderr)
+    who = f"mucode_jax, host {hosts.index()}: " if hosts.count() > 1 else "mucode_jax: "
+    print(who + " ".join(message.split()), file=sys.stderr)
     return status
 
 
@@ -300,11 +313,15 @@ def main(argv: Sequence[str]) -> int:
         config = given.config
         for _, one in sweep.expand(config) if sweep.is_sweep(config) else [("", config)]:
             settings.validate(one)
+        hosts.connect(given.coordinator, given.processes, given.process)
+        if hosts.count() > 1 and (config.experiment == "pretrain" or sweep.is_sweep(config)):
+            raise ValueError("a sweep or a pretraining runs on one host; start it as one process")
     except Exception as error:  # a config file is a program: it may raise anything
         return fail(faults.of_input(error), 2)
-    progress = Progress()
+    progress = Progress(quiet=not hosts.first())
     try:
         with interruption.watched(progress.say):
+            hosts.agree("settings", {"version": __version__} | settings.flat(config))
             workdir = Workdir(given.workdir, progress.say)
             jax.config.update("jax_compilation_cache_dir", str(workdir.path / "xla"))
             if config.experiment == "pretrain":
@@ -314,15 +331,21 @@ def main(argv: Sequence[str]) -> int:
                 shown = sweep.run(config, workdir.path, progress, run)
             else:
                 results = run(config, workdir, progress)
-                report.write(workdir.path, results)
+                if hosts.first():
+                    report.write(workdir.path, results)
                 shown = report.table(results)
     except (Exception, KeyboardInterrupt) as error:
-        if told := faults.told(error):
-            return fail(*told)
-        raise  # a fault of ours is shown whole
-    print(shown)
+        told = faults.told(error)
+        if told is None and hosts.count() == 1:
+            raise  # a fault of ours is shown whole
+        if told is None:
+            traceback.print_exc()
+            told = (f"{type(error).__name__}: {error}", 1)
+        return hosts.leave(fail(*told), told[0])
+    if hosts.first():
+        print(shown)
     progress.say(f"{workdir.path / 'report.html'}")
-    return 0
+    return hosts.leave(0)
 
 
 if __name__ == "__main__":

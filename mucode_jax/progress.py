@@ -15,8 +15,11 @@ _LINE_EVERY_S = 10.0
 class Progress:
     """Tells a person how a run is going."""
 
-    def __init__(self) -> None:
-        self._console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
+    def __init__(self, quiet: bool = False) -> None:
+        """`quiet` is for the hosts beside the first, which speaks for all."""
+        self._console = rich.console.Console(
+            stderr=True, highlight=False, soft_wrap=True, quiet=quiet
+        )
 
     def say(self, text: str) -> None:
         """Prints one line."""

@@ -210,7 +210,7 @@ PRETRAIN = {
 
 def validate(config: ConfigDict) -> None:
     """Raises ValueError for the first setting that cannot be right."""
-    found = dict(_leaves(config))
+    found = flat(config)
     pretrain = found.get("experiment") == "pretrain"
     rules = PRETRAIN if pretrain else ITERATE
     for name in sorted(found, key=lambda name: name != "experiment"):  # it chooses the rules
@@ -246,6 +246,11 @@ def validate(config: ConfigDict) -> None:
             f"config.rollout.context is {r.context}, but {r.turns} turns of {r.max_new_tokens} new "
             f"tokens with feedback of {r.max_feedback_tokens} take {room} beside the prompt"
         )
+
+
+def flat(config: ConfigDict) -> dict[str, Any]:
+    """Every setting by its whole name."""
+    return dict(_leaves(config))
 
 
 def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

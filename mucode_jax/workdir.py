@@ -20,7 +20,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from mucode_jax import hosts
+
 Json = Any
+
+_SHARDS = "pieces"  # of a stage under way
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -54,12 +58,12 @@ class Pieces:
         self.path = path
         self._file = None
 
-    def read(self) -> list[Json]:
-        """Every whole record; a last line that was cut short is removed from the file."""
+    def read(self, mend: bool = True) -> list[Json]:
+        """Every whole record; with `mend` a last line that was cut short is removed."""
         if not self.path.exists():
             return []
         whole = []
-        with open(self.path, "rb+") as f:
+        with open(self.path, "rb+" if mend else "rb") as f:
             end = 0
             for line in f:
                 try:
@@ -69,7 +73,8 @@ class Pieces:
                 except ValueError:
                     break
                 end += len(line)
-            f.truncate(end)
+            if mend:
+                f.truncate(end)
         return whole
 
     def append(self, line: str) -> None:
@@ -85,6 +90,39 @@ class Pieces:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+class Shards:
+    """The pieces of a stage while it is made: each host appends to a file of its own.
+
+    Whatever hosts there are, they take up what others left. When the stage is done they are gone.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._folder = folder = path / _SHARDS
+        self._own = Pieces(folder / f"{hosts.index()}.jsonl")
+
+    def read(self) -> list[Json]:
+        """Every whole record of every host; all of them read before one appends."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        found = self._own.read()
+        for path in sorted(self._folder.glob("*.jsonl")):
+            if path != self._own.path:
+                found += Pieces(path).read(mend=False)
+        hosts.wait("what is there already")
+        return found
+
+    def append(self, line: str) -> None:
+        """See `Pieces`."""
+        self._own.append(line)
+
+    def close(self) -> None:
+        self._own.close()
+
+    def gather(self) -> list[Json]:
+        """Every record of every host, when all have done their share; for the first host."""
+        files = sorted(self._folder.glob("*.jsonl"))
+        return [record for path in files for record in Pieces(path).read()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +177,9 @@ class Workdir:
             self._lock = open(self.path / "lock", "a+")  # noqa: SIM115 (held while we live)
         except OSError as error:
             raise ValueError(f"cannot write to --workdir {self.path}: {error.strerror}") from error
+        hosts.shares(self.path)
+        if not hosts.first():
+            return
         import fcntl
 
         try:
@@ -194,6 +235,7 @@ class Workdir:
         settings: Mapping[str, Json],
         inputs: Mapping[str, Stage],
         make: Callable[[pathlib.Path], Mapping[str, Json]],
+        share: Callable[[pathlib.Path], None] = lambda path: None,
     ) -> Stage:
         """The stage `name`, made now unless it is there already.
 
@@ -202,21 +244,33 @@ class Workdir:
           settings: everything that decides what it makes, besides its inputs; JSON values.
           inputs: the stages that it reads.
           make: fills the folder it is given, taking up the pieces that are there, and returns what
-            the stage counted (JSON values, the same however often it was interrupted).
+            the stage counted (JSON values, the same however often it was interrupted). Of several
+            hosts the first alone does this, when all have done their `share`.
+          share: what every host does of it, before.
         """
         settings = json.loads(json.dumps(settings))
         fingerprints = {key: stage.fingerprint for key, stage in inputs.items()}
+        hosts.agree(
+            name, {"stage": name, **settings, **{f"input {k}": v for k, v in fingerprints.items()}}
+        )
+        begun = hosts.first_does(name, lambda: self._begin(name, settings, fingerprints), self._say)
+        if begun is not None:
+            self._make(name, begun, make, share)
+        return self._remember(self._load(name))
+
+    def _begin(self, name: str, settings: Json, fingerprints: Json) -> Json | None:
+        """What `begun.json` holds of a stage that is to be made; None: it is there."""
         path = self.path / "stages" / name
         stage = self._load(name)
         if stage is not None:
             reason = self._reason_to_redo(stage.record, settings, fingerprints)
             reason = reason or self._damage(stage)
             if reason is None:
-                return self._remember(stage)
+                return None
             self._say(f"{name}: {reason}; made again")
             shutil.rmtree(path)
         if self._borrow(name, settings, fingerprints):
-            return self._remember(self._load(name))
+            return None
         begun = {"settings": settings, "inputs": fingerprints, "seconds": 0.0}
         path.mkdir(parents=True, exist_ok=True)
         try:
@@ -231,26 +285,43 @@ class Workdir:
             path.mkdir(parents=True)
             before = begun
         write_atomically(path / "begun.json", json.dumps(before))
+        return before
+
+    def _make(
+        self,
+        name: str,
+        before: Json,
+        make: Callable[[pathlib.Path], Mapping[str, Json]],
+        share: Callable[[pathlib.Path], None],
+    ) -> None:
+        path = self.path / "stages" / name
         started, self.making = time.monotonic(), name
         try:
-            counts = dict(make(path))
+            share(path)
+            hosts.wait(name, self._say)
+            counts = dict(make(path)) if hosts.first() else {}
         finally:
             before["seconds"] += time.monotonic() - started
-            if path.exists():
+            if hosts.first() and path.exists():
                 with contextlib.suppress(OSError):  # a full disk must not hide the first error
                     write_atomically(path / "begun.json", json.dumps(before))
+        if hosts.first():
+            self._record(path, before, counts)
+        hosts.wait(name, self._say)
+        self.making = ""
+
+    def _record(self, path: pathlib.Path, before: Json, counts: Json) -> None:
         record = {
-            "settings": settings,
-            "inputs": fingerprints,
+            "settings": before["settings"],
+            "inputs": before["inputs"],
             "files": {str(file.relative_to(path)): _checksum(file) for file in _files(path)},
             "seconds": round(before["seconds"], 3),
             "counts": counts,
         }
         record["checksum"] = _digest(record)
         write_atomically(path / "stage.json", json.dumps(record, indent=1))
-        self.making = ""
         (path / "begun.json").unlink()
-        return self._remember(self._load(name))
+        shutil.rmtree(path / _SHARDS, ignore_errors=True)
 
     def _borrow(self, name: str, settings: Json, inputs: Json) -> bool:
         for home in self._lenders:
@@ -275,5 +346,6 @@ class Workdir:
 
 def _files(path: pathlib.Path) -> Iterator[pathlib.Path]:
     for file in sorted(path.rglob("*")):
-        if file.is_file() and file.name not in ("begun.json", "stage.json"):
+        inside = file.relative_to(path).parts
+        if file.is_file() and inside[0] not in ("begun.json", "stage.json", _SHARDS):
             yield file

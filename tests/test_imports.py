@@ -11,7 +11,7 @@ ROOT = pathlib.Path(mucode_jax.__file__).parent
 
 # Lowest first; a room may import what stands in its own line and above it in this table.
 LEVELS = (
-    ("records", "keys", "command", "interruption"),
+    ("records", "keys", "command", "interruption", "hosts"),
     ("sandbox", "benchmarks", "models", "workdir", "progress"),
     ("sampling", "training", "conversation"),
     ("grading", "score"),

@@ -19,18 +19,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mucode_jax import interruption, search
+from mucode_jax import hosts, interruption, search
 from mucode_jax.conversation import Chat
 from mucode_jax.grading import Label
-from mucode_jax.models import huggingface
-from mucode_jax.models.llama import LlamaConfig
+from mucode_jax.models import huggingface, llama, sharding
+from mucode_jax.models.llama import LlamaConfig, Params
 from mucode_jax.progress import Progress
 from mucode_jax.records import Rollout, encode
 from mucode_jax.rollout import Limits
+from mucode_jax.sampling import programs
 from mucode_jax.sampling.engine import Engine
 from mucode_jax.sandbox import Pool
 from mucode_jax.score import Scorer
-from mucode_jax.workdir import Pieces, Stage, Workdir
+from mucode_jax.workdir import Shards, Stage, Workdir, write_atomically
 
 Json = Any
 
@@ -113,6 +114,7 @@ class Lab:
         param_dtype: str,
         remat: bool,
         mesh: Mesh,
+        sampling_mesh: Mesh,
         limits: Limits,
         slots: int,
         feedback: str,
@@ -123,7 +125,8 @@ class Lab:
           workdir, pool, progress: the tools.
           base: the base generator, a Hugging Face directory.
           dtype, param_dtype, remat: how models are held and computed (`models.llama`).
-          mesh: the devices that train.
+          mesh: the devices that train, of all hosts; sampling_mesh: this host's own, that sample
+            and score.
           limits: turns and tokens of conversations.
           slots: sequences decoded at a time; 0: as many as memory holds.
           feedback: what the pool was told to show; part of what decides a rollout.
@@ -137,6 +140,8 @@ class Lab:
         scan = jax.default_backend() != "cpu"
         self._held = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat, "scan": scan}
         self._slots = slots
+        self._local = sampling_mesh
+        self._loaded: tuple[str, Params] | None = None  # a generator's name, and how it decodes
         self.feedback = feedback
         base = pathlib.Path(base)
         checksums = {f.name: _sha256(f) for f in sorted(base.iterdir()) if f.is_file()}
@@ -152,24 +157,56 @@ class Lab:
         """How a model is held and computed in this experiment."""
         return huggingface.read_config(model.path, **self._held)
 
+    def _sampled(self, model: Model) -> LlamaConfig:
+        """How a model is held where nothing is trained."""
+        config = self.config(model)
+        return dataclasses.replace(config, param_dtype=config.dtype, remat=False)
+
+    @property
+    def _spread(self) -> Mesh | None:
+        return self._local if self._local.size > 1 else None
+
     def scorer(self, verifier: Model) -> Scorer:
         """The verifier, loaded."""
-        config = self.config(verifier)
-        return Scorer(config, huggingface.load_verifier(verifier.path, config))
+        config, mesh = self._sampled(verifier), self._spread
+        params = huggingface.load_verifier(verifier.path, config, mesh=mesh)
+        return Scorer(config, params, mesh=mesh)
 
     def engine(self, generator: Model, limits: Limits, sampling: Sampling) -> Engine:
         """An idle engine with the generator loaded."""
-        config = self.config(generator)
+        config, mesh = self._sampled(generator), self._spread
+        if self._loaded is None or self._loaded[0] != generator.name:
+            self.forget()
+            stored = huggingface.load_generator(generator.path, config, mesh=mesh)
+            self._loaded = generator.name, programs.prepare(config, stored)
+            del stored
         return Engine(
             config,
-            huggingface.load_generator(generator.path, config),
+            self._loaded[1],
             slots=self._slots or None,
             context=limits.context,
             eot_ids=self.chat.eot_ids,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
+            mesh=mesh,
         )
+
+    def carry(self, name: str, params: Params) -> None:
+        """Re-lays a generator just trained for the engines to come; of one device it is read back.
+
+        All hosts call this.
+        """
+        if self.mesh.size == 1:
+            return
+        config = self._sampled(self.base)
+        axes = llama.logical_axes(config)
+        own = sharding.to_hosts(params, axes, self.mesh, self._local, config.dtype)
+        self._loaded = name, programs.prepare(config, own)
+
+    def forget(self) -> None:
+        """Frees the generator that is loaded: training needs the memory."""
+        self._loaded = None
 
     def in_pieces(
         self,
@@ -187,26 +224,36 @@ class Lab:
 
         Args:
           name, settings, inputs: of the stage (`workdir`).
-          items: what it works through; `unit` is what they are called.
+          items: what it works through, dealt to hosts by `task_id`; `unit` is their name.
           compute: some of the items -> a value for each.
           count: all values -> what the stage counted, beside the items.
           chunk: how many items at a time; at most so many are done twice after an interruption.
         """
 
-        def make(path: pathlib.Path) -> Mapping[str, Json]:
-            pieces = Pieces(path / "pieces.jsonl")
-            done = len(pieces.read())
-            with self.progress.task(name.replace("/", ": "), len(items), unit, done) as advance:
-                for start in range(done, len(items), chunk):
-                    part = items[start : start + chunk]
-                    for value in compute(part):
-                        pieces.append(json.dumps(value))
+        def share(path: pathlib.Path) -> None:
+            shards = Shards(path)
+            done = {place for place, _ in shards.read()}
+            mine = hosts.mine([item.task_id for item in items])
+            left = [place for place in mine if place not in done]
+            title = name.replace("/", ": ")
+            with self.progress.task(title, len(mine), unit, len(mine) - len(left)) as advance:
+                for start in range(0, len(left), chunk):
+                    part = left[start : start + chunk]
+                    values = compute([items[place] for place in part])
+                    for place, value in zip(part, values, strict=True):
+                        shards.append(json.dumps([place, value]))
                     advance(len(part))
                     interruption.check()
-            pieces.close()
-            return {unit: len(items), **count(pieces.read())}
+            shards.close()
 
-        stage = self.workdir.stage(name, settings, inputs, make)
+        def make(path: pathlib.Path) -> Mapping[str, Json]:
+            found = dict(Shards(path).gather())
+            values = [found[place] for place in range(len(items))]
+            text = "".join(json.dumps(value) + "\n" for value in values)
+            write_atomically(path / "pieces.jsonl", text)
+            return {unit: len(items), **count(values)}
+
+        stage = self.workdir.stage(name, settings, inputs, make, share)
         lines = (stage.path / "pieces.jsonl").read_text().splitlines() if items else []
         return stage, [json.loads(line) for line in lines]
 

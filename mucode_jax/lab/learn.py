@@ -23,6 +23,8 @@ from mucode_jax.training import batches, fit, losses, metrics
 from mucode_jax.training.lora import LoRA
 from mucode_jax.training.step import OptimizerConfig
 
+CHECKPOINTS = "checkpoints"  # in a stage's folder, until it is done
+
 
 def train_verifier(
     lab: Lab,
@@ -86,7 +88,9 @@ def train_verifier(
         )
         return None
 
-    def make(path: pathlib.Path) -> Mapping[str, Json]:
+    quality: dict[str, Json] = {}
+
+    def share(path: pathlib.Path) -> None:
         config = lab.config(lab.base)
         if loss == "bt":
             items, size, pack = pairs, batches.pair_size, batches.pack_pairs
@@ -102,20 +106,23 @@ def train_verifier(
         per_batch = batch if loss == "bt" else 2 * batch
         sizes = [size(item) for item in items]
         shape = _shape(lab, sizes, per_batch, rows, length, microbatches)
-        quality: dict[str, Json] = {}
+        mesh = lab.mesh if lab.mesh.size > 1 else None
 
         def measure(epoch: int, params: Params) -> None:
-            quality.update(verifier_quality(Scorer(config, params), test))
+            quality.update(verifier_quality(Scorer(config, params, mesh=mesh), test))
             lab.progress.say(f"{name}: epoch {epoch + 1}, on held-out problems {quality}")
 
-        generator = huggingface.load_generator(lab.base.path, config, mesh=lab.mesh)
-        head_key = jax.random.wrap_key_data(keys.key_data(*key, "head"))
+        def fresh() -> Params:
+            generator = huggingface.load_generator(lab.base.path, config, mesh=lab.mesh)
+            head_key = jax.random.wrap_key_data(keys.key_data(*key, "head"))
+            return verifiers.from_generator(config, generator, head_key)
+
         params = _fit(
             lab,
             path,
             name,
             mapped,
-            verifiers.from_generator(config, generator, head_key),
+            fresh,
             lambda epoch: pack(items, length=shape[0], rows=shape[1], key=(*key, "epoch", epoch)),
             axes=verifiers.logical_axes(config),
             epochs=epochs,
@@ -128,10 +135,13 @@ def train_verifier(
         if not quality:  # taken up after the last epoch's end
             measure(epochs - 1, params)
         huggingface.save_verifier(params, config, path / "model", tokenizer_from=lab.base.path)
+
+    def make(path: pathlib.Path) -> Mapping[str, Json]:
+        shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         return {"loss": loss, **quality, "pairs": len(pairs), "examples": len(examples)}
 
     inputs = {r.generator.name: r.stage for r in visited} | {"base": lab.base.stage}
-    stage = lab.workdir.stage(name, settings, inputs, make)
+    stage = lab.workdir.stage(name, settings, inputs, make, share)
     return Model(last.generator.method, last.generator.iteration, stage.path / "model", stage)
 
 
@@ -177,26 +187,22 @@ def fine_tune(
         "seed": seed,
     }
 
-    def make(path: pathlib.Path) -> Mapping[str, Json]:
-        config = lab.config(lab.base)
-        if not examples:
-            lab.progress.say(f"{name}: nothing was solved, so there is nothing to learn from")
-            base = huggingface.load_generator(lab.base.path, config)
-            huggingface.save_generator(base, config, path / "model", tokenizer_from=lab.base.path)
-            return {"examples": 0, "steps": 0}
+    def epoch_batches(epoch: int) -> batches.Batches:
         sizes = [batches.sft_size(e) for e in examples]
-        shape = _shape(lab, sizes, batch, rows, length, microbatches)
+        length_, rows_ = _shape(lab, sizes, batch, rows, length, microbatches)
+        key = (seed, method, iteration, "epoch", epoch)
+        return batches.pack_sft(examples, length=length_, rows=rows_, key=key)
 
-        def epoch_batches(epoch: int) -> batches.Batches:
-            key = (seed, method, iteration, "epoch", epoch)
-            return batches.pack_sft(examples, length=shape[0], rows=shape[1], key=key)
-
+    def share(path: pathlib.Path) -> None:
+        if not examples:
+            return
+        config = lab.config(lab.base)
         params = _fit(
             lab,
             path,
             name,
             losses.sft(config),
-            huggingface.load_generator(lab.base.path, config, mesh=lab.mesh),
+            lambda: huggingface.load_generator(lab.base.path, config, mesh=lab.mesh),
             epoch_batches,
             axes=llama.logical_axes(config),
             epochs=epochs,
@@ -206,6 +212,16 @@ def fine_tune(
             seed=seed,
         )
         huggingface.save_generator(params, config, path / "model", tokenizer_from=lab.base.path)
+        lab.carry(f"{method}_{iteration}", params)
+
+    def make(path: pathlib.Path) -> Mapping[str, Json]:
+        shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+        if not examples:
+            lab.progress.say(f"{name}: nothing was solved, so there is nothing to learn from")
+            config = lab.config(lab.base)
+            base = huggingface.load_generator(lab.base.path, config)
+            huggingface.save_generator(base, config, path / "model", tokenizer_from=lab.base.path)
+            return {"examples": 0, "steps": 0}
         first = epoch_batches(0)
         return {
             "examples": len(examples),
@@ -216,7 +232,7 @@ def fine_tune(
         }
 
     of = {f"{i}/{type(x).__name__}": x.stage for i, x in enumerate(inputs)}
-    stage = lab.workdir.stage(name, settings, of | {"base": lab.base.stage}, make)
+    stage = lab.workdir.stage(name, settings, of | {"base": lab.base.stage}, make, share)
     return Model(method, iteration, stage.path / "model", stage)
 
 
@@ -235,7 +251,7 @@ def _fit(
     path: pathlib.Path,
     name: str,
     loss: losses.Loss,
-    params: Params,
+    params: Callable[[], Params],
     epoch_batches: Callable[[int], batches.Batches],
     *,
     axes: Any,
@@ -247,9 +263,10 @@ def _fit(
     on_epoch: Callable[[int, Params], None] | None = None,
 ) -> Params:
     """`training.fit` with progress, its checkpoints in the stage's folder until it is done."""
+    lab.forget()
     steps = sum(len(epoch_batches(epoch)) for epoch in range(epochs))
     with lab.progress.task(name.replace("/", ": "), steps, "steps") as advance:
-        trained = fit.fit(
+        return fit.fit(
             loss,
             params,
             epoch_batches,
@@ -260,13 +277,11 @@ def _fit(
             microbatches=microbatches,
             lora=lora,
             seed=seed,
-            checkpoints=str(path / "checkpoints"),
+            checkpoints=str(path / CHECKPOINTS),
             on_step=lambda step, steps, m: advance(1, f"loss {m['loss']:.4f}"),
             on_epoch=on_epoch,
             stop=interruption.asked,
         )
-    shutil.rmtree(path / "checkpoints", ignore_errors=True)
-    return trained
 
 
 def verifier_quality(

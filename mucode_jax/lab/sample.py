@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mucode_jax import grading, interruption, rollout, search
+from mucode_jax import grading, hosts, interruption, rollout, search
 from mucode_jax.lab import (
     Json,
     Lab,
@@ -24,7 +24,7 @@ from mucode_jax.lab import (
 )
 from mucode_jax.records import Benchmark, Rollout, decode_rollout, decode_turn, dumps
 from mucode_jax.score import Scorer
-from mucode_jax.workdir import Pieces, write_atomically
+from mucode_jax.workdir import Shards, write_atomically
 
 
 def rollouts(
@@ -62,16 +62,17 @@ def rollouts(
     }
     order = {problem.task_id: i for i, problem in enumerate(benchmark.problems)}
 
-    def make(path: pathlib.Path) -> Mapping[str, Json]:
-        pieces = Pieces(path / "rollouts.jsonl")
-        found = [decode_rollout(line) for line in pieces.read()]
-        done = {(r.task_id, r.index) for r in found}
+    def share(path: pathlib.Path) -> None:
+        shards = Shards(path)
+        done = {(line["task_id"], line["index"]) for line in shards.read()}
+        problems = [benchmark.problems[i] for i in hosts.mine(list(order))]
+        already = sum((p.task_id, i) in done for p in problems for i in range(n))
         title = f"{generator.name}: {name}"
-        with lab.progress.task(title, n * len(order), "rollouts", len(done)) as advance:
+        with lab.progress.task(title, n * len(problems), "rollouts", already) as advance:
             grader = grading.public_grader(lab.pool)
-            if len(done) < n * len(order):
+            if already < n * len(problems):
                 for r in rollout.collect(
-                    benchmark.problems,
+                    problems,
                     engine=lab.engine(generator, limits, sampling),
                     chat=lab.chat,
                     grader=grader,
@@ -81,12 +82,15 @@ def rollouts(
                     done=done,
                     stop_on_pass=stop_on_pass,
                 ):
-                    pieces.append(dumps(r))
-                    found.append(r)
+                    shards.append(dumps(r))
                     advance(1)
                     interruption.check()
-        pieces.close()
+        shards.close()
+
+    def make(path: pathlib.Path) -> Mapping[str, Json]:
+        found = [decode_rollout(line) for line in Shards(path).gather()]
         if add_correct:
+            grader = grading.public_grader(lab.pool)
             found += [
                 rollout.of_solution(
                     problem,
@@ -97,15 +101,15 @@ def rollouts(
                     limits=limits,
                 )
                 for problem in benchmark.problems
-                if problem.task_id in benchmark.solutions and (problem.task_id, n) not in done
+                if problem.task_id in benchmark.solutions
             ]
         # In the order of the problems, not of arrival: the same file however it was made.
         found.sort(key=lambda r: (order[r.task_id], r.index))
-        write_atomically(pieces.path, "".join(dumps(r) + "\n" for r in found))
+        write_atomically(path / "rollouts.jsonl", "".join(dumps(r) + "\n" for r in found))
         return _counts(found)
 
     stage = lab.workdir.stage(
-        f"{generator.name}/{name}", settings, {"generator": generator.stage}, make
+        f"{generator.name}/{name}", settings, {"generator": generator.stage}, make, share
     )
     lines = (stage.path / "rollouts.jsonl").read_text().splitlines()
     items = [decode_rollout(json.loads(line)) for line in lines]
@@ -160,9 +164,10 @@ def searches(
 
     def search_chunk(problems: Sequence[Any]) -> list[Json]:
         if not tools:
+            # The verifier first: the engine's cache takes what memory is left.
+            tools["score"] = lab.scorer(verifier) if verifier is not None else None
             tools["engine"] = lab.engine(generator, lab.limits, sampling)
             tools["grader"] = grading.public_grader(lab.pool)
-            tools["score"] = lab.scorer(verifier) if verifier is not None else None
         found = search.best_of_n(
             problems,
             chat=lab.chat,

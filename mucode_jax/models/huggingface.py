@@ -208,7 +208,7 @@ def _load(
 ) -> Params:
     _check_architecture(directory, architecture)
     if mesh is None:
-        places = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), abstract)
+        places = jax.tree.map(lambda _: SingleDeviceSharding(jax.local_devices()[0]), abstract)
     else:
         places = sharding.shardings(abstract, axes, mesh)
     entries = _entries(config, architecture)

@@ -244,6 +244,8 @@ def unstack(params: Params) -> Params:
     Works on arrays and, within `jax.eval_shape`, on their shapes.
     """
     stacked = params["layers"]
+    if isinstance(stacked, tuple):
+        return params
     count = jax.tree.leaves(stacked)[0].shape[0]
     layers = tuple(jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(count))
     return {**params, "layers": layers}

@@ -31,7 +31,7 @@ def fitting_slots(config: llama.LlamaConfig, context: int, mesh: Mesh | None = N
 
     Raises ValueError where not even 8 fit.
     """
-    devices = list(mesh.devices.flat) if mesh is not None else [jax.devices()[0]]
+    devices = list(mesh.devices.flat) if mesh is not None else jax.local_devices()[:1]
     free = []
     for device in devices:
         stats = device.memory_stats() if device.platform != "cpu" else None
