@@ -1,4 +1,4 @@
-"""python -m mucode_jax.report DIR [DIR …]: writes reports anew and compares runs.
+"""Writes the reports of finished runs anew, and compares runs.
 
     python -m mucode_jax.report runs/quickstart
     python -m mucode_jax.report runs/seed0 runs/seed1 runs/seed2
@@ -14,39 +14,32 @@ import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from mucode_jax import report
-from mucode_jax.report import compare, findings
+from mucode_jax.command import Parser, fail
+from mucode_jax.report import compare, findings, picture
 from mucode_jax.workdir import write_atomically
 
 
-class _Parser(argparse.ArgumentParser):
-    """One line instead of the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
-
-
 def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
-        prog="python -m mucode_jax.report",
-        description=__doc__.partition("\n\n")[2],
-        epilog="Exit status: 0 done, 1 a report could not be written, 2 bad input.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("report", __doc__, "0 done, 1 a report could not be written, 2 bad input")
     parser.add_argument("directories", metavar="DIR", nargs="+", type=pathlib.Path)
     parser.add_argument(
         "--markdown",
         action="store_true",
         help="print the results as a Markdown table, and write no reports",
     )
+    parser.add_argument(
+        "--picture",
+        metavar="PNG",
+        type=pathlib.Path,
+        help="of the first report's upper part; needs chromium",
+    )
     return parser.parse_args(argv)
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"python -m mucode_jax.report: error: {' '.join(message.split())}", file=sys.stderr)
-    return status
+    return fail("report", message, status)
 
 
 def _evidence(directory: pathlib.Path, markdown: bool) -> int:
@@ -79,6 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             return _fail(f"{path} cannot be written: {error.strerror}", 1)
         print(path, file=sys.stderr)
+    if flags.picture is not None:
+        try:
+            picture.take(flags.directories[0] / "report.html", flags.picture)
+        except (ValueError, OSError) as error:
+            return _fail(str(error), 1)
     return 0
 
 
