@@ -17,9 +17,10 @@ from mucode_jax.models import rows, sharding
 
 IMPLEMENTATIONS = ("auto", "splash", "cudnn", "xla")
 
-# Longer queries are worked through in blocks of this many, so that scores of [T, S] never lie whole
-# in memory (plain XLA only; the kernels do it themselves).
+# Plain XLA works through long rows in blocks of this many queries, and keeps no scores of rows
+# longer than _STORED, so that [T, S] never lies whole in memory (the kernels do that themselves).
 _QUERY_BLOCK = 512
+_STORED = 1024
 _MASKED = -0.7 * float(np.finfo(np.float32).max)
 
 
@@ -65,8 +66,7 @@ def attend(
         return jax.nn.dot_product_attention(
             q, k, v, mask=same, is_causal=True, implementation="cudnn"
         )
-    limits = jnp.arange(q.shape[1], dtype=jnp.int32)[None]
-    return _xla(q, k, v, limits, segment_ids)
+    return _causal(q, k, v, segment_ids)
 
 
 def attend_cached(
@@ -104,7 +104,7 @@ def attend_cached(
         return jax.nn.dot_product_attention(
             q, k, v, key_value_seq_lengths=limits[:, 0] + 1, implementation="cudnn"
         )
-    return _xla(q, k, v, limits, None)
+    return _cached(q, k, v, limits)
 
 
 def _decode(
@@ -132,24 +132,37 @@ def _decode(
     return jnp.einsum("bpkgjh,kj->bpkgh", out, own).reshape(batch, 1, heads, width)
 
 
-def _xla(
-    q: jax.Array, k: jax.Array, v: jax.Array, limits: jax.Array, segment_ids: jax.Array | None
-) -> jax.Array:
-    batch, length, heads, width = q.shape
-    if length > _QUERY_BLOCK and length % _QUERY_BLOCK == 0:
-        blocks = length // _QUERY_BLOCK
+def _cached(q: jax.Array, k: jax.Array, v: jax.Array, limits: jax.Array) -> jax.Array:
+    """Long queries over a cache [B, S, K, H] block by block; every block sees all columns."""
+    length = q.shape[1]
+    if length <= _QUERY_BLOCK or length % _QUERY_BLOCK:
+        return _xla(q, k, v, limits)
 
-        def split(x: jax.Array) -> jax.Array:
-            return jnp.moveaxis(x.reshape(x.shape[0], blocks, _QUERY_BLOCK, *x.shape[2:]), 1, 0)
+    def split(x: jax.Array) -> jax.Array:
+        shape = (x.shape[0], length // _QUERY_BLOCK, _QUERY_BLOCK, *x.shape[2:])
+        return jnp.moveaxis(x.reshape(shape), 1, 0)
 
-        @jax.checkpoint
-        def one(block: tuple[jax.Array, ...]) -> jax.Array:
-            return _xla_block(block[0], k, v, block[1], *block[2:], key_segments=segment_ids)
+    out = jax.lax.map(lambda block: _xla(block[0], k, v, block[1]), (split(q), split(limits)))
+    return jnp.moveaxis(out, 0, 1).reshape(q.shape)
 
-        parts = (q, limits) if segment_ids is None else (q, limits, segment_ids)
-        out = jax.lax.map(one, tuple(split(part) for part in parts))
-        return jnp.moveaxis(out, 0, 1).reshape(q.shape)
-    return _xla_block(q, k, v, limits, segment_ids, key_segments=segment_ids)
+
+def _causal(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
+    """Blocks of queries, each over the columns up to its own end: the rest is never computed."""
+    length = q.shape[1]
+    size = _QUERY_BLOCK if length > _STORED else min(_QUERY_BLOCK, 128)
+    limits = jnp.arange(length, dtype=jnp.int32)[None]
+
+    def one(start: int) -> jax.Array:
+        end = min(start + size, length)
+        block, seen = slice(start, end), slice(0, end)
+        segments = (None, None)
+        if segment_ids is not None:
+            segments = segment_ids[:, block], segment_ids[:, seen]
+        parts = q[:, block], k[:, seen], v[:, seen], limits[:, block], *segments
+        # Short rows keep their scores for the backward pass, long ones compute them again.
+        return (jax.checkpoint(_xla) if length > _STORED else _xla)(*parts)
+
+    return jnp.concatenate([one(start) for start in range(0, length, size)], axis=1)
 
 
 def _visible(
@@ -165,14 +178,13 @@ def _visible(
     return seen
 
 
-def _xla_block(
+def _xla(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
     limits: jax.Array,
     query_segments: jax.Array | None = None,
-    *,
-    key_segments: jax.Array | None,
+    key_segments: jax.Array | None = None,
 ) -> jax.Array:
     batch, length, heads, width = q.shape
     columns, groups = k.shape[1], k.shape[2]

@@ -337,7 +337,7 @@ class Engine:
             read = length if start == 0 else self.context
             groups.setdefault((length, read), []).append((slot, start, tokens))
         for (length, read), texts in groups.items():
-            rows = max(1, self._prefill_tokens // length)
+            rows = min(self.slots, max(1, self._prefill_tokens // length))
             for first in range(0, len(texts), rows):
                 packed = np.zeros((rows, 3 + length), np.int32)
                 for row, (slot, start, tokens) in enumerate(texts[first : first + rows]):

@@ -219,9 +219,15 @@ def test_the_tpu_kernel_on_a_mesh_gives_the_answer_of_one_device(shape):
 def test_long_queries_in_blocks_give_the_same_answer(monkeypatch):
     q, k, v = qkv(4, 2, 8)
     whole = attention.attend(q, k, v, SEGMENTS, implementation="xla")
+    flat = [x.reshape(*x.shape[:2], -1) for x in (k, v)]
+    limits = np.broadcast_to(np.arange(q.shape[1], dtype=np.int32), q.shape[:2])
+    cached = attention.attend_cached(q, *flat, limits, implementation="xla")
     monkeypatch.setattr(attention, "_QUERY_BLOCK", 64)
+    monkeypatch.setattr(attention, "_STORED", 128)  # scores are computed again, not kept
     blocks = attention.attend(q, k, v, SEGMENTS, implementation="xla")
     np.testing.assert_allclose(blocks, whole, atol=1e-5)
+    blocks = attention.attend_cached(q, *flat, limits, implementation="xla")
+    np.testing.assert_allclose(blocks, cached, atol=1e-5)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
