@@ -12,6 +12,7 @@ Run again after any interruption, it goes on where it was. Settings are changed 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import itertools
 import os
@@ -320,9 +321,9 @@ def main(argv: Sequence[str]) -> int:
         return fail(faults.of_input(error), 2)
     progress = Progress(quiet=not hosts.first())
     try:
-        with interruption.watched(progress.say):
-            hosts.agree("settings", {"version": __version__} | settings.flat(config))
-            workdir = Workdir(given.workdir, progress.say)
+        hosts.agree("settings", {"version": __version__} | settings.flat(config))
+        opened = contextlib.closing(Workdir(given.workdir, progress.say))
+        with opened as workdir, interruption.watched(progress.say):
             jax.config.update("jax_compilation_cache_dir", str(workdir.path / "xla"))
             if config.experiment == "pretrain":
                 pretrain.pretrain(config, workdir)
