@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     c.cells = ()  # (name, settings) pairs: a run of each with every seed, and their evidence
     c.methods = ("mucode",)  # star, multi_star, multi_star_all, multi_star_balanced, rft_lv, mucode
     c.iterations = 2  # M
+    c.profile_steps = 0  # steps of each training that JAX's profiler captures
 
     c.generator = ConfigDict()
     c.generator.path = "mini"  # "mini", a Hugging Face directory, or a hub id

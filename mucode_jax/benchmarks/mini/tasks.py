@@ -24,7 +24,9 @@ SHARES = {"train": 20, "validation": 10, "test": 20, "pretrain": 50}
 
 AMBIGUOUS = 0.10  # share of problems with one ambiguous concept; the others have none
 RARE = 0.42  # share of places filled with a rare concept
-TELLING = 0.4  # share of problems whose public test is chosen to tell wrong variants apart
+# Share of problems whose public test is picked: while pretraining, the one that tells most wrong
+# programs from the right one; elsewhere the one that tells fewest, as real public tests often do.
+PICKED = {"pretrain": (0.4, max), "train": (0.5, min), "validation": (0.5, min), "test": (0.5, min)}
 PRIVATE = 4  # private asserts a problem
 POOL = 14  # inputs tried for the tests of one draft
 
@@ -298,8 +300,9 @@ def _with_tests(
     public = [i for i in range(len(pool)) if all(fails[code][i] for code in unclear)]
     if not public:
         return None
-    if random.random() < TELLING:
-        chosen = max(public, key=lambda i: sum(fail[i] for fail in fails.values()))
+    share, pick = PICKED[split]
+    if random.random() < share:
+        chosen = pick(public, key=lambda i: sum(fail[i] for fail in fails.values()))
     else:
         chosen = public[random.integers(len(public))]
     argument, expected = pool.pop(chosen)
