@@ -61,7 +61,7 @@ def test_with_several_seeds_the_interval_covers_the_differences_between_them_too
     b = (generator.random((5, 200)) < 0.5).astype(float)
     steady = b + (generator.random((5, 200)) < 0.2)
     _, (low, high), _ = evaluate.paired_difference(steady, b)
-    assert high - low < 0.08
+    assert high - low < 0.12
     uneven = b + np.array([0.6, -0.2, 0.6, -0.2, 0.2])[:, None]  # the same mean, seeds far apart
     mean, (low, high), p = evaluate.paired_difference(uneven, b)
     assert mean == pytest.approx(0.2) and low < 0 < high and p > 0.05

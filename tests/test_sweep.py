@@ -10,7 +10,7 @@ from mucode_jax import evidence as evidences
 from mucode_jax import settings, sweep
 from mucode_jax.progress import Progress
 from mucode_jax.report import findings
-from mucode_jax.workdir import Workdir, write_atomically
+from mucode_jax.workdir import write_atomically
 from tests import invented
 
 
@@ -78,8 +78,7 @@ def test_cells_take_over_stages_of_the_same_settings_and_inputs(tmp_path):
     c = config(
         seeds=(0, 1), cells=(("ov", {"expert": {"kind": "ov"}}), ("lv", {"expert": {"kind": "lv"}}))
     )
-    outer = Workdir(tmp_path)
-    sweep.run(c, outer.path, Progress(), experiment)
+    sweep.run(c, tmp_path, Progress(), experiment)
     assert made == [
         ("ov", 0, "rollouts"),
         ("ov", 0, "generator"),
