@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     c.train.size = 0  # 0: all (mini has no end: it needs a number)
     c.train.seed = 0  # mini: which problems
     c.train.compat = False  # the published division into public and private tests
+    c.train.testless = False  # prompts that do not show the public tests
 
     c.rollout = ConfigDict()
     c.rollout.n = 15  # N rollouts a problem
@@ -81,6 +82,7 @@ def get_config() -> ConfigDict:
     c.evaluation.size = 0
     c.evaluation.seed = 0
     c.evaluation.compat = False
+    c.evaluation.testless = False
     c.evaluation.protocol = "deployable"  # or "paper"
     # More benchmarks, each "NAME:SPLIT" or "NAME:SPLIT:FILE"; the rest is as above.
     c.evaluation.also = ()

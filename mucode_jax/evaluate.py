@@ -18,6 +18,7 @@ import numpy as np
 from mucode_jax.grading import Label
 from mucode_jax.records import Rollout
 from mucode_jax.search import Search
+from mucode_jax.training import metrics
 
 Json = Any
 Z95 = 1.959963984540054
@@ -100,6 +101,9 @@ def search_evaluation(
       turns: T.
       protocol: `deployable` or `paper`.
       about: method, iteration, benchmark, split.
+
+    Beside what DESIGN names there are `pass_at_k`, of the first turn's candidates, and with `lv`
+    how good the verifier is (`verifier_by_turn`).
     """
     problems = sorted({s.task_id for s in searches})
     outcome = np.zeros((len(searches), turns))
@@ -111,8 +115,14 @@ def search_evaluation(
             # Only the public tests' ways need every candidate executed.
             executions += 1 if choice in ("random", "lv") else len(turn.candidates)
     n = len(searches[0].turns[0].candidates) if searches else 0
+    verifier = {"verifier": verifier_by_turn(searches, labels, turns)} if choice == "lv" else {}
+    firsts = [sum(label[0]) for label in labels]
     return {
         **about,
+        **verifier,
+        "pass_at_k": [
+            round(float(np.mean([pass_at_k(n, c, k) for c in firsts])), 6) for k in range(1, n + 1)
+        ],
         "protocol": protocol,
         "search": choice,
         "n": n,
@@ -122,6 +132,33 @@ def search_evaluation(
         "tokens": int(tokens),
         "executions": int(executions),
     }
+
+
+def verifier_by_turn(
+    searches: Sequence[Search], labels: Sequence[Sequence[Sequence[bool]]], turns: int
+) -> list[dict[str, Json]]:
+    """Per turn how well the verifier tells the candidates of that turn apart; null: undefined.
+
+    `top1` is how often the best-scored of a search's candidates is correct, where both kinds are
+    there.
+    """
+    found = []
+    for t in range(turns):
+        scores, correct, groups = [], [], []
+        for i, (search, label) in enumerate(zip(searches, labels, strict=True)):
+            if t < len(search.turns) and search.turns[t].scores is not None:
+                scores += search.turns[t].scores.tolist()
+                correct += label[t]
+                groups += [str(i)] * len(label[t])
+        of_scores, of_labels = np.array(scores), np.array(correct, bool)
+        quality = {
+            "auc": metrics.auc(of_scores, of_labels),
+            "top1": metrics.top1(of_scores, of_labels, groups)[0],
+            "brier": metrics.brier(of_scores, of_labels),
+        }
+        rounded = {k: None if math.isnan(x) else round(x, 6) for k, x in quality.items()}
+        found.append({"turn": t + 1, "candidates": len(scores), **rounded})
+    return found
 
 
 def search_outcome(

@@ -30,6 +30,7 @@ from ml_collections import ConfigDict, config_flags
 
 from mucode_jax import (
     __version__,
+    estimate,
     evaluate,
     faults,
     hosts,
@@ -76,6 +77,8 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
             f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
             + ", ".join(f"{len(b.problems)} held out ({b.name}, {b.split})" for b in held_out)
         )
+        held = sum(len(b.problems) for b in held_out)
+        progress.say(estimate.most(config, len(problems.problems), held))
         lab = _lab(config, workdir, pool, progress)
         training = {name: config[name] for name in ("verifier_training", "sft")}
         preflight.check(
@@ -94,6 +97,8 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
                 where = f"{benchmark.name}, " if len(held_out) > 1 else ""
                 progress.say(where + report.line(found, trained.generator.name))
                 evaluations += found
+            if left := estimate.left(config, workdir.stages):
+                progress.say(left)
     stages = workdir.stages
     return {
         "schema": 1,
@@ -133,6 +138,7 @@ def _benchmark(section: ConfigDict) -> Benchmark:
         seed=section.seed,
         size=section.size or None,
         compat=section.compat,
+        testless=section.testless,
     )
 
 
@@ -141,7 +147,9 @@ def _held_out(section: ConfigDict) -> list[Benchmark]:
     found = [_benchmark(section)]
     for text in section.also:
         name, split, data = [*text.split(":", 2), ""][:3]
-        found.append(load(name, split, data=data or None, compat=section.compat))
+        found.append(
+            load(name, split, data=data or None, compat=section.compat, testless=section.testless)
+        )
     return found
 
 
@@ -165,6 +173,7 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
         limits=Limits(r.turns, r.max_new_tokens, r.max_feedback_tokens, r.context),
         slots=r.slots,
         feedback=config.sandbox.feedback,
+        profile_steps=config.profile_steps,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from mucode_jax import benchmarks
 from mucode_jax.sandbox import LEVELS
 from mucode_jax.search import CHOICES
+from mucode_jax.training import losses
 
 METHODS = ("star", "multi_star", "multi_star_all", "multi_star_balanced", "rft_lv", "mucode")
 
@@ -50,19 +51,22 @@ def number(right: str, holds: Callable[[float], bool]) -> Rule:
     )
 
 
-def one_of(*values: str) -> Rule:
-    """One of some words."""
-    return Rule(f"one of {', '.join(values)}", lambda v: isinstance(v, str) and v in values)
+def one_of(*values: str, among: Collection[str] = ()) -> Rule:
+    """One of some words, or of those in a table that may grow."""
+    return Rule(
+        f"one of {', '.join((*among, *values))}",
+        lambda v: isinstance(v, str) and (v in values or v in among),
+    )
 
 
-def some_of(*values: str) -> Rule:
-    """A tuple of some words, none of them twice."""
+def some_of(*values: str, among: Collection[str] = ()) -> Rule:
+    """A tuple of such words, none of them twice."""
 
     def holds(v: Any) -> bool:
         listed = isinstance(v, (tuple, list)) and all(isinstance(x, str) for x in v)
-        return listed and set(v) <= set(values) and len(set(v)) == len(v)
+        return listed and set(v) <= {*values, *among} and len(set(v)) == len(v)
 
-    return Rule(f"a tuple of different ones of {', '.join(values)}", holds)
+    return Rule(f"a tuple of different ones of {', '.join((*among, *values))}", holds)
 
 
 def optional(rules: Mapping[str, Rule]) -> dict[str, Rule]:
@@ -110,6 +114,7 @@ BENCHMARK = {
     "size": whole(0),
     "seed": SEED,
     "compat": FLAG,
+    "testless": FLAG,
 }
 OPTIMIZER = {
     "learning_rate": ABOVE_0,
@@ -142,6 +147,7 @@ ITERATE = {
     "cells": CELLS,
     "methods": some_of(*METHODS),
     "iterations": whole(1),
+    "profile_steps": whole(0),
     "generator.path": TEXT,
     "generator.dtype": DTYPE,
     "generator.param_dtype": DTYPE,
@@ -170,7 +176,7 @@ ITERATE = {
     "expert.drop_unsolved": FLAG,
     "expert.max_unsuccessful": whole(0),
     **within("verifier_training", TRAINING | OPTIMIZER | MEMORY),
-    "verifier_training.loss": one_of("bt", "bce"),
+    "verifier_training.loss": one_of(among=losses.VERIFIER),
     "verifier_training.pairs_per_problem": whole(1),
     "verifier_training.score_penalty": AT_LEAST_0,
     "verifier_training.held_out": SHARE,
@@ -182,7 +188,7 @@ ITERATE = {
     "search.methods": some_of("base", *METHODS),
     "search.n": whole(1),
     "search.searches": whole(1),
-    "search.choices": some_of(*CHOICES, "oracle"),
+    "search.choices": some_of("oracle", among=CHOICES),
     "search.skip_failed": FLAG,
     "sandbox.isolation": one_of(*LEVELS),
     "sandbox.workers": whole(0),

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from mucode_jax import evaluate
+from mucode_jax.records import Grade, Turn
+from mucode_jax.search import Search, SearchTurn
 
 
 def test_deployable_counts_the_turn_it_stopped_at_and_paper_any_turn():
@@ -65,3 +67,29 @@ def test_with_several_seeds_the_interval_covers_the_differences_between_them_too
     uneven = b + np.array([0.6, -0.2, 0.6, -0.2, 0.2])[:, None]  # the same mean, seeds far apart
     mean, (low, high), p = evaluate.paired_difference(uneven, b)
     assert mean == pytest.approx(0.2) and low < 0 < high and p > 0.05
+
+
+def test_the_verifier_is_measured_turn_by_turn_and_pass_at_k_on_first_turns():
+    grade = Grade("fail", "", "")
+
+    def turn(scores):
+        empty = np.zeros(1, np.int32)
+        candidates = tuple(Turn(empty, empty, empty, False, str(i), grade) for i in range(3))
+        return SearchTurn(candidates, np.array(scores, np.float32), int(np.argmax(scores)))
+
+    searches = [
+        Search("a", 0, "lv", (turn([2.0, 1.0, -1.0]), turn([0.0, 3.0, 1.0]))),
+        Search("b", 0, "lv", (turn([0.5, -2.0, -3.0]),)),
+    ]
+    labels = [
+        [[True, False, False], [True, False, False]],
+        [[False, True, False]],
+    ]
+    e = evaluate.search_evaluation(searches, labels, choice="lv", turns=3, protocol="deployable")
+    first, second, third = e["verifier"]
+    # correct scores 2, -2 against wrong 1, -1, 0.5, -3: 4 + 1 of 8 pairs in order
+    assert first["auc"] == pytest.approx(5 / 8) and first["candidates"] == 6
+    assert first["top1"] == pytest.approx(1 / 2)
+    assert second["top1"] == 0.0 and second["auc"] == 0.0
+    assert third == {"turn": 3, "candidates": 0, "auc": None, "top1": None, "brier": None}
+    assert e["pass_at_k"] == pytest.approx([1 / 3, 2 / 3, 1.0], abs=1e-6)

@@ -237,8 +237,7 @@ def _markdown_group(compared: Sequence[Run], group: Sequence[Json]) -> str:
     ways = [
         (n, choice)
         for n in sorted({e["n"] for e in final if e["search"] != "greedy"})
-        for choice in words.CHOICES
-        if any(e["n"] == n and e["search"] == choice for e in final)
+        for choice in words.ways({e["search"] for e in final if e["n"] == n} - {"greedy"})
     ]
     head = [
         "solved, %",

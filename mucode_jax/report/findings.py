@@ -64,7 +64,8 @@ def accuracies(cells: Sequence[Json]) -> list[list[str]]:
     shown = [
         c for c in cells if c["search"] == "greedy" or c["turns"] == last[c["cell"], c["search"]]
     ]
-    order = {way: i for i, way in enumerate(("greedy", *words.CHOICES))}
+    searches = {c["search"] for c in cells} - {"greedy"}
+    order = {way: i for i, way in enumerate(("greedy", *words.ways(searches)))}
     ways = sorted({(order[c["search"]], c["n"], c["turns"], _way(c)) for c in shown})
     columns = list(dict.fromkeys(way for *_, way in ways))
     rows = {_name(c): dict.fromkeys(columns, "–") for c in shown}

@@ -79,6 +79,8 @@ def render(directory: pathlib.Path, results: Json) -> str:
             facts=_facts(results),
             groups=[_group(str(i), group, searched[i]) for i, group in enumerate(groups)],
             verifiers=text.verifier_rows(results) if results["verifiers"] else [],
+            verifiers_by_turn=text.verifier_turn_rows(results["evaluations"]),
+            by_turn=text.BY_TURN,
             verifier_plots=[
                 plot for i, found in enumerate(searched) for plot in _verifier_plots(f"{i}", found)
             ],

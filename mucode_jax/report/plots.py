@@ -216,7 +216,7 @@ def by_iteration(name: str, greedy: Sequence[Json]) -> Plot:
 def by_choice(name: str, searched: Sequence[Json]) -> Plot:
     """Best-of-N accuracy by how the candidate is chosen, for each generator."""
     present = {e["search"] for e in searched}
-    choices = [choice for choice in words.CHOICES if choice in present]
+    choices = words.ways(present)
     generators = list(dict.fromkeys(words.generator(e) for e in searched))
 
     def draw(figure: Figure) -> None:
@@ -258,7 +258,14 @@ def by_n(name: str, searched: Sequence[Json]) -> Plot:
         for (g, choice), es in series.items():
             x = np.array([e["n"] for e in es])
             y = [e["accuracy"] for e in es]
-            _line(axes, x, y, _CHOICE[choice], f"{g}, {choice}", linestyle=styles.get(g, "-."))
+            _line(
+                axes,
+                x,
+                y,
+                _CHOICE.get(choice, (_INK, "x")),
+                f"{g}, {choice}",
+                linestyle=styles.get(g, "-."),
+            )
         axes.set_xlabel("N, candidates a turn")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

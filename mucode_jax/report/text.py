@@ -12,6 +12,7 @@ from mucode_jax.report import words
 
 Json = Any
 WIDTH = 100
+BY_TURN = "Verifiers, on the candidates of the searches that they chose in"
 
 
 def grid(rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
@@ -54,6 +55,8 @@ def table(results: Json) -> str:
     if results["verifiers"]:
         verifiers = grid(verifier_rows(results))
         parts.append(f"Verifiers, on problems held out from their training\n\n{verifiers}")
+    if len(by_turn := verifier_turn_rows(results["evaluations"])) > 1:
+        parts.append(f"{BY_TURN}\n\n{grid(by_turn)}")
     parts.append(_wrapped(f"Time: {time_line(results)}") + "\n" + _wrapped(setting_line(results)))
     return "\n\n".join(parts)
 
@@ -98,10 +101,12 @@ def search_rows(searched: Sequence[Json]) -> list[list[str]]:
         for e in searched
     }
     present = {choice for choice, _ in cells}
-    choices = [choice for choice in words.CHOICES if choice in present]
     return [["", *names]] + [
-        [f"{choice}: {words.CHOICES[choice]}", *(cells.get((choice, name), "–") for name in names)]
-        for choice in choices
+        [
+            f"{choice}: {words.CHOICES.get(choice, 'a way of your own')}",
+            *(cells.get((choice, name), "–") for name in names),
+        ]
+        for choice in words.ways(present)
     ]
 
 
@@ -123,6 +128,24 @@ def verifier_rows(results: Json) -> list[list[str]]:
                 words.number(v.get("brier")),
             ]
         )
+    return rows
+
+
+def verifier_turn_rows(evaluations: Sequence[Json]) -> list[list[str]]:
+    """A head and one row a generator and turn: the verifier on the candidates it chose among."""
+    rows = [["", "turn", "candidates", "AUC", "best one is correct", "Brier"]]
+    for e in evaluations:
+        for turn in e.get("verifier", ()):
+            rows.append(
+                [
+                    f"{words.generator(e)} ({e['benchmark']})",
+                    str(turn["turn"]),
+                    words.count(turn["candidates"]),
+                    words.number(turn["auc"]),
+                    "–" if turn["top1"] is None else words.percent(turn["top1"]),
+                    words.number(turn["brier"]),
+                ]
+            )
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 Json = Any
@@ -65,6 +65,11 @@ def work(stage: str) -> str:
     if kind.endswith("_labels"):
         return "labelling"
     return next((does for start, does in WORK if kind.startswith(start)), OTHER_WORK)
+
+
+def ways(present: Collection[str]) -> list[str]:
+    """Ways to choose, in their order; those of one's own last."""
+    return [*(c for c in CHOICES if c in present), *sorted(set(present) - set(CHOICES))]
 
 
 def percent(fraction: float) -> str:
