@@ -17,7 +17,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["mucode_jax", "mucode_jax.*"]),
-    package_data={"mucode_jax.models": ["mini/*", "mini_verifier/*"], "mucode_jax.report": ["*.css", "*.jinja"]},
+    package_data={
+        "mucode_jax.models": ["mini/*", "mini_verifier/*"],
+        "mucode_jax.report": ["*.css", "*.jinja"],
+    },
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",
@@ -30,6 +33,7 @@ setup(
         "jinja2>=3.1",  # chat templates
         "matplotlib>=3.9",  # the report's plots
         "rich>=13.0",  # progress on a terminal
+        "tensorboardX>=2.6",  # writes summaries without TensorFlow
     ],
     extras_require={
         "cuda": ["jax[cuda13]>=0.10"],

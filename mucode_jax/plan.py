@@ -115,7 +115,9 @@ def trainings(config: ConfigDict, base: LlamaConfig, mesh: Mesh) -> list[Trainin
         config.search.methods and any("lv" in choice for choice in config.search.choices)
     )
     loss = config.verifier_training.loss
-    kinds = {"verifier_training": "bradley_terry" if loss == "bt" else loss} if verified else {}
+    # A loss of one's own is taken to cost what the one here does on the same kind of batch.
+    kind = "bradley_terry" if losses.VERIFIER[loss].pairs else "bce"
+    kinds = {"verifier_training": kind} if verified else {}
     found = []
     for section, kind in (kinds | {"sft": "sft"}).items():
         s = config[section]

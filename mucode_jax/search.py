@@ -22,7 +22,15 @@ from mucode_jax.rollout import Limits, feedback_prompt, first_prompt
 from mucode_jax.sampling.engine import Engine, Request
 
 Json = Any
-CHOICES = ("random", "pt", "lv", "pt+lv")
+# The ways to choose: how a candidate with its score ranks; the highest is taken, ties by key. The
+# verifier's score is there where the name has "lv" in it. A way of one's own is one entry more.
+Rank = Callable[[Turn, float], Any]
+CHOICES: dict[str, Rank] = {
+    "random": lambda candidate, score: 0,
+    "pt": lambda candidate, score: candidate.grade.passed,
+    "lv": lambda candidate, score: score,
+    "pt+lv": lambda candidate, score: (candidate.grade.passed, score),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,19 +77,18 @@ def choose(
     Args:
       turn_candidates: N candidates of one turn.
       scores: float32 [N]; needed by `lv` and `pt+lv`.
-      choice: `random`; `pt`: one that passes the public tests; `lv`: the highest score; `pt+lv`:
-        public tests first, the score among those.
+      choice: one of `CHOICES`. `random`; `pt`: one that passes the public tests; `lv`: the highest
+        score; `pt+lv`: public tests first, the score among those.
       failed: codes that are not chosen while there is another (they failed the public tests earlier
         in this conversation).
       generator: breaks ties.
     """
     ties = generator.permutation(len(turn_candidates))
 
-    def rank(j: int) -> tuple[bool, bool, float, int]:
+    def rank(j: int) -> tuple[bool, Any, int]:
         candidate = turn_candidates[j]
-        passed = candidate.grade.passed if choice in ("pt", "pt+lv") else False
-        score = float(scores[j]) if choice in ("lv", "pt+lv") else 0.0
-        return candidate.code not in failed, passed, score, int(ties[j])
+        score = float(scores[j]) if "lv" in choice else 0.0
+        return candidate.code not in failed, CHOICES[choice](candidate, score), int(ties[j])
 
     return max(range(len(turn_candidates)), key=rank)
 

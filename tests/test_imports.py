@@ -12,14 +12,14 @@ ROOT = pathlib.Path(mucode_jax.__file__).parent
 # Lowest first; a room may import what stands in its own line and above it in this table.
 LEVELS = (
     ("records", "keys", "command", "interruption", "hosts"),
-    ("sandbox", "benchmarks", "models", "workdir", "progress"),
+    ("sandbox", "benchmarks", "models", "workdir", "progress", "summaries"),
     ("sampling", "training", "conversation"),
     ("grading", "score"),
     ("rollout",),
     ("search",),
     ("lab", "evaluate"),
     ("algorithms", "report", "settings", "grade"),
-    ("card", "export", "solve"),
+    ("card", "export", "solve", "estimate"),
     ("plan", "evidence", "preflight", "faults"),
     ("sweep",),
     ("aot", "main"),
@@ -34,7 +34,7 @@ WITHOUT_JAX = (
     "workdir",
     "grade",
 )
-MAY_READ_CONFIG = ("main", "settings", "algorithms", "plan", "sweep", "aot")
+MAY_READ_CONFIG = ("main", "settings", "algorithms", "plan", "sweep", "aot", "estimate")
 
 
 def room(path: pathlib.Path) -> str:

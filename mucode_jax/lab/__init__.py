@@ -8,6 +8,7 @@ them begin from the base's rollouts.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -118,6 +119,7 @@ class Lab:
         limits: Limits,
         slots: int,
         feedback: str,
+        profile_steps: int,
     ) -> None:
         """Opens the base generator's tokenizer and records the base as the first stage.
 
@@ -130,6 +132,7 @@ class Lab:
           limits: turns and tokens of conversations.
           slots: sequences decoded at a time; 0: as many as memory holds.
           feedback: what the pool was told to show; part of what decides a rollout.
+          profile_steps: so many steps of each training are profiled (`summaries`).
         """
         self.workdir = workdir
         self.progress = progress
@@ -143,6 +146,7 @@ class Lab:
         self._local = sampling_mesh
         self._loaded: tuple[str, Params] | None = None  # a generator's name, and how it decodes
         self.feedback = feedback
+        self.profile_steps = profile_steps
         base = pathlib.Path(base)
         checksums = {f.name: _sha256(f) for f in sorted(base.iterdir()) if f.is_file()}
         # float32, the default, goes without saying.
@@ -202,6 +206,8 @@ class Lab:
         config = self._sampled(self.base)
         axes = llama.logical_axes(config)
         own = sharding.to_hosts(params, axes, self.mesh, self._local, config.dtype)
+        if self._spread is None:  # as it would be read back, so that nothing is compiled anew
+            own = jax.tree.map(lambda x: x.addressable_data(0), own)
         self._loaded = name, programs.prepare(config, own)
 
     def forget(self) -> None:
@@ -236,7 +242,8 @@ class Lab:
             mine = hosts.mine([item.task_id for item in items])
             left = [place for place in mine if place not in done]
             title = name.replace("/", ": ")
-            with self.progress.task(title, len(mine), unit, len(mine) - len(left)) as advance:
+            told = self.progress.task(title, len(mine), unit, len(mine) - len(left))
+            with contextlib.closing(shards), told as advance:
                 for start in range(0, len(left), chunk):
                     part = left[start : start + chunk]
                     values = compute([items[place] for place in part])
@@ -244,7 +251,6 @@ class Lab:
                         shards.append(json.dumps([place, value]))
                     advance(len(part))
                     interruption.check()
-            shards.close()
 
         def make(path: pathlib.Path) -> Mapping[str, Json]:
             found = dict(Shards(path).gather())

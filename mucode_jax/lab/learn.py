@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mucode_jax import interruption, keys
+from mucode_jax import interruption, keys, summaries
 from mucode_jax.lab import Json, Lab, LabelledRollouts, Model, Scores
 from mucode_jax.models import huggingface, llama
 from mucode_jax.models import verifier as verifiers
@@ -49,8 +49,8 @@ def train_verifier(
     Args:
       visited: the rollouts that `examples` are made of; the last names the verifier.
       examples: labelled completions.
-      loss: `bt` (pairs of one problem) or `bce` (single examples; the same ones that the pairs
-        are made of).
+      loss: of `losses.VERIFIER`: `bt` (pairs of one problem) or `bce` (single examples, those that
+        the pairs are made of).
       epochs, length, score_penalty, optimizer: see `training`.
       pairs_per_problem: at most so many pairs are drawn.
       batch: pairs, or twice as many single examples, a step; `rows`: see `_shape`.
@@ -92,9 +92,9 @@ def train_verifier(
 
     def share(path: pathlib.Path) -> None:
         config = lab.config(lab.base)
-        if loss == "bt":
+        of = losses.VERIFIER[loss]
+        if of.pairs:
             items, size, pack = pairs, batches.pair_size, batches.pack_pairs
-            mapped = losses.bradley_terry(config, l2=score_penalty)
         else:
             members = {id(e): e for pair in pairs for e in pair}
             items, size, pack = (
@@ -102,8 +102,7 @@ def train_verifier(
                 batches.single_size,
                 batches.pack_singles,
             )
-            mapped = losses.bce(config, l2=score_penalty)
-        per_batch = batch if loss == "bt" else 2 * batch
+        per_batch = batch if of.pairs else 2 * batch
         sizes = [size(item) for item in items]
         shape = _shape(lab, sizes, per_batch, rows, length, microbatches)
         mesh = lab.mesh if lab.mesh.size > 1 else None
@@ -121,7 +120,7 @@ def train_verifier(
             lab,
             path,
             name,
-            mapped,
+            of.make(config, l2=score_penalty),
             fresh,
             lambda epoch: pack(items, length=shape[0], rows=shape[1], key=(*key, "epoch", epoch)),
             axes=verifiers.logical_axes(config),
@@ -265,7 +264,17 @@ def _fit(
     """`training.fit` with progress, its checkpoints in the stage's folder until it is done."""
     lab.forget()
     steps = sum(len(epoch_batches(epoch)) for epoch in range(epochs))
-    with lab.progress.task(name.replace("/", ": "), steps, "steps") as advance:
+    with (
+        lab.progress.task(name.replace("/", ": "), steps, "steps") as advance,
+        summaries.watched(
+            lab.workdir.path / "tensorboard", name, profile_steps=lab.profile_steps
+        ) as note,
+    ):
+
+        def on_step(step: int, steps: int, found: dict[str, float]) -> None:
+            note(step, found)
+            advance(1, f"loss {found['loss']:.4f}")
+
         return fit.fit(
             loss,
             params,
@@ -278,7 +287,7 @@ def _fit(
             lora=lora,
             seed=seed,
             checkpoints=str(path / CHECKPOINTS),
-            on_step=lambda step, steps, m: advance(1, f"loss {m['loss']:.4f}"),
+            on_step=on_step,
             on_epoch=on_epoch,
             stop=interruption.asked,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -68,7 +69,8 @@ def rollouts(
         problems = [benchmark.problems[i] for i in hosts.mine(list(order))]
         already = sum((p.task_id, i) in done for p in problems for i in range(n))
         title = f"{generator.name}: {name}"
-        with lab.progress.task(title, n * len(problems), "rollouts", already) as advance:
+        told = lab.progress.task(title, n * len(problems), "rollouts", already)
+        with contextlib.closing(shards), told as advance:
             grader = grading.public_grader(lab.pool)
             if already < n * len(problems):
                 for r in rollout.collect(
@@ -85,7 +87,6 @@ def rollouts(
                     shards.append(dumps(r))
                     advance(1)
                     interruption.check()
-        shards.close()
 
     def make(path: pathlib.Path) -> Mapping[str, Json]:
         found = [decode_rollout(line) for line in Shards(path).gather()]

@@ -11,6 +11,7 @@ Axes: B rows, T row length, D model width, V vocabulary, E ends a row, P pairs a
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -146,7 +147,8 @@ def bradley_terry_sums(scores: jax.Array, weights: jax.Array, l2: float) -> Sums
     return jnp.sum(weights * losses), count, extras
 
 
-def _scores(config: LlamaConfig, params: Params, batch: Batch) -> jax.Array:
+def verifier_scores(config: LlamaConfig, params: Params, batch: Batch) -> jax.Array:
+    """float32 [B, E]: the score at each of a batch's ends."""
     return verifier.scores(
         config,
         params,
@@ -166,7 +168,9 @@ def bce(config: LlamaConfig, *, l2: float = 0.0) -> Loss:
     """
 
     def loss(params: Params, batch: Batch) -> Sums:
-        return bce_sums(_scores(config, params, batch), batch["labels"], batch["weights"], l2)
+        return bce_sums(
+            verifier_scores(config, params, batch), batch["labels"], batch["weights"], l2
+        )
 
     return loss
 
@@ -180,9 +184,27 @@ def bradley_terry(config: LlamaConfig, *, l2: float = 0.0) -> Loss:
     """
 
     def loss(params: Params, batch: Batch) -> Sums:
-        return bradley_terry_sums(_scores(config, params, batch), batch["weights"], l2)
+        return bradley_terry_sums(verifier_scores(config, params, batch), batch["weights"], l2)
 
     return loss
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifierLoss:
+    """A way to train the verifier.
+
+    Attributes:
+      make: (config, l2=…) -> the loss; the same one for the same arguments, so that it compiles
+        once.
+      pairs: whether its batches are of `pack_pairs`, else of `pack_singles`.
+    """
+
+    make: Callable[..., Loss]
+    pairs: bool
+
+
+# By the name that `config.verifier_training.loss` gives. One of one's own is one entry more.
+VERIFIER = {"bt": VerifierLoss(bradley_terry, True), "bce": VerifierLoss(bce, False)}
 
 
 def mapped(loss: Loss, mesh: Mesh) -> Loss:
