@@ -53,17 +53,20 @@ def told(error: BaseException) -> tuple[str, int] | None:
         return f"interrupted; {interruption.GO_ON}", 130
     if isinstance(error, (InfrastructureError, fit.Diverged, OutOfMemory, hosts.Lost)):
         return str(error), 1
+    if isinstance(error, ValueError) and _is_ours(error):
+        return str(error), 2  # it says what was wrong with the input
     if disk := _of_files(error):
         where = f" ({disk.filename})" if disk.filename else ""
         return f"{disk.strerror}{where}; mend that: {_GO_ON}", 1
     if isinstance(error, MemoryError):
         return f"the machine's memory is used up; with more of it, {_GO_ON}", 1
-    if isinstance(error, ValueError):
-        # Ours says what was wrong with the input; a library's is a fault of ours.
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        if _PACKAGE in pathlib.Path(frame.filename).parents:
-            return str(error), 2
     return None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it was raised in this package, and not in a library."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return _PACKAGE in pathlib.Path(last.filename).parents
 
 
 def _of_files(error: BaseException | None) -> OSError | None:

@@ -17,6 +17,7 @@ import os
 import pathlib
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -51,27 +52,29 @@ def _checksum(path: pathlib.Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def _line(record: bytes) -> bytes:
+    return b"%08x %s\n" % (zlib.crc32(record), record)
+
+
 class Pieces:
-    """Records appended to a JSONL file, one line each, readable after any interruption."""
+    """Records appended to a file, a checksum and JSON a line, readable after any interruption."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
         self._file = None
 
     def read(self, mend: bool = True) -> list[Json]:
-        """Every whole record; with `mend` a last line that was cut short is removed."""
+        """Every record up to one that is cut short or damaged; with `mend` the rest is removed."""
         if not self.path.exists():
             return []
         whole = []
         with open(self.path, "rb+" if mend else "rb") as f:
             end = 0
             for line in f:
-                try:
-                    if not line.endswith(b"\n"):
-                        raise ValueError
-                    whole.append(json.loads(line))
-                except ValueError:
+                record = line[9:-1]
+                if line != _line(record):
                     break
+                whole.append(json.loads(record))
                 end += len(line)
             if mend:
                 f.truncate(end)
@@ -82,7 +85,7 @@ class Pieces:
         if self._file is None:
             # Without a buffer, which would try again, and fail again, when it is closed.
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed below)
-        left = memoryview(f"{line}\n".encode())
+        left = memoryview(_line(line.encode()))
         while left:
             left = left[self._file.write(left) :]
 

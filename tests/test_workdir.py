@@ -95,14 +95,19 @@ def test_an_interrupted_stage_keeps_its_pieces_if_its_settings_are_the_same(work
     assert said == ["b: setting n was 1, is now 2; begun again"]
 
 
-def test_pieces_are_read_up_to_the_last_whole_record(tmp_path):
-    path = tmp_path / "p.jsonl"
-    path.write_text('{"a":1}\n{"a":2}\n{"a":')
-    pieces = Pieces(path)
-    assert pieces.read() == [{"a": 1}, {"a": 2}]
-    pieces.append('{"a":3}')
-    pieces.close()
-    assert path.read_text() == '{"a":1}\n{"a":2}\n{"a":3}\n'
+@pytest.mark.parametrize("spoil", ["cut short", "flipped"])
+def test_pieces_are_read_up_to_the_last_whole_record(tmp_path, spoil):
+    with contextlib.closing(Pieces(tmp_path / "p")) as pieces:
+        for i in range(3):
+            pieces.append(json.dumps({"a": i}))
+    data = bytearray(pieces.path.read_bytes())
+    if spoil == "flipped":
+        data[-3] ^= 1  # still JSON: {"a":3}
+    pieces.path.write_bytes(data if spoil == "flipped" else data[:-1])
+    with contextlib.closing(Pieces(tmp_path / "p")) as pieces:
+        assert pieces.read() == [{"a": 0}, {"a": 1}]
+        pieces.append('{"a":4}')
+        assert pieces.read() == [{"a": 0}, {"a": 1}, {"a": 4}]
 
 
 def test_a_second_process_is_told_that_the_directory_is_in_use(workdir, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import logging
 import pathlib
 import re
 import time
@@ -12,7 +13,10 @@ import time
 #   python -m mucode_jax.export --workdir DIR --what verifier --method base --out DIRECTORY
 MINI = pathlib.Path(__file__).parent / "mini"
 MINI_VERIFIER = pathlib.Path(__file__).parent / "mini_verifier"
+TIMEOUT_S = 10.0  # for the hub's first answer
 _FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer*", "LICENSE*", "NOTICE*")
+
+_log = logging.getLogger(__name__)
 
 
 def resolve_verifier(path: str | pathlib.Path) -> pathlib.Path:
@@ -52,6 +56,9 @@ def resolve(path: str | pathlib.Path, *, attempts: int = 4, wait_s: float = 2.0)
     failures = (OSError, *errors.HfHubHTTPError.__bases__)
     for attempt in range(attempts):
         try:
+            if not huggingface_hub.constants.HF_HUB_OFFLINE:
+                # Asked first, because the download itself would wait for ever for an answer.
+                huggingface_hub.HfApi().model_info(str(path), timeout=TIMEOUT_S)
             return pathlib.Path(
                 huggingface_hub.snapshot_download(str(path), allow_patterns=list(_FILES))
             )
@@ -68,10 +75,13 @@ def resolve(path: str | pathlib.Path, *, attempts: int = 4, wait_s: float = 2.0)
         except failures as error:
             offline = isinstance(error, errors.OfflineModeIsEnabled)
             if attempt + 1 == attempts or offline or huggingface_hub.constants.HF_HUB_OFFLINE:
+                reason = " ".join([f"{type(error).__name__}:", *str(error).split()])[:300]
                 raise ValueError(
-                    f"model {path} cannot be fetched from the hub"
-                    f" ({type(error).__name__}: {str(error).strip().splitlines()[0]}); check the"
-                    " network, log in (`hf auth login`), or give the path of a local copy"
+                    f"model {path} cannot be fetched from the hub ({reason}); check the network,"
+                    " log in (`hf auth login`), or give the path of a local copy; where the hub's"
+                    " cache has it, set HF_HUB_OFFLINE=1"
                 ) from error
-            time.sleep(wait_s * 2**attempt)
+            wait = wait_s * 2**attempt
+            _log.warning("%s: no answer (%s); again in %g s", path, type(error).__name__, wait)
+            time.sleep(wait)
     raise ValueError(f"attempts is {attempts}; it must be at least 1")

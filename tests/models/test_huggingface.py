@@ -228,6 +228,7 @@ def fake_hub(monkeypatch):
                 raise result
             return result
 
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         return calls

@@ -1,0 +1,69 @@
+"""The smallest run that walks every path, in this process and on one device.
+
+    micro.run(directory, "--config.seed=1")
+
+It is also its own config file. Runs share one compilation cache.
+"""
+
+import json
+import os
+import pathlib
+import tempfile
+from unittest import mock
+
+from configs import base
+
+FILE = pathlib.Path(__file__)
+FAST = {"jax_disable_most_optimizations": True, "jax_persistent_cache_min_compile_time_secs": 0.0}
+
+
+def get_config():
+    """quickstart.py:tiny, smaller still."""
+    c = base.get_config()
+    c.train.size, c.evaluation.size = 6, 3
+    c.iterations = 1
+    r = c.rollout
+    r.n, r.turns, r.slots = 4, 2, 8
+    r.max_new_tokens, r.max_feedback_tokens, r.context = 40, 48, 192
+    v, s = c.verifier_training, c.sft
+    v.epochs, v.rows, v.length, v.pairs_per_problem, v.learning_rate = 1, 8, 224, 4, 1e-3
+    s.epochs, s.rows, s.length, s.learning_rate = 1, 8, 192, 7e-4
+    v.held_out = 0.0
+    c.search.methods, c.search.searches, c.search.n = ("mucode",), 1, 2
+    c.search.choices = ("pt", "lv")
+    c.sandbox.workers = 1
+    return c
+
+
+def run(directory, *overrides):
+    """main's exit status; what was compiled before is not compiled again."""
+    import jax
+
+    from mucode_jax import main, report  # not at the top: main imports this file as a config
+
+    # Compiling is most of what a run of this size costs.
+    for name, value in FAST.items():
+        jax.config.update(name, value)
+    one = jax.devices()[:1]
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    shared = pathlib.Path(tempfile.gettempdir()) / f"mucode-tests-xla-{os.getuid()}"
+    shared.mkdir(exist_ok=True)
+    if not (directory / "xla").exists() and os.access(directory, os.W_OK):
+        (directory / "xla").symlink_to(shared)
+    arguments = ["main", "--config", str(FILE), "--workdir", str(directory), *overrides]
+    with (
+        mock.patch.object(jax, "devices", lambda *_: one),
+        mock.patch.object(jax, "local_devices", lambda *_: one),
+        mock.patch.object(report, "render", lambda *_: ""),  # plots take seconds
+    ):
+        return main.main(arguments)
+
+
+def results(directory):
+    """results.json without what a clock wrote."""
+    found = json.loads((pathlib.Path(directory) / "results.json").read_text())
+    del found["wall_seconds"]
+    for stage in found["stages"]:
+        del stage["seconds"]
+    return found
