@@ -66,6 +66,15 @@ class Row:
             for i, item in enumerate(self._list(self._get(name), name))
         )
 
+    def flag(self, name: str) -> bool:
+        """A field that is true or false; false where it is absent or null."""
+        value = self.fields.get(name) or False
+        if not isinstance(value, bool):
+            raise ValueError(
+                f"{self.where}: field {name!r} must be true or false, not {_kind(value)}"
+            )
+        return value
+
     def task_id(self, name: str = "task_id") -> str:
         """The id, text or whole number, as text."""
         value = self._get(name)

@@ -2,7 +2,9 @@
 
 A line is {"task_id", "prompt", "public_tests": [..], "private_tests": [..]} and, where wanted,
 "entry_point", "setup" (Python text run between the program and its tests), "solution" and "split".
-`prompt` is the problem's text; the request around it is the one of the other benchmarks.
+`prompt` is the problem's text; the request around it is the one of the other benchmarks. With
+"verbatim": true it is the whole first message instead. "feedback" is the template of the message
+after a failed turn, with {feedback} (all that happened) or {summary} (one line).
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
     setup, name = row.text("setup", "").strip(), row.text("entry_point", "")
     public = python_tests(row, shown, setup=setup, timeout_s=TIMEOUT_S)
     private = python_tests(row, hidden, setup=setup, timeout_s=TIMEOUT_S) if hidden else None
-    if testless:
+    if row.flag("verbatim"):
+        prompt = text
+    elif testless:
         prompt = prompts.function_prompt(text, signature=name and f"def {name}(...):")
     else:
         prompt = prompts.function_prompt(text, tests="\n".join([setup, *shown]))
@@ -40,6 +44,6 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
         prompt=prompt,
         public=public,
         entry_point=name,
-        feedback=prompts.COMPAT_FEEDBACK if compat else prompts.FEEDBACK,
+        feedback=row.text("feedback", prompts.COMPAT_FEEDBACK if compat else prompts.FEEDBACK),
     )
     return Entry(problem, private, row.text("solution", "") or None)
