@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     c = quickstart.get_config()
     c.seeds = (0, 1, 2, 3, 4)
     c.methods = ("star", "multi_star", "multi_star_balanced", "mucode")
-    c.train.size = 800  # more problems teach more than more rollouts of each
+    c.train.size = 600  # more problems teach more than more rollouts of each
     c.verifier_training.pairs_per_problem = 8
     c.evaluation.size = 400
     c.evaluation.seed = 20261123
