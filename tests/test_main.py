@@ -1,6 +1,6 @@
 """The command: bad input in one line, the tiny quickstart from end to end, killed and resumed."""
 
-import json
+import importlib.util
 import os
 import pathlib
 import signal
@@ -13,6 +13,7 @@ import pytest
 from mucode_jax import main
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+BENCH = ROOT / "tests" / "bench" / "interruptions.py"
 TINY = ("--config", "configs/quickstart.py:tiny")
 
 
@@ -59,13 +60,15 @@ def test_the_module_is_a_command_with_help_and_exit_status():
     assert call("--config", "configs/nowhere.py", "--workdir", "x").returncode == 2
 
 
-def timeless(directory):
-    """results.json without what a clock wrote."""
-    results = json.loads((directory / "results.json").read_text())
-    del results["wall_seconds"]
-    for stage in results["stages"]:
-        del stage["seconds"]
-    return results
+def bench():
+    spec = importlib.util.spec_from_file_location("bench_interruptions", BENCH)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclass looks itself up
+    spec.loader.exec_module(module)
+    return module
+
+
+timeless = bench().results
 
 
 @pytest.fixture(scope="module")
@@ -117,27 +120,10 @@ def test_a_second_run_finds_everything_done(undisturbed):
     assert time.monotonic() - started < 120
 
 
-def test_killed_again_and_again_it_ends_with_the_same_results(undisturbed, tmp_path):
-    """SIGKILL whenever some more has been written; and so two runs of one seed agree, too."""
+def test_interrupted_again_and_again_it_ends_with_the_same_results(undisturbed, tmp_path):
+    """And so two runs of one seed agree, too. tests/bench/interruptions.py does it 50 times."""
     directory, _ = undisturbed
-    kills = 0
-    for moment in (1, 4, 9, 14, 19):
-        process = subprocess.Popen(
-            command(*TINY, "--workdir", tmp_path),
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while process.poll() is None:
-            done = len(list(tmp_path.glob("stages/*/*/stage.json")))
-            if done >= moment:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-                break
-            time.sleep(0.05)
-        process.wait()
-    assert kills == 5
-    done = call(*TINY, "--workdir", tmp_path)
-    assert done.returncode == 0, done.stderr
+    at = bench().moments(directory, 5, seed=1)
+    sessions = bench().disturbed(tmp_path, at, [signal.SIGKILL, signal.SIGTERM])
+    assert [s.status for s in sessions] == [-9, 143, -9, 143, -9, 0]
     assert timeless(tmp_path) == timeless(directory)
