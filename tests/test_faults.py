@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import importlib.util
 import os
 import pathlib
 import re
@@ -22,6 +23,7 @@ from mucode_jax.workdir import Workdir
 from tests import micro
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+ITERATIONS = ROOT / "tests" / "bench" / "iterations.py"
 
 
 @pytest.fixture(scope="module")
@@ -318,3 +320,17 @@ def test_a_second_signal_or_too_long_a_piece_leaves_at_once(grace, second):
         assert process.wait(timeout=30) == 130
         said = process.stderr.read()
     assert "the same command goes on from the last finished piece or checkpoint" in said
+
+
+# Many iterations.
+
+
+def test_iterations_in_one_process_leave_nothing_behind(tmp_path):
+    """3 of them; `python tests/bench/iterations.py` makes 20 and measures memory, too."""
+    spec = importlib.util.spec_from_file_location("bench_iterations", ITERATIONS)
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    first, *_, last = bench.measure(tmp_path, 3)
+    assert last["descriptors"] == first["descriptors"] and last["threads"] <= first["threads"] + 1
+    # The last iteration needs no rollouts of its own, and so no verifier.
+    assert last["KiB"] <= first["KiB"]
