@@ -243,7 +243,7 @@ def validate(config: ConfigDict) -> None:
     for section in ("train", "evaluation"):
         if config[section].benchmark == "mini" and config[section].size < 1:
             raise ValueError(f"config.{section}.size is 0; mini has no end, it needs a number")
-    if list(config.mesh.values()).count(-1) > 1:
+    if [config.mesh[name] for name in ("data", "fsdp", "tensor")].count(-1) > 1:
         raise ValueError("config.mesh has more than one -1; only one size can be what is left")
     r = config.rollout
     room = r.turns * (r.max_new_tokens + 1) + (r.turns - 1) * r.max_feedback_tokens
