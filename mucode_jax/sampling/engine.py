@@ -216,7 +216,9 @@ class Engine:
         self._refill = max(1, slots // 8) if refill is None else refill
         self._prefill_tokens = prefill_tokens
         self._lengths = prompt_lengths(context)
-        self._reads = _buckets(128, context)
+        # A CPU reads of each row what that row has (`models.rows`): one program serves all lengths.
+        by_row = jax.default_backend() == "cpu" and (mesh is None or mesh.size == 1)
+        self._reads = (context,) if by_row else _buckets(128, context)
         self._scheduler = Scheduler(slots, context, eot_ids, wait_seconds, clock)
         self._counters = Counters()
         self._used: set[tuple] = set()
