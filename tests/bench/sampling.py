@@ -4,6 +4,8 @@ python tests/bench/sampling.py iteration            # the real scheduler on a vi
 python tests/bench/sampling.py cpu                  # against transformers (needs torch); minutes
 python tests/bench/sampling.py mini [--slots B]     # the embedded generator's shape; a minute
 python tests/bench/sampling.py gpu                  # 1B in bfloat16, 256 slots, 1k context
+python tests/bench/sampling.py growth               # 100,000 requests: memory, time per token
+python tests/bench/sampling.py ties                 # completions that another slot count changes
 
 `cpu` runs each contestant in turn, round after round, in its own process with one thread, and
 compares CPU-seconds, which a busy machine disturbs less than wall time.
@@ -25,6 +27,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EOT = 0
+WHAT = ("iteration", "cpu", "mini", "gpu", "growth", "ties", "contestant")
 
 
 def completion_lengths(rng: np.random.Generator, count: int, mean: float, cap: int) -> np.ndarray:
@@ -306,9 +309,77 @@ def throughput(config, slots: int, context: int, problems: int, sizes: dict[str,
     print(after)
 
 
+def growth(requests: int, slots: int) -> None:
+    """Memory and time per token over many requests to one engine."""
+    import jax
+
+    from mucode_jax.models import llama
+    from mucode_jax.models.llama import LlamaConfig
+    from mucode_jax.sampling import Engine, Request
+
+    config = LlamaConfig(1024, 64, 2, 2, 1, 32, 128, tied=True, max_positions=256)
+    params = llama.init(config, jax.random.key(0))
+    engine = Engine(config, params, slots=slots, context=64, eot_ids=(EOT,), temperature=1.0)
+    rng = np.random.default_rng(0)
+    part = requests // 10
+    print("requests   MiB   µs a token   kept by the engine")
+    for tenth in range(11):
+        before, began = engine.counters.decoded, time.process_time()
+        for i in range(part):
+            text = rng.integers(1, 1024, int(rng.integers(4, 20)))
+            key = rng.integers(0, 2**32, (1, 2), dtype=np.uint32)
+            engine.submit(Request((tenth, i), text, key, 16, keep=False))
+        while engine.pending:
+            engine.step()
+        spent = (time.process_time() - began) / (engine.counters.decoded - before) * 1e6
+        rss = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4 // 1024
+        kept = sum(len(x) for x in vars(engine._scheduler).values() if hasattr(x, "__len__"))
+        if tenth:  # the first part compiles
+            print(f"{tenth * part:8d} {rss:5d} {spent:12.1f} {kept:20d}", flush=True)
+
+
+def ties(problems: int) -> None:
+    """How many of the embedded generator's completions differ between slot counts."""
+    from mucode_jax import benchmarks
+    from mucode_jax.conversation import Chat
+    from mucode_jax.models import huggingface
+    from mucode_jax.sampling import Engine, Request
+
+    home = huggingface.resolve("mini")
+    config = huggingface.read_config(home)
+    params = huggingface.load_generator(home, config)
+    chat = Chat(huggingface.load_tokenizer(home), huggingface.eot_ids(home))
+    texts = benchmarks.load("mini", "train", size=problems).problems
+    keys = np.random.default_rng(0).integers(0, 2**32, (problems, 5, 2), dtype=np.uint32)
+    found = {}
+    for slots in (1, 8, 32, 128):
+        engine = Engine(
+            config, params, slots=slots, context=128, eot_ids=chat.eot_ids, temperature=0.7
+        )
+        for i, problem in enumerate(texts):
+            engine.submit(Request(i, chat.first(problem.prompt), keys[i], 40, keep=False))
+        done = {}
+        while engine.pending:
+            done |= {(c.request_id, c.index): c for c in engine.step()}
+        found[slots] = done
+        tokens = sum(len(c.ids) for c in done.values())
+        other = found[1]
+        differ = sum(not np.array_equal(c.ids, other[k].ids) for k, c in done.items())
+        far = max(
+            float(np.abs(c.logprobs - other[k].logprobs).max())
+            for k, c in done.items()
+            if np.array_equal(c.ids, other[k].ids)
+        )
+        print(
+            f"{slots} slots against 1: {differ} of {len(done)} completions ({tokens} tokens)"
+            f" differ, log-probabilities by {far:.1e} at most",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("iteration", "cpu", "mini", "gpu", "contestant"))
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slots", type=int)
@@ -320,6 +391,10 @@ def main() -> None:
             print(f"steps {steps}:", {name: round(value, 3) for name, value in result.items()})
     elif args.what == "cpu":
         cpu(args.rounds)
+    elif args.what == "growth":
+        growth(100_000, args.slots or 64)
+    elif args.what == "ties":
+        ties(args.problems)
     elif args.what == "contestant":
         contestant(args.rest[0], args.rest[1], int(args.rest[2]))
     else:
