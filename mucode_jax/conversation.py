@@ -28,9 +28,10 @@ def extract_code(text: str) -> str:
     reaches to the end; without any such block the whole text is the code, and so is "" for "".
 
     So every completion has an outcome, whatever a generator writes. An empty one, or an empty
-    block, is the empty program: it loads, and fails every test. Prose, or one character a thousand
-    times, is a program that does not parse. Of two blocks the second is not looked at. Pieces of
-    broken UTF-8 have become U+FFFD (`Chat.text`), which no Python program holds outside a string.
+    block, is the empty program, which has not what the tests call. Prose, or one character a
+    thousand times, is a program that does not parse or does not load. Of two blocks the second is
+    not looked at. Pieces of broken UTF-8 have become U+FFFD (`Chat.text`), which no Python program
+    holds outside a string. Each of these is an error of the program, never of the run.
     """
     for tag, code in _FENCE.findall(text):
         if tag.lower() in ("", "py", "python", "python3"):

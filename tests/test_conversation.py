@@ -7,7 +7,8 @@ from mucode_jax.algorithms import common
 from mucode_jax.benchmarks import load
 from mucode_jax.conversation import Chat, extract_code, shorten
 from mucode_jax.models import huggingface
-from mucode_jax.records import Grade, Rollout, Turn
+from mucode_jax.records import Grade, Rollout, Tests, Turn
+from mucode_jax.sandbox import Pool
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,85 @@ def llama3(data_dir, tmp_path_factory):
 )
 def test_the_code_is_the_first_python_block_or_else_the_whole_text(text, code):
     assert extract_code(text) == code
+
+
+RIGHT = "def f(x):\n    return x\n"
+
+
+def test_whatever_a_generator_writes_has_an_outcome(chat):
+    """From ids to a grade: each through the tokenizer, the extraction and the sandbox."""
+    expected = {
+        "": "error",
+        " \n ": "error",
+        "Here is the function you asked for.": "error",
+        f"```python\n{RIGHT}```": "pass",
+        f"```python\n{RIGHT}": "pass",  # never closed
+        f"```python\n{RIGHT}```\n```python\nraise ValueError\n```": "pass",
+        f"```\n```\n```python\n{RIGHT}```": "error",  # the first block counts, though empty
+        **{char * 1000: "error" for char in ("a", "(", "9", "`", "-", "\ufffd", "\0")},
+        **{char * 1000: "error" for char in (" ", "\n", "\t", "#")},  # empty programs
+        '"' * 1000: "error",
+    }
+    with Pool(workers=1) as pool:
+        codes = [extract_code(chat.text(chat.completion(text))) for text in expected]
+        tests = Tests(("assert f(1) == 1",))
+        found = [pool.submit(code, tests).result(timeout=120) for code in codes]
+    assert [outcome.status for outcome in found] == list(expected.values())
+    assert all(outcome.feedback for outcome in found if outcome.status != "pass")
+
+
+def test_pieces_of_broken_utf8_are_an_error_of_the_program(chat, tokenizer):
+    halves = [tokenizer.encode(char, add_special_tokens=False)[0] for char in "éß漢"]
+    text = chat.text(np.array([*halves, *halves]))
+    assert "\ufffd" in text
+    with Pool(workers=1) as pool:
+        outcome = pool.submit(extract_code(text), Tests(("assert f(1) == 1",))).result(timeout=120)
+    assert outcome.status == "error" and "invalid" in outcome.summary
+
+
+class Templated:
+    """A tokenizer with another chat template."""
+
+    def __init__(self, tokenizer, template):
+        self._tokenizer, self.chat_template = tokenizer, template
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+    def apply_chat_template(self, messages, **more):
+        return self._tokenizer.apply_chat_template(
+            messages, chat_template=self.chat_template, **more
+        )
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (
+            "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content }}<|end|>"
+            "{% endif %}{% endfor %}",
+            "drops a message of the user",
+        ),
+        (
+            "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
+            "drops a message of the assistant",
+        ),
+        ("{{ messages[7].content.strip() }}", "cannot be used"),
+        ("{% for m in messages %}{{ m.content }}", "cannot be used"),
+        ("{% for m in messages %}{{ m.content }}|{% endfor %}", "none of its end-of-turn tokens"),
+    ],
+)
+def test_a_template_that_would_lose_text_is_refused(tokenizer, template, said):
+    with pytest.raises(ValueError, match=said):
+        Chat(Templated(tokenizer, template))
+
+
+def test_a_template_that_drops_the_system_message_takes_nothing_away(tokenizer, chat):
+    dropping = "{% for m in messages if m.role != 'system' %}" + (
+        "{% if m.role == 'user' %}<|user|>{{ m.content }}{% else %}<|assistant|>{{ m.content }}"
+        "<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    assert Chat(Templated(tokenizer, dropping)).first("f").tolist() == chat.first("f").tolist()
 
 
 def test_long_text_is_shortened_in_its_middle():

@@ -1,0 +1,74 @@
+"""Looking ahead: what would fail hours later is said before anything is computed."""
+
+import dataclasses
+import types
+
+import pytest
+
+from mucode_jax import preflight
+from mucode_jax.benchmarks import load
+from mucode_jax.conversation import Chat
+from mucode_jax.models import huggingface
+from mucode_jax.rollout import Limits
+
+LENGTHS = {"verifier_training": 224, "sft": 288}
+
+
+@pytest.fixture(scope="module")
+def lab():
+    mini = huggingface.resolve("mini")
+    return types.SimpleNamespace(
+        base=types.SimpleNamespace(path=mini),
+        config=lambda model: huggingface.read_config(mini),
+        chat=Chat(huggingface.load_tokenizer(mini), huggingface.eot_ids(mini)),
+        limits=Limits(3, 40, 48, 288),
+        mesh=types.SimpleNamespace(shape={"data": 4, "fsdp": 2, "tensor": 1}),
+    )
+
+
+def changed(lab, **changes):
+    return types.SimpleNamespace(**{**vars(lab), **changes})
+
+
+def refusal(lab, problems=None, held_out=None, lengths=LENGTHS, rows=16):
+    problems = problems or load("mini", "train", size=4)
+    with pytest.raises(ValueError) as error:
+        preflight.check(lab, problems, held_out or [problems], lengths=lengths, rows={"sft": rows})
+    return str(error.value)
+
+
+def test_what_fits_is_passed(lab):
+    problems = load("mini", "train", size=4)
+    preflight.check(lab, problems, [problems], lengths=LENGTHS, rows={"sft": 0, "verifier": 16})
+
+
+def test_a_tokenizer_of_another_model_is_refused(lab):
+    small = dataclasses.replace(lab.config(None), vocab_size=1000)
+    said = refusal(changed(lab, config=lambda model: small))
+    assert "ids up to 1023, but the model has embeddings for 1000" in said
+
+
+def test_a_context_beyond_the_models_positions_is_refused(lab):
+    said = refusal(changed(lab, limits=Limits(3, 40, 48, 4096)))
+    assert "config.rollout.context is 4096, but the model" in said and "1024 positions" in said
+
+
+def test_rows_that_the_mesh_cannot_divide_are_refused(lab):
+    assert "config.sft has 12 rows a microbatch" in refusal(lab, rows=12)
+
+
+def test_a_prompt_longer_than_the_context_is_named_though_it_is_held_out(lab):
+    problems = load("mini", "train", size=4)
+    long = dataclasses.replace(problems.problems[2], prompt="word " * 300)
+    held_out = dataclasses.replace(problems, problems=(long,))
+    said = refusal(lab, held_out=[held_out])
+    assert said.startswith(f"mini {long.task_id}: the prompt takes") and "context=288" in said
+
+
+def test_feedback_that_does_not_fit_at_all_is_refused(lab):
+    assert "raise rollout.max_feedback_tokens" in refusal(changed(lab, limits=Limits(2, 9, 1, 99)))
+
+
+def test_rows_too_short_for_any_example_are_refused(lab):
+    said = refusal(lab, lengths={"sft": 20})
+    assert "config.sft.length is 20, but the shortest prompt of mini takes" in said
