@@ -30,7 +30,7 @@ from absl import flags
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict, config_flags
 
-from mucode_jax import plan, score, settings
+from mucode_jax import faults, plan, score, settings
 from mucode_jax.command import fail
 from mucode_jax.models import llama, sharding, verifier
 from mucode_jax.models.llama import LlamaConfig
@@ -354,8 +354,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown:
             names = ", ".join(program.name for program in chosen)
             raise ValueError(f"--only {unknown.pop()!r}: the programs are {names}")
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        return fail("aot", str(error), 2)
+    except Exception as error:  # a config file is a program: it may raise anything
+        return fail("aot", faults.of_input(error), 2)
     wanted = [program for program in chosen if not found.only or program.name in found.only]
     return 0 if table(wanted, int(HBM_GIB[found.topology.split(":")[0]] * GIB)) else 1
 

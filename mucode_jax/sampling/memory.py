@@ -53,7 +53,8 @@ def slots_in(free: int, config: llama.LlamaConfig, context: int, mesh: Mesh | No
         width = config.n_kv_heads * config.head_dim
         rows = math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))
         spec = sharding.spec(llama.CACHE_AXES, (rows, context, width), dict(mesh.shape))
-        named = [axis for entry in spec if entry for axis in entry]
+        entries = [(entry,) if isinstance(entry, str) else entry or () for entry in spec]
+        named = [axis for entry in entries for axis in entry]
         parts = math.prod(mesh.shape[axis] for axis in named)
     return _rounded(_SHARE * free * parts / slot_bytes(config, context), _MOST, config, context)
 

@@ -68,17 +68,6 @@ def test_all_creates_installs_runs_fetches_and_deletes(tpu_vm):
     status, said, calls = tpu_vm("all", "configs/x.py:star", "--config.seed=3", states=states)
     assert status == 0, said
     expected = ["create", *["describe"] * 3, "scp", "ssh", "ssh", "scp", "scp", "delete"]
-        "create",
-        "describe",
-        "describe",
-        "describe",
-        "scp",
-        "ssh",
-        "ssh",
-        "scp",
-        "scp",
-        "delete",
-    ]
     assert verbs(calls) == expected
     assert "--spot" in calls[0] and "v2-alpha-tpuv5-lite" in calls[0]
     assert all("--worker=all" in call for call in calls[4:7])

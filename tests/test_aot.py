@@ -1,0 +1,126 @@
+"""The ahead-of-time command, at one small point (real models: launch/TPU_FIT.md)."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from configs import base
+from mucode_jax import aot, plan
+from mucode_jax.models import sharding
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SHAPE = {"vocab_size": 512, "d_model": 256, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2}
+SHAPE |= {"head_dim": 128, "d_ff": 512}
+SMALL = [
+    *(f"--config.generator.shape.{name}={value}" for name, value in SHAPE.items()),
+    "--config.rollout.context=640",
+    "--config.rollout.max_new_tokens=100",
+    "--config.rollout.max_feedback_tokens=64",
+    "--config.sft.length=256",
+]
+
+
+def call(*arguments):
+    command = [sys.executable, "-m", "mucode_jax.aot", "--config", "configs/llama32_1b_mbpp.py"]
+    return subprocess.run(
+        [*command, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu (extra `aot`)")
+def test_programs_are_compiled_for_a_slice_that_is_not_there():
+    """Sixteen chips train, the four of one host sample; a cache that is too large is told."""
+    only = "--only=decode,SFT step,re-layout"
+    done = call("--topology", "v5e:4x4", *SMALL, "--config.rollout.slots=64", only)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["| decode", "| SFT step", "| re-layout"]
+    assert [row[2] for row in rows] == ["4 × 1 × 1", "1 × 16 × 1", "1 × 16 × 1"]
+    assert all(0 < float(row[6]) < 15.75 == float(row[7]) for row in rows)
+    # Parameters, gradients and the generator's copies travel.
+    assert "all-gather" in rows[1][9] and "all-gather" in rows[2][9]
+    done = call("--topology", "v5e:1x1", *SMALL, "--config.rollout.slots=65536", "--only=decode")
+    assert done.returncode == 1 and "does not fit" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give --config configs/NAME.py and --topology"),
+        (("--topology", "v99:1x1"), "it is like v5e:4x4"),
+        (("--topology", "v5e:4x4", "--config.rollout.turns=0"), "config.rollout.turns is 0"),
+        (("--topology", "v5e:4x4", "more"), "unexpected argument 'more'"),
+    ],
+)
+def test_bad_input_gets_one_line_and_status_2(arguments, message, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert aot.main(["aot", "--config", "configs/llama32_1b_mbpp.py", *arguments]) == 2
+    said = capsys.readouterr()
+    assert message in said.err and len(said.err.strip().splitlines()) == 1 and not said.out
+
+
+def test_help_has_an_example(capsys):
+    assert aot.main(["aot", "--help"]) == 0
+    assert "--topology v5e:2x2" in capsys.readouterr().out
+
+
+def llama(shape, **mesh):
+    c = base.mbpp(base.llama("meta-llama/nowhere", shape))
+    c.mesh.update(mesh)
+    return c
+
+
+def test_memory_is_worked_out_before_anything_is_loaded():
+    """A step's state by hand: float32 parameters, two moments and gradients, over four devices."""
+    config = llama(base.LLAMA_32_1B)
+    mesh = sharding.make_mesh(1, 4, 1, jax.devices()[:4])
+    model = plan.model(config)
+    sft = plan.trainings(config, model, mesh)[1]
+    assert (sft.rows, sft.length) == (16, 5248)
+    parameters = 128256 * 2048 + 16 * (2 * 2048 * 2048 + 2 * 2048 * 512 + 3 * 2048 * 8192)
+    states = 16 * (16 * 5248 / 4) * 2048 * 2
+    norms = 33 * 2048 * 4 * 4  # not divided
+    assert plan.training_bytes(sft, mesh) == pytest.approx(
+        parameters * 16 / 4 + states + norms, rel=1e-3
+    )
+    # With adapters the base takes two bytes a parameter and nothing else.
+    sft = plan.trainings(base.variants(config, "lora"), plan.model(config), mesh)[1]
+    assert plan.training_bytes(sft, mesh) < parameters * 2 / 4 + states + 2**28
+
+
+def test_what_does_not_fit_is_refused_with_the_memory_it_would_need(monkeypatch):
+    monkeypatch.setattr(plan, "_memory", lambda: (15 * 2**30, "a TPU v5 lite"))
+    with pytest.raises(ValueError, match=r"does not fit the mesh .* at least \d+\.\d GiB .*lora"):
+        plan.check(llama(base.LLAMA_31_8B))
+    with pytest.raises(ValueError, match="sampling does not fit a host's devices"):
+        config = base.variants(llama(base.LLAMA_31_8B), "lora")
+        config.rollout.slots = 4096
+        plan.check(config)
+    with pytest.raises(ValueError, match=r"generator\.shape lacks vocab_size, d_model"):
+        plan.check(llama({"head_dim": 64}))
+
+
+@pytest.mark.parametrize("name", ["llama32_1b_mbpp", "llama31_8b_mbpp", "llama31_8b_code_contests"])
+def test_configs_of_the_published_runs_and_their_variants_are_valid(name):
+    from mucode_jax import settings
+
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"configs/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for variant in ("", *base.VARIANTS, "star,lora", "bce,compat"):
+        settings.validate(module.get_config(variant))
+    assert module.get_config("star").methods == ("star",)
+    assert module.get_config("bce,compat").verifier_training.score_penalty == 0
+    assert module.get_config("").sft.learning_rate == 5e-7
+    with pytest.raises(ValueError, match="no variant 'larger'"):
+        module.get_config("larger")
