@@ -172,7 +172,7 @@ class Workdir:
         """
         if "://" in str(path):
             raise ValueError(
-                f"--workdir {path}: it is to be a folder of a file system, which several hosts share "
+                f"--workdir {path}: it is to be a folder of a file system, shared by several hosts "
                 "by NFS (on Google Cloud: Filestore)"
             )
         self.path = pathlib.Path(path)
