@@ -68,10 +68,10 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
 
 def _in_cluster() -> bool:
     """Whether JAX would find other processes by itself."""
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
-        tpu = False
-    else:
-        tpu = any(pathlib.Path(d).exists() for d in ("/dev/accel0", "/dev/vfio/0"))
+    chips = any(pathlib.Path(d).exists() for d in ("/dev/accel0", "/dev/vfio/0"))
+    # A notebook's TPU is one host, and has nobody to ask about others.
+    notebook = {"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"} & set(os.environ)
+    tpu = chips and not notebook and not os.environ.get("JAX_PLATFORMS", "").startswith("cpu")
     slurm = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
     mpi = int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1
     return tpu or slurm or mpi
