@@ -104,7 +104,7 @@ def train_verifier(
             )
         per_batch = batch if of.pairs else 2 * batch
         sizes = [size(item) for item in items]
-        shape = _shape(lab, sizes, per_batch, rows, length, microbatches)
+        shape = _shape(lab, name, sizes, per_batch, rows, length, microbatches)
         mesh = lab.mesh if lab.mesh.size > 1 else None
 
         def measure(epoch: int, params: Params) -> None:
@@ -188,7 +188,7 @@ def fine_tune(
 
     def epoch_batches(epoch: int) -> batches.Batches:
         sizes = [batches.sft_size(e) for e in examples]
-        length_, rows_ = _shape(lab, sizes, batch, rows, length, microbatches)
+        length_, rows_ = _shape(lab, name, sizes, batch, rows, length, microbatches)
         key = (seed, method, iteration, "epoch", epoch)
         return batches.pack_sft(examples, length=length_, rows=rows_, key=key)
 
@@ -216,7 +216,9 @@ def fine_tune(
     def make(path: pathlib.Path) -> Mapping[str, Json]:
         shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         if not examples:
-            lab.progress.say(f"{name}: nothing was solved, so there is nothing to learn from")
+            lab.progress.say(
+                f"{name}: nothing was solved, so there is nothing to learn from; it is the base"
+            )
             config = lab.config(lab.base)
             base = huggingface.load_generator(lab.base.path, config)
             huggingface.save_generator(base, config, path / "model", tokenizer_from=lab.base.path)
@@ -236,9 +238,23 @@ def fine_tune(
 
 
 def _shape(
-    lab: Lab, sizes: Sequence[int], per_batch: int, rows: int, length: int, microbatches: int
+    lab: Lab,
+    name: str,
+    sizes: Sequence[int],
+    per_batch: int,
+    rows: int,
+    length: int,
+    microbatches: int,
 ) -> tuple[int, int]:
-    """(length, rows) of every batch: as told, or where `rows` is 0 what holds `per_batch`."""
+    """(length, rows) of every batch: as told, or where `rows` is 0 what holds `per_batch`.
+
+    Raises ValueError where every example is too long.
+    """
+    if min(sizes) > length:
+        raise ValueError(
+            f"{name}: the shortest of {len(sizes)} examples takes {min(sizes)} tokens, more than "
+            f"the section's length of {length}; raise it"
+        )
     if rows:
         return length, rows
     multiple = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"] * microbatches
@@ -264,6 +280,8 @@ def _fit(
     """`training.fit` with progress, its checkpoints in the stage's folder until it is done."""
     lab.forget()
     steps = sum(len(epoch_batches(epoch)) for epoch in range(epochs))
+    if long := epoch_batches(0).dropped:
+        lab.progress.say(f"{name}: {long} examples are longer than the section's length, left out")
     with (
         lab.progress.task(name.replace("/", ": "), steps, "steps") as advance,
         summaries.watched(

@@ -14,14 +14,20 @@ VERIFIER = "LlamaForSequenceClassification"
 
 
 def read_json(file: pathlib.Path) -> dict[str, Any]:
-    """A JSON file of a model directory.
+    """The object in a JSON file of a model directory.
 
     Raises:
-      ValueError: it is not there.
+      ValueError: it is not there, or damaged.
     """
     if not file.is_file():
         raise ValueError(f"{file.parent} is no model directory: it holds no {file.name}")
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"{file} is damaged: not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is damaged: no JSON object")
+    return found
 
 
 def read_config(directory: str | pathlib.Path, **changes: Any) -> LlamaConfig:
@@ -80,6 +86,8 @@ def read_config(directory: str | pathlib.Path, **changes: Any) -> LlamaConfig:
         )
     except KeyError as error:
         raise refuse(f"{error.args[0]} is missing") from error
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise refuse(f"a value is of the wrong kind ({error})") from error
     return dataclasses.replace(config, **changes)
 
 

@@ -16,7 +16,7 @@ def load_tokenizer(directory: Path) -> Any:
     """The tokenizer of a model directory, with its chat template (`transformers`).
 
     Raises:
-      ValueError: there is none.
+      ValueError: there is none, or it is damaged.
     """
     directory = pathlib.Path(directory)
     if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
@@ -25,7 +25,11 @@ def load_tokenizer(directory: Path) -> Any:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers
 
-    return transformers.AutoTokenizer.from_pretrained(str(directory))
+    try:
+        return transformers.AutoTokenizer.from_pretrained(str(directory))
+    except Exception as error:  # the layers below raise all kinds for a damaged file
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the tokenizer of {directory} cannot be read ({reason})") from error
 
 
 def build_llama3_tokenizer(source: Path, directory: Path) -> None:

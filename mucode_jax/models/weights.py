@@ -62,8 +62,11 @@ def index(directory: pathlib.Path) -> dict[str, Stored]:
         float32, float16, bfloat16.
     """
     if (directory / _INDEX).is_file():
-        listed = json.loads((directory / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-        files = sorted(set(listed.values()))
+        try:
+            listed = json.loads((directory / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+            files = sorted(set(listed.values()))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{directory / _INDEX} is damaged ({error})") from error
     elif (directory / _SINGLE).is_file():
         files = [_SINGLE]
     else:
@@ -86,15 +89,19 @@ def _header(file: pathlib.Path) -> dict[str, Stored]:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > size - 8:
             raise ValueError(f"{file} is no safetensors file, or is cut short")
-        header = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
+        try:
+            header = json.loads(stream.read(length))
+            header.pop("__metadata__", None)
+            entries = [(name, entry, entry["data_offsets"][1]) for name, entry in header.items()]
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file} is damaged: its header is not readable") from error
     found = {}
-    for name, entry in header.items():
+    for name, entry, end in entries:
         if entry["dtype"] not in _DTYPES:
             raise ValueError(
                 f"{file}: tensor {name} is {entry['dtype']}; known are {', '.join(_DTYPES)}"
             )
-        if 8 + length + entry["data_offsets"][1] > size:
+        if 8 + length + end > size:
             raise ValueError(f"{file} is cut short: tensor {name} ends behind the file")
         found[name] = Stored(
             name,

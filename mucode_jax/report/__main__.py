@@ -62,8 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         pages = [report.render(*of) for of in zip(flags.directories, results, strict=True)]
         shown = compare.side_by_side(runs) if len(runs) > 1 else report.table(results[0])
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         return _fail(str(error), 2)
+    except (AttributeError, ArithmeticError, IndexError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        return _fail(f"the results or stages there are damaged ({what}); run main again", 2)
     print(shown)
     for directory, page in zip(flags.directories, pages, strict=True):
         path = directory / "report.html"
