@@ -24,7 +24,7 @@ def pop(name):
 if "describe" in sys.argv:
     print(pop("states"))
 elif "mucode_jax.main" in sys.argv[-1]:
-    sys.exit(int(pop("runs")))
+    sys.exit(int(pop("statuses")))
 """
 
 
@@ -38,7 +38,7 @@ def tpu_vm(tmp_path):
 
     def call(*arguments, states="ACTIVE", runs="0", **environment):
         (tmp_path / "states").write_text(states)
-        (tmp_path / "runs").write_text(runs)
+        (tmp_path / "statuses").write_text(runs)
         settings = {"NAME": "mu", "ZONE": "us-west4-a", "TYPE": "v5litepod-16"}
         settings |= {"NFS": "10.0.0.2:/share", "POLL": "0", "TMPDIR": str(tmp_path)}
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
