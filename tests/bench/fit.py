@@ -21,21 +21,17 @@ import os
 import sys
 import time
 
-# Before jax is imported: compile for TPU on a machine without one.
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+os.environ["JAX_PLATFORMS"] = "cpu"  # before jax is imported
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
+from mucode_jax import aot
 from mucode_jax.models import llama, sharding
 from mucode_jax.models.llama import LlamaConfig, RopeScaling
 
 GIB = 1 << 30
-HBM_GIB = {"v5e": 15.75, "v5p": 95.0, "v6e": 31.25, "v4": 31.75}
 
 MODELS = {
     "tiny": LlamaConfig(1024, 256, 2, 4, 2, 64, 512, tied=True, dtype="bfloat16"),
@@ -116,7 +112,7 @@ def decode(config, steps, params, tokens, positions, cache):
 def fit(model, topology, batch, length, data, tensor, *, steps=16):
     """Compiles the decode loop and reads off its memory."""
     config = dataclasses.replace(MODELS[model], param_dtype="bfloat16", attention="splash")
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    devices = aot.devices(topology)
     mesh = sharding.make_mesh(data, 1, tensor, devices)
     sizes = {"data": data, "fsdp": 1, "tensor": tensor}
     params = jax.eval_shape(llama.unstack, llama.abstract_params(config))
@@ -147,7 +143,7 @@ def fit(model, topology, batch, length, data, tensor, *, steps=16):
         cache_logical=cache_bytes,
         cache_stored=memory.alias_size_in_bytes,
         temporary=memory.temp_size_in_bytes,
-        hbm=int(HBM_GIB[topology.split(":")[0]] * GIB),
+        hbm=int(aot.HBM_GIB[topology.split(":")[0]] * GIB),
         seconds=time.perf_counter() - started,
     )
 

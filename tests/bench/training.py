@@ -9,18 +9,14 @@ python tests/bench/training.py padding --data ../shared/data
 from __future__ import annotations
 
 import argparse
-import collections
 import dataclasses
 import math
 import os
 import pathlib
-import re
 import sys
 import time
 
 GIB = 2**30
-# Bytes of HBM that a program may use on one chip.
-HBM_GIB = {"v5e": 15.75, "v5p": 95.74, "v6e": 31.25}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,22 +68,6 @@ def model_config(name: str, **settings):
     return LlamaConfig(*shape, tied=name in ("1b", "tiny"), **settings)
 
 
-def shapes(loss: str, rows: int, length: int, ends: int = 16):
-    """A batch of `loss`, as shapes."""
-    import jax
-    import numpy as np
-
-    fields = dict.fromkeys(("tokens", "positions", "segment_ids"), (np.int32, length))
-    if loss == "sft":
-        fields |= {"targets": (np.int32, length), "weights": (np.float32, length)}
-    else:
-        pairs = loss == "bradley_terry"
-        fields |= {"ends": (np.int32, ends), "weights": (np.float32, ends // (2 if pairs else 1))}
-        if not pairs:
-            fields["labels"] = (np.float32, ends)
-    return {k: jax.ShapeDtypeStruct((rows, n), dtype) for k, (dtype, n) in fields.items()}
-
-
 def abstract_params(point: Point, config):
     from mucode_jax.models import llama, verifier
 
@@ -95,6 +75,7 @@ def abstract_params(point: Point, config):
 
 
 def lower(point: Point, config, devices):
+    from mucode_jax import plan
     from mucode_jax.models import llama, sharding, verifier
     from mucode_jax.training import losses, step
     from mucode_jax.training.lora import LoRA
@@ -104,7 +85,7 @@ def lower(point: Point, config, devices):
         getattr(losses, point.loss)(config),
         abstract_params(point, config),
         model.logical_axes(config),
-        shapes(point.loss, point.rows, point.length),
+        plan.batch_shapes(point.loss, point.rows, point.length),
         step.OptimizerConfig(1e-6, moment_dtype=point.moments, param_dtype=point.params),
         sharding.make_mesh(*point.mesh, devices=devices),
         microbatches=point.microbatches,
@@ -112,59 +93,17 @@ def lower(point: Point, config, devices):
     )
 
 
-_COLLECTIVE = re.compile(
-    r"= (\(?[a-z0-9]+\[.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
-    r"(?:-start)?\((.*)"
-)
-_BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1, "u8": 1, "s8": 1, "f16": 2}
-
-
-def _size(shape: str) -> int:
-    total = 0
-    for kind, dims in re.findall(r"([a-z]+[0-9]*)\[([0-9,]*)\]", shape):
-        count = 1
-        for n in dims.split(","):
-            count *= int(n or 1)
-        total += _BYTES.get(kind, 4) * count
-    return total
-
-
-def collectives(text: str) -> dict[str, tuple[int, int]]:
-    """kind -> (number in the program, bytes of their results); a loop's body counts once."""
-    found: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
-    for shape, kind, _ in _COLLECTIVE.findall(text):
-        found[kind][0] += 1
-        found[kind][1] += _size(shape)
-    return {k: tuple(v) for k, v in sorted(found.items())}
-
-
-_BETWEEN = re.compile(
-    r"= \(([a-z0-9]+\[[0-9,]*\]).*? send\(.*_xla_megascale_transfer_type=\"([A-Z_]+)\""
-)
-
-
-def between_slices(text: str) -> dict[str, int]:
-    """kind -> bytes that one chip sends over the network between slices."""
-    found: dict[str, int] = collections.defaultdict(int)
-    for shape, kind in _BETWEEN.findall(text):
-        found[kind.lower()] += _size(shape)
-    return dict(found)
-
-
 def aot(names: list[str], dump: str | None) -> int:
     """Compiles the points for slices that are not there, and prints what a chip needs."""
     import jax
-    from jax.experimental import topologies
+
+    from mucode_jax.aot import HBM_GIB, between_slices, collectives, devices
 
     print("| point | arguments | temporary | net GiB a chip | of | compile s | collectives |")
     print("|---|---|---|---|---|---|---|", flush=True)
     over = 0
     for name in names or [n for n in POINTS if not n.startswith("tiny")]:
         point = POINTS[name]
-        slices = {"num_slices": point.slices} if point.slices > 1 else {}
-        devices = topologies.get_topology_desc(
-            platform="tpu", topology_name=point.topology, **slices
-        ).devices
         config = model_config(
             point.model,
             dtype="bfloat16",
@@ -173,7 +112,7 @@ def aot(names: list[str], dump: str | None) -> int:
             attention="splash",
         )
         began = time.process_time()
-        compiled = lower(point, config, devices).compile()
+        compiled = lower(point, config, devices(point.topology, point.slices)).compile()
         seconds = time.process_time() - began
         m = compiled.memory_analysis()
         net = m.argument_size_in_bytes + m.temp_size_in_bytes
@@ -205,8 +144,11 @@ def random_batch(loss: str, config, rows: int, length: int):
     """Full rows: one text each (sft), or pairs of texts of a quarter of a row."""
     import numpy as np
 
+    from mucode_jax.plan import batch_shapes
+
     rng = np.random.default_rng(0)
-    batch = {k: np.zeros(x.shape, x.dtype) for k, x in shapes(loss, rows, length, 4).items()}
+    shapes = batch_shapes(loss, rows, length, 4)
+    batch = {k: np.zeros(x.shape, x.dtype) for k, x in shapes.items()}
     batch["tokens"] = rng.integers(0, config.vocab_size, (rows, length)).astype(np.int32)
     texts = 1 if loss == "sft" else 4
     each = length // texts
@@ -452,11 +394,7 @@ def main() -> int:
     commands.add_parser("padding").add_argument("--data", required=True)
     arguments = parser.parse_args()
     if arguments.command == "aot":
-        os.environ |= {
-            "JAX_PLATFORMS": "cpu",
-            "TPU_SKIP_MDS_QUERY": "1",
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        }
+        os.environ["JAX_PLATFORMS"] = "cpu"
         return aot(arguments.points, arguments.dump)
     if arguments.command == "cpu":
         os.environ |= {
