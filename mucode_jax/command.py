@@ -15,7 +15,7 @@ import pathlib
 import stat
 import sys
 from collections.abc import Iterator
-from typing import NoReturn, TextIO
+from typing import IO, NoReturn, TextIO
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,7 +76,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[TextIO]:
         raise ValueError(f"{path}: cannot be written ({reason})") from error
     try:
         with contextlib.ExitStack() as stack:
-            binary = stack.enter_context(raw)
+            binary: IO[bytes] | gzip.GzipFile = stack.enter_context(raw)
             if target.suffix == ".gz":
                 binary = stack.enter_context(
                     gzip.GzipFile(target.stem, "wb", compresslevel=6, fileobj=raw, mtime=0)

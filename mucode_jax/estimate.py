@@ -107,6 +107,5 @@ _WORDS = {
 
 
 def _kind(name: str) -> str:
-    kind = name.rpartition("/")[2]
-    kind = re.match(r"[a-z]+", kind)[0]
+    kind = re.split(r"[^a-z]", name.rpartition("/")[2])[0]
     return "rollouts" if kind == "singles" else kind

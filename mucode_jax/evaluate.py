@@ -144,10 +144,13 @@ def verifier_by_turn(
     """
     found = []
     for t in range(turns):
-        scores, correct, groups = [], [], []
+        scores: list[float] = []
+        correct: list[bool] = []
+        groups: list[str] = []
         for i, (search, label) in enumerate(zip(searches, labels, strict=True)):
-            if t < len(search.turns) and search.turns[t].scores is not None:
-                scores += search.turns[t].scores.tolist()
+            given = search.turns[t].scores if t < len(search.turns) else None
+            if given is not None:
+                scores += given.tolist()
                 correct += label[t]
                 groups += [str(i)] * len(label[t])
         of_scores, of_labels = np.array(scores), np.array(correct, bool)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -52,8 +51,10 @@ def find(
     """
     found = []
     for record in sorted(workdir.glob(f"stages/*/{what}/stage.json")):
-        name, number = re.fullmatch(r"(.*?)(?:_(\d+))?", record.parts[-3]).groups()
-        found.append(Trained(name, int(number or 0), record.parent / "model"))
+        name, _, number = record.parts[-3].rpartition("_")
+        if not number.isdecimal():
+            name, number = record.parts[-3], "0"
+        found.append(Trained(name, int(number), record.parent / "model"))
     there = ", ".join(f"{t.method} {t.iteration}" if t.iteration else t.method for t in found)
     if not found:
         raise ValueError(f"{workdir} holds no trained {what} (a stage that is finished)")

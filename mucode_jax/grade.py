@@ -1,4 +1,10 @@
-"""`python -m mucode_jax.grade`: grades code against a benchmark's public and private tests.
+"""Grades code against the public and private tests of a benchmark.
+
+    python -m mucode_jax.grade --benchmark mbpp --candidates code.jsonl --out graded.jsonl
+    python -m mucode_jax.grade --benchmark jsonl --data own.jsonl --candidates code.jsonl \\
+        --out graded.jsonl.gz --timeout 5
+
+A candidate is {"task_id", "code"}: a whole program, or a body where it begins indented.
 
 The candidates are read twice: once to check every line before anything runs, once to grade them.
 What is in flight is bounded, so the memory needed does not grow with their number, and the results
@@ -18,11 +24,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any, NoReturn
+from typing import Any
 
 from mucode_jax import benchmarks
 from mucode_jax.benchmarks.files import Row, read_jsonl
-from mucode_jax.command import writing
+from mucode_jax.command import Parser, fail, positive, writing
 from mucode_jax.records import Benchmark, Grade, Problem
 from mucode_jax.sandbox import LEVELS, Outcome, Pool
 
@@ -166,13 +172,6 @@ def progress(total: int, tally: Tally) -> Iterator[Callable[[], None]]:
     yield line
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the flags."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
-
-
 def _positive(text: str) -> float:
     value = float(text)
     if not (value > 0 and math.isfinite(value)):
@@ -180,23 +179,11 @@ def _positive(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-# argparse names the type in its message.
-_positive.__name__, _count.__name__ = "number of seconds", "count"
+_positive.__name__ = "number of seconds"  # argparse names the type in its message
 
 
 def _flags(argv: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(
-        prog="python -m mucode_jax.grade",
-        description="Grades code against the public and private tests of a benchmark.",
-        epilog="Exit status: 0 graded, 1 something could not be graded, 2 bad input.",
-    )
+    parser = Parser("grade", __doc__, "0 graded, 1 something could not be graded, 2 bad input")
     parser.add_argument("--benchmark", required=True, choices=benchmarks.NAMES)
     parser.add_argument(
         "--data", help="the benchmark as .jsonl or .jsonl.gz in the upstream's field names"
@@ -208,22 +195,21 @@ def _flags(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--timeout", type=_positive, help="seconds a program (default: the benchmark's own)"
     )
-    parser.add_argument("--workers", type=_count, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=positive, help="processes (default: one a core)")
     parser.add_argument(
         "--isolation", choices=LEVELS, default="landlock", help="the weakest level accepted"
     )
     parser.add_argument("--split", help="only problems of this split (default: all; of mini, test)")
     parser.add_argument("--seed", type=int, default=0, help="of mini: what it was made from")
-    parser.add_argument("--size", type=_count, help="of mini: how many problems")
+    parser.add_argument("--size", type=positive, help="of mini: how many problems")
     parser.add_argument(
         "--compat", action="store_true", help="the published division into public and private"
     )
     return parser.parse_args(argv)
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"python -m mucode_jax.grade: error: {' '.join(message.split())}", file=sys.stderr)
-    return code
+def _fail(message: str, status: int) -> int:
+    return fail("grade", message, status)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,6 +8,8 @@ share. On Cloud TPU, GKE and under SLURM they find each other; elsewhere add
 
 Run again after any interruption, it goes on where it was. Settings are changed on the command line:
 `--config.seed=3 --config.rollout.temperature=0.9`.
+
+Exit status: 0 done, 1 what was asked failed, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -83,12 +83,18 @@ def choose(
         in this conversation).
       generator: breaks ties.
     """
+    if "lv" not in choice:
+        known = np.zeros(len(turn_candidates))
+    elif scores is None:
+        raise ValueError(f"search {choice!r} goes by scores, and there is no verifier")
+    else:
+        known = scores
     ties = generator.permutation(len(turn_candidates))
 
     def rank(j: int) -> tuple[bool, Any, int]:
         candidate = turn_candidates[j]
-        score = float(scores[j]) if "lv" in choice else 0.0
-        return candidate.code not in failed, CHOICES[choice](candidate, score), int(ties[j])
+        ranked = CHOICES[choice](candidate, float(known[j]))
+        return candidate.code not in failed, ranked, int(ties[j])
 
     return max(range(len(turn_candidates)), key=rank)
 
@@ -212,7 +218,7 @@ def _sample(
     executing = {}
     while engine.pending:
         for completion in engine.step():
-            place = completion.request_id
+            place = cast(Place, completion.request_id)
             code = extract_code(chat.text(completion.ids))
             outcome = grader.submit(places[place].problem, code)
             executing[place, completion.index] = completion, code, outcome
@@ -248,7 +254,7 @@ def _score(
 def encode(found: Sequence[Search]) -> Json:
     """The searches of one problem as JSON; turns that several of them share are kept once."""
     turns: dict[int, int] = {}  # id() of a shared Turn -> its place
-    table = []
+    table: list[Json] = []
     for s in found:
         for turn in s.turns:
             for candidate in turn.candidates:

@@ -132,9 +132,9 @@ def _empty(function: ast.FunctionDef) -> bool:
 def _called(tests: Sequence[str]) -> str:
     """The first name that the first test calls and that Python does not bring along."""
     for node in ast.walk(ast.parse(tests[0])) if tests else ():
-        called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        if called and not hasattr(builtins, node.func.id):
-            return node.func.id
+        match node:
+            case ast.Call(func=ast.Name(id=name)) if not hasattr(builtins, name):
+                return name
     return ""
 
 
@@ -439,7 +439,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _keep_compiled() -> None:
     """Keeps compiled programs for the next call, unless JAX is told where already."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "mucode_jax" / "xla"))
 

@@ -22,7 +22,7 @@ __all__ = ["line", "read", "render", "table", "write"]
 
 SCHEMA = 1
 _NUMBER = (int, float)
-_RESULTS = {
+_RESULTS: dict[str, Json] = {
     "config": dict,
     "versions": dict,
     "seed": int,
@@ -33,7 +33,7 @@ _RESULTS = {
     "verifiers": list,
     "evaluations": list,
 }
-_ITEMS = {
+_ITEMS: dict[str, dict[str, Json]] = {
     "stages": {"name": str, "seconds": _NUMBER, "tokens": int, "executions": int},
     "verifiers": {"method": str, "iteration": int, "loss": str, "pairs": int},
     "evaluations": {

@@ -30,7 +30,7 @@ def grid(rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
             used = widths[0]
         blocks[-1].append(c)
         used += 3 + widths[c]
-    lines = []
+    lines: list[str] = []
     for block in blocks:
         lines += [""] if lines else []
         for row in rows:
