@@ -83,6 +83,12 @@ def test_the_table_holds_every_accuracy_with_its_interval_within_100_columns(run
     assert "Time: 5 min 07 s: rollouts 33 %, fine-tuning 26 %, Best-of-N search 20 %" in shown
 
 
+def test_a_way_to_choose_of_ones_own_stands_after_the_others():
+    evaluations = [evaluation("base", 0, way, [0.5], n=5) for way in ("short", "pt", "random")]
+    rows = text.search_rows(evaluations)
+    assert [row[0].split(":")[0] for row in rows[1:]] == ["random", "pt", "short"]
+
+
 def test_a_grid_too_wide_goes_on_below_with_its_first_column():
     rows = [["", "aaaa", "bbbb"], ["row", "1", "2"]]
     assert text.grid(rows, width=12) == "      aaaa\nrow      1\n\n      bbbb\nrow      2"

@@ -238,6 +238,20 @@ def test_problems_of_ones_own_have_the_split_they_name(tmp_path):
         assert problem.split == split
 
 
+def test_a_prompt_of_ones_own_form_is_sent_as_it_is_with_feedback_to_match(tmp_path):
+    path = tmp_path / "own.jsonl"
+    record = {"task_id": 1, "prompt": "f: twice x", "verbatim": True, "feedback": "{summary}"}
+    record |= {"public_tests": ["assert f(1) == 2"], "private_tests": []}
+    path.write_text(json.dumps(record))
+    (problem,) = benchmarks.load("jsonl", "all", data=path).problems
+    assert (problem.prompt, problem.feedback) == ("f: twice x", "{summary}")
+    path.write_text(json.dumps(record | {"verbatim": "yes"}))
+    with pytest.raises(
+        ValueError, match="line 1: field 'verbatim' must be true or false, not text"
+    ):
+        benchmarks.load("jsonl", "all", data=path)
+
+
 def test_size_takes_the_first_problems(data_dir):
     assert list(by_id(load(data_dir, "mbpp", "test", size=3, seed=5))) == ["11", "12", "13"]
 
