@@ -41,6 +41,8 @@ setup(
         "test": [
             "pytest>=8.0",
             "pytest-xdist>=3.5",
+            "pytest-cov>=6.0",
+            "coverage>=7.10",  # counts processes, too
             "hypothesis>=6.100",
             "ruff>=0.6",
             "scipy>=1.13",
