@@ -88,7 +88,7 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
             problems,
             held_out,
             lengths={name: s.length for name, s in training.items()},
-            rows={name: s.rows // s.microbatches for name, s in training.items()},
+            rows={name: (s.rows, s.microbatches) for name, s in training.items()},
         )
         for trained in _generators(config, lab, problems):
             last = trained.generator.iteration in (0, config.iterations)

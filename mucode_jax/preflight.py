@@ -19,15 +19,15 @@ def check(
     held_out: Sequence[Benchmark],
     *,
     lengths: Mapping[str, int],
-    rows: Mapping[str, int],
+    rows: Mapping[str, tuple[int, int]],
 ) -> None:
     """Raises ValueError for the first thing that does not fit.
 
     Args:
       lab: with the base generator and its chat template.
       problems, held_out: what is learned from, what is evaluated.
-      lengths: longest example of each training section of the config; 0 is none.
-      rows: rows of one microbatch of each; 0: as many as are needed.
+      lengths: longest example of each training section of the config.
+      rows: of each, the rows of a batch (0: as many as are needed) and its microbatches.
     """
     model = lab.config(lab.base)
     if lab.chat.vocab_size > model.vocab_size:
@@ -41,11 +41,12 @@ def check(
             f"{model.max_positions} positions"
         )
     devices = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"]
-    for section, count in rows.items():
-        if count % devices:
+    for section, (count, parts) in rows.items():
+        if count % (devices * parts):
             raise ValueError(
-                f"config.{section} has {count} rows a microbatch, which cannot be divided over "
-                f"data × fsdp = {devices} of the mesh; choose a multiple"
+                f"config.{section}.rows is {count}, which cannot be divided over {parts} "
+                f"microbatches × data × fsdp = {devices} of the mesh; choose a multiple of "
+                f"{devices * parts}"
             )
     sizes = [len(first_prompt(lab.chat, p, lab.limits)) for p in problems.problems]
     for section, length in lengths.items():

@@ -30,7 +30,7 @@ def changed(lab, **changes):
     return types.SimpleNamespace(**{**vars(lab), **changes})
 
 
-def refusal(lab, problems=None, held_out=None, lengths=LENGTHS, rows=16):
+def refusal(lab, problems=None, held_out=None, lengths=LENGTHS, rows=(16, 1)):
     problems = problems or load("mini", "train", size=4)
     with pytest.raises(ValueError) as error:
         preflight.check(lab, problems, held_out or [problems], lengths=lengths, rows={"sft": rows})
@@ -39,7 +39,7 @@ def refusal(lab, problems=None, held_out=None, lengths=LENGTHS, rows=16):
 
 def test_what_fits_is_passed(lab):
     problems = load("mini", "train", size=4)
-    preflight.check(lab, problems, [problems], lengths=LENGTHS, rows={"sft": 0, "verifier": 16})
+    preflight.check(lab, problems, [problems], lengths=LENGTHS, rows={"sft": (0, 3), "x": (16, 2)})
 
 
 def test_a_tokenizer_of_another_model_is_refused(lab):
@@ -54,7 +54,8 @@ def test_a_context_beyond_the_models_positions_is_refused(lab):
 
 
 def test_rows_that_the_mesh_cannot_divide_are_refused(lab):
-    assert "config.sft has 12 rows a microbatch" in refusal(lab, rows=12)
+    assert "config.sft.rows is 12, which cannot be divided" in refusal(lab, rows=(12, 1))
+    assert "choose a multiple of 24" in refusal(lab, rows=(16, 3))
 
 
 def test_a_prompt_longer_than_the_context_is_named_though_it_is_held_out(lab):
