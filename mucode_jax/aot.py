@@ -202,22 +202,25 @@ def sampling(config: ConfigDict, base: LlamaConfig, mesh: Mesh, topology: str) -
 
 
 def relayout(base: LlamaConfig, mesh: Mesh, local: Mesh) -> Program:
-    """The trained generator from all chips to each host's own (`sharding.to_hosts`)."""
-    base = dataclasses.replace(base, param_dtype=base.dtype)
-    shapes = llama.abstract_params(base)
-    axes = llama.logical_axes(base)
+    """The trained generator from all chips to each host's own, array by array: the largest one.
+
+    See `sharding.to_hosts`. Meanwhile the trained parameters lie there, and copies already made.
+    """
+    trained, axes = llama.abstract_params(base), llama.logical_axes(base)
+    shapes = llama.abstract_params(dataclasses.replace(base, param_dtype=base.dtype))
     whole = sharding.across_hosts(mesh, local)
-    target = jax.tree.map(
-        lambda place: NamedSharding(whole, place.spec), sharding.shardings(shapes, axes, local)
-    )
     # A program has one order of devices; at run time JAX renames them first, which moves nothing.
     source = Mesh(whole.devices.reshape(mesh.devices.shape), mesh.axis_names)
+    arrays = jax.tree.leaves(placed(shapes, sharding.shardings(shapes, axes, source)))
+    places = jax.tree.leaves(sharding.shardings(shapes, axes, local))
+    array, place = max(zip(arrays, places, strict=True), key=lambda pair: pair[0].size)
 
     def lower() -> jax.stages.Lowered:
-        same = jax.jit(lambda x: x, out_shardings=target)
-        return same.lower(placed(shapes, sharding.shardings(shapes, axes, source)))
+        same = jax.jit(lambda x: x, out_shardings=NamedSharding(whole, place.spec))
+        return same.lower(array)
 
-    return Program("re-layout", mesh, lower, 0, f"to {whole.shape['hosts']} hosts")
+    beside = plan.nbytes(trained, axes, mesh) + plan.nbytes(shapes, axes, local)
+    return Program("re-layout", mesh, lower, beside, f"to {whole.shape['hosts']} hosts")
 
 
 _COLLECTIVE = re.compile(
