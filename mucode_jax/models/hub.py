@@ -50,13 +50,13 @@ def resolve(path: str | pathlib.Path, *, attempts: int = 4, wait_s: float = 2.0)
         raise ValueError(f"model {path}: no such directory, and not a hub id like owner/name")
 
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     # The hub's HTTP library differs by version; its errors are what the hub's own derive from.
     failures = (OSError, *errors.HfHubHTTPError.__bases__)
     for attempt in range(attempts):
         try:
-            if not huggingface_hub.constants.HF_HUB_OFFLINE:
+            if not constants.HF_HUB_OFFLINE:
                 # Asked first, because the download itself would wait for ever for an answer.
                 huggingface_hub.HfApi().model_info(str(path), timeout=TIMEOUT_S)
             return pathlib.Path(
@@ -74,7 +74,7 @@ def resolve(path: str | pathlib.Path, *, attempts: int = 4, wait_s: float = 2.0)
             ) from error
         except failures as error:
             offline = isinstance(error, errors.OfflineModeIsEnabled)
-            if attempt + 1 == attempts or offline or huggingface_hub.constants.HF_HUB_OFFLINE:
+            if attempt + 1 == attempts or offline or constants.HF_HUB_OFFLINE:
                 reason = " ".join([f"{type(error).__name__}:", *str(error).split()])[:300]
                 raise ValueError(
                     f"model {path} cannot be fetched from the hub ({reason}); check the network,"
