@@ -246,6 +246,21 @@ def of_results(folder: pathlib.Path, data: bytes) -> str:
     return "accepted"
 
 
+def _each(
+    examples: int, check: Callable, folder: pathlib.Path, found: Counter, inputs: st.SearchStrategy
+) -> None:
+    def one(arguments: tuple) -> None:
+        found[check(folder, *arguments)] += 1
+
+    hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )(hypothesis.given(inputs)(one))()
+
+
 def in_process(examples: int, results: bytes) -> dict[str, Counter]:
     """How many of `examples` mutations were accepted and refused, by what was mutated."""
     counts: dict[str, Counter] = {}
@@ -261,18 +276,8 @@ def in_process(examples: int, results: bytes) -> dict[str, Counter]:
             "results.json": (of_results, [damaged(results)]),
         }
         for what, (check, strategies) in each.items():
-            counts[what] = Counter()
-
-            def one(arguments: tuple, check: Callable = check, what: str = what) -> None:
-                counts[what][check(folder, *arguments)] += 1
-
-            hypothesis.settings(
-                max_examples=examples // len(each),
-                deadline=None,
-                derandomize=True,
-                database=None,
-                suppress_health_check=list(hypothesis.HealthCheck),
-            )(hypothesis.given(st.tuples(*strategies))(one))()
+            counts[what] = found = Counter()
+            _each(examples // len(each), check, folder, found, st.tuples(*strategies))
     return counts
 
 
