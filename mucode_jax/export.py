@@ -50,10 +50,12 @@ def find(
       ValueError: there is none; the message says which there are.
     """
     found = []
-    for record in sorted(workdir.glob(f"stages/*/{what}/stage.json")):
+    for record in sorted(workdir.glob(f"stages/*/{what}*/stage.json")):
         name, _, number = record.parts[-3].rpartition("_")
         if not number.isdecimal():
             name, number = record.parts[-3], "0"
+        if record.parts[-2] == "verifier_singles":  # of single-turn samples
+            name = "star"
         found.append(Trained(name, int(number), record.parent / "model"))
     there = ", ".join(f"{t.method} {t.iteration}" if t.iteration else t.method for t in found)
     if not found:

@@ -83,6 +83,23 @@ def test_nothing_is_overwritten_and_errors_are_one_line(workdir, exported, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_each_method_has_the_verifier_of_its_own_rollouts(tmp_path):
+    for stage in (
+        "base/verifier",
+        "base/verifier_singles",
+        "mucode_1/verifier",
+        "star_1/generator",
+    ):
+        (tmp_path / "stages" / stage).mkdir(parents=True)
+        (tmp_path / "stages" / stage / "stage.json").write_text("{}")
+    found = {m: export.find(tmp_path, "verifier", m).path for m in ("star", "mucode", "multi_star")}
+    assert {m: str(path.relative_to(tmp_path / "stages")) for m, path in found.items()} == {
+        "star": "base/verifier_singles/model",
+        "mucode": "mucode_1/verifier/model",
+        "multi_star": "base/verifier/model",
+    }
+
+
 def test_the_licence_of_the_base_is_passed_on(tmp_path):
     assert card.licence("mini", tmp_path).name == "apache-2.0"
     unknown = card.licence("runs/mine", tmp_path)
