@@ -16,9 +16,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mucode_jax import report
-from mucode_jax.evidence import evidence
 from mucode_jax.progress import Progress
 from mucode_jax.report import findings
+from mucode_jax.report.evidence import evidence
 from mucode_jax.workdir import Workdir, write_atomically
 
 Json = Any

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from configs import ablation_compat, ablation_expert, evidence, quickstart
-from mucode_jax import evidence as evidences
 from mucode_jax import settings, sweep
 from mucode_jax.progress import Progress
+from mucode_jax.report import evidence as evidences
 from mucode_jax.report import findings
 from mucode_jax.workdir import write_atomically
 from tests import invented

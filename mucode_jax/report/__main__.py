@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from mucode_jax import report
 from mucode_jax.command import Parser, fail
-from mucode_jax.report import compare, findings, picture
+from mucode_jax.report import compare, evidence, findings, picture
 from mucode_jax.workdir import write_atomically
 
 
@@ -56,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(flags.directories) == 1 and (flags.directories[0] / "evidence.json").exists():
             return _evidence(flags.directories[0], flags.markdown)
         results = [report.read(directory) for directory in flags.directories]
-        runs = compare.runs(flags.directories, results)
         if flags.markdown:
-            print(compare.markdown(runs), end="")
+            print(findings.markdown(evidence.evidence({"": flags.directories})), end="")
             return 0
         pages = [report.render(*of) for of in zip(flags.directories, results, strict=True)]
+        runs = compare.runs(flags.directories, results)
         shown = compare.side_by_side(runs) if len(runs) > 1 else report.table(results[0])
     except ValueError as error:
         return _fail(str(error), 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -223,57 +222,3 @@ def _missing(rows: Sequence[Sequence[str]]) -> str:
     if not any("–" in row[1:] for row in rows[1:]):
         return ""
     return "\n(–: a run lacks it, or its stages, or had other problems)"
-
-
-def markdown(compared: Sequence[Run]) -> str:
-    """The results table of the README: base and each method's last generator."""
-    return "\n\n".join(_markdown_group(compared, group) for group in _groups(compared)) + "\n"
-
-
-def _markdown_group(compared: Sequence[Run], group: Sequence[Json]) -> str:
-    last = {e["method"]: e["iteration"] for e in sorted(group, key=lambda e: e["iteration"])}
-    final = [e for e in group if e["iteration"] == last[e["method"]]]
-    turns = max((e["turns"] for e in final if e["search"] == "greedy"), default=0)
-    ways = [
-        (n, choice)
-        for n in sorted({e["n"] for e in final if e["search"] != "greedy"})
-        for choice in words.ways({e["search"] for e in final if e["n"] == n} - {"greedy"})
-    ]
-    head = [
-        "solved, %",
-        *(f"greedy, turn {t + 1}" for t in range(turns)),
-        *(f"best of {n}: {choice}" for n, choice in ways),
-    ]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for _, of in itertools.groupby(final, key=lambda e: (e["method"], e["iteration"])):
-        own = {(e["n"], e["search"]): e for e in of}
-        greedy = next((e for (_, way), e in own.items() if way == "greedy"), None)
-        cells = [_markdown_cell(compared, greedy, t) for t in range(turns)]
-        cells += [_markdown_cell(compared, own.get(way), -1) for way in ways]
-        rows.append([words.generator(next(iter(own.values()))), *cells])
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    said = f"Per cent of {group[0]['problems']} problems ({group[0]['benchmark']}, "
-    said += f"{group[0]['split']}), protocol `{group[0]['protocol']}`; "
-    if len(compared) == 1:
-        return "\n".join([*lines, "", f"{said}in parentheses the 95 % interval."])
-    seeds = ", ".join(str(run.results["seed"]) for run in compared)
-    said += f"mean ± standard deviation over seeds {seeds}."
-    differences = [
-        f"{_label(e)}: {difference}"
-        for e, base in _pairs(group)
-        if (difference := paired(_mean_outcome(compared, e), _mean_outcome(compared, base)))
-    ]
-    if differences:
-        said += " Difference to the base in points, paired over problems, with 95 % interval: "
-        said += "; ".join(differences) + "."
-    return "\n".join([*lines, "", said])
-
-
-def _markdown_cell(compared: Sequence[Run], e: Json | None, turn: int) -> str:
-    found = [] if e is None else [_find(run, e) for run in compared]
-    if not found or None in found:
-        return "–"
-    values = [own["per_turn"][turn] for own in found]
-    if len(compared) == 1:
-        return words.with_interval(values[0], evaluate.wilson(values[0], e["problems"]))
-    return _mean(values, deviation=True)

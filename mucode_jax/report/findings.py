@@ -71,7 +71,7 @@ def accuracies(cells: Sequence[Json]) -> list[list[str]]:
     rows = {_name(c): dict.fromkeys(columns, "–") for c in shown}
     for c in shown:
         rows[_name(c)][_way(c)] = words.with_interval(c["accuracy"], c["ci95"])
-    return [["", *columns], *([name, *row.values()] for name, row in rows.items())]
+    return [["solved, %", *columns], *([name, *row.values()] for name, row in rows.items())]
 
 
 def differences(found: Sequence[Json]) -> list[list[str]]:
@@ -118,11 +118,17 @@ def table(found: Json) -> str:
 
 
 def markdown(found: Json) -> str:
-    """For the README: the accuracies, and the differences between methods."""
+    """For the README: last generators, and the differences between them and ways of choosing."""
     parts = []
     for name, cells in _groups(found).items():
-        between = [d for d in _of(found, cells) if d["a"].partition("_2")[2] == ""]
-        for rows in (accuracies(cells), differences(between)):
+        last = {(c["cell"], c["method"]): c["iteration"] for c in cells}  # they count upwards
+        final = [c for c in cells if c["iteration"] == last[c["cell"], c["method"]]]
+        told = [
+            d
+            for d in _of(found, cells)
+            if d["kind"] in ("ways", "cells") or (d["kind"], d["search"]) == ("methods", "greedy")
+        ]
+        for rows in (accuracies(final), differences(told)):
             head, *body = ([*row] for row in rows)
             lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
             parts.append("\n".join("| " + " | ".join(row) + " |" for row in lines))

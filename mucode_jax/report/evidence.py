@@ -2,13 +2,13 @@
 
     {"cells": [{"cell", "benchmark", "split", "protocol", "method", "iteration", "search", "n",
                 "turns", "accuracy", "ci95", "seeds", "problems"}],
-     "differences": [{"cell", "benchmark", "split", "protocol", "a", "b", "search", "n", "turns",
-                      "difference", "ci95", "p"}]}
+     "differences": [{"kind", "cell", "benchmark", "split", "protocol", "a", "b", "search", "n",
+                      "turns", "difference", "ci95", "p"}]}
 
 A cell of a sweep is one set of settings, run with every seed. Differences are a - b on the same
-problems and seeds: between methods' last generators ("mucode", "star"), between iterations of one
-method ("mucode_2", "mucode_1"), between ways of choosing for one generator ("mucode: pt+lv",
-"mucode: pt"; `search` is the first), and between cells ("bce/mucode", "bt/mucode"; `cell` is "").
+problems and seeds, by `kind`: "methods", their last generators ("mucode", "star"); "iterations" of
+one method ("mucode_2", "mucode_1"); "ways" of choosing for one generator ("mucode: pt+lv",
+"mucode: pt"; `search` is the first); "cells" ("bce/mucode_2", "bt/mucode_2"; `cell` is "").
 """
 
 from __future__ import annotations
@@ -58,10 +58,15 @@ def evidence(cells: Mapping[str, Sequence[pathlib.Path]]) -> Json:
         different problems.
     """
     found = [m for cell, directories in cells.items() for m in _measured(cell, directories)]
-    compared = [*_methods(found), *_iterations(found), *_ways(found), *_cells(found)]
+    pairs = {"methods": _methods, "iterations": _iterations, "ways": _ways, "cells": _cells}
     return {
         "cells": [line for m in found for line in _accuracies(m)],
-        "differences": [line for pair in compared for line in _differences(*pair)],
+        "differences": [
+            {"kind": kind, **line}
+            for kind, of in pairs.items()
+            for pair in of(found)
+            for line in _differences(*pair)
+        ],
     }
 
 
