@@ -9,8 +9,8 @@ import re
 import time
 
 # The embedded generator, and a verifier that was trained on its rollouts by
-#   python -m mucode_jax.main --config configs/quickstart.py --workdir DIR
-#   python -m mucode_jax.export --workdir DIR --what verifier --method base --out DIRECTORY
+#   python -m mucode_jax.main --config configs/evidence.py --workdir DIR --config.seeds="(0,)"
+#   python -m mucode_jax.export --workdir DIR/seed_0 --what verifier --method base --out DIRECTORY
 MINI = pathlib.Path(__file__).parent / "mini"
 MINI_VERIFIER = pathlib.Path(__file__).parent / "mini_verifier"
 TIMEOUT_S = 10.0  # for the hub's first answer
