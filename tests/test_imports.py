@@ -20,7 +20,7 @@ LEVELS = (
     ("lab", "evaluate"),
     ("algorithms", "report", "settings", "grade"),
     ("card", "export", "solve", "estimate"),
-    ("plan", "evidence", "preflight", "faults"),
+    ("plan", "preflight", "faults"),
     ("sweep",),
     ("aot", "main"),
 )

@@ -289,7 +289,7 @@ def commands(count: int, results: bytes, seed: int = 0) -> Counter:
         found = []
         hypothesis.seed(chance.randrange(1 << 30))(
             hypothesis.settings(max_examples=20, database=None, deadline=None)(
-                hypothesis.given(strategy)(found.append)
+                hypothesis.given(strategy)(lambda value: found.append(value))
             )
         )()
         return found[-1]
