@@ -185,46 +185,38 @@ def _by_turn(name: str, cells: Sequence[Json]) -> plots.Plot:
     for c in cells:
         if c["search"] == "greedy":
             lines.setdefault(_name(c), []).append(c)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for i, (label, of) in enumerate(lines.items()):
-            style = plots.series(i)
-            axes.plot([c["turns"] for c in of], [c["accuracy"] for c in of], label=label, **style)
-        axes.set_xlabel("stopped after turn")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        plots.legend(figure, axes)
-
-    alt = "Accuracy by turn. " + "; ".join(
-        f"{label}: " + ", ".join(words.percent(c["accuracy"]) for c in of)
-        for label, of in lines.items()
-    )
-    height = 3.0 + 0.12 * len(lines)
-    return plots.drawn(f"{name}-turn", "Accuracy by turn", "Greedy, means.", alt, draw, height)
+    about = ("Accuracy by turn", "Greedy, means.", "stopped after turn")
+    return _lines(f"{name}-turn", *about, lines, "turns")
 
 
 def _by_n(name: str, searched: Sequence[Json]) -> plots.Plot:
     lines: dict[str, list[Json]] = {}
     for c in sorted(_final(searched), key=lambda c: c["n"]):
         lines.setdefault(f"{words.generator(c)}, {c['search']}", []).append(c)
+    about = ("Best-of-N by N", "After the last turn.", "N, candidates a turn")
+    return _lines(f"{name}-n", *about, lines, "n")
+
+
+def _lines(
+    name: str, title: str, caption: str, axis: str, lines: dict[str, list[Json]], along: str
+) -> plots.Plot:
+    """Accuracy along one of the cells' numbers, a line each."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for i, (label, of) in enumerate(lines.items()):
             style = plots.series(i)
-            axes.plot([c["n"] for c in of], [c["accuracy"] for c in of], label=label, **style)
-        axes.set_xlabel("N, candidates a turn")
+            axes.plot([c[along] for c in of], [c["accuracy"] for c in of], label=label, **style)
+        axes.set_xlabel(axis)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         plots.legend(figure, axes)
 
-    alt = "Best-of-N accuracy by N. " + "; ".join(
-        f"{label}: " + ", ".join(f"{words.percent(c['accuracy'])} at {c['n']}" for c in of)
+    alt = f"{title}. " + "; ".join(
+        f"{label}: " + ", ".join(f"{words.percent(c['accuracy'])} at {c[along]}" for c in of)
         for label, of in lines.items()
     )
-    height = 3.0 + 0.12 * len(lines)
-    return plots.drawn(f"{name}-n", "Best-of-N by N", "After the last turn.", alt, draw, height)
+    return plots.drawn(name, title, caption, alt, draw, 3.0 + 0.12 * len(lines))
 
 
 def _forest(name: str, title: str, kind: str, cells: Sequence[Json]) -> plots.Plot:
