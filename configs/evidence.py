@@ -3,7 +3,7 @@
     python -m mucode_jax.main --config configs/evidence.py --workdir runs/evidence
 
 WORKDIR/evidence.json and WORKDIR/report.html hold accuracies and paired differences with intervals
-over problems and seeds; README has the table. About 20 minutes of CPU time a seed. The
+over problems and seeds; README has the table. About 20 minutes of one core a seed. The
 hyperparameters are those of `quickstart.py`, chosen on the validation split and the same for every
 method; the test problems are of a seed that nothing else uses.
 """
@@ -21,6 +21,6 @@ def get_config() -> ConfigDict:
     c.train.size = 600  # more problems teach more than more rollouts of each
     c.verifier_training.pairs_per_problem = 8
     c.evaluation.size = 400
-    c.evaluation.seed = 20261123
+    c.evaluation.seed = 20261124
     c.search.methods = ("base", *c.methods)
     return c
