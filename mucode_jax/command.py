@@ -10,11 +10,12 @@ import argparse
 import contextlib
 import gzip
 import io
+import math
 import os
 import pathlib
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, NoReturn, TextIO
 
 
@@ -38,6 +39,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
+    def add_isolation(self, levels: Sequence[str]) -> None:
+        """The flag of every command that runs programs; `levels` are the sandbox's."""
+        self.add_argument(
+            "--isolation",
+            choices=levels,
+            default="landlock",
+            help="the weakest level accepted (%(default)s)",
+        )
+
 
 def positive(text: str) -> int:
     """A whole number from 1, for `type=`."""
@@ -47,7 +57,16 @@ def positive(text: str) -> int:
     return value
 
 
+def seconds(text: str) -> float:
+    """A number of seconds above 0, for `type=`."""
+    value = float(text)
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError
+    return value
+
+
 positive.__name__ = "number from 1"  # argparse names the type in its message
+seconds.__name__ = "number of seconds"
 
 
 def fail(name: str, message: str, status: int) -> int:

@@ -19,7 +19,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +27,7 @@ from typing import Any
 
 from mucode_jax import benchmarks
 from mucode_jax.benchmarks.files import Row, read_jsonl
-from mucode_jax.command import Parser, fail, positive, writing
+from mucode_jax.command import Parser, fail, positive, seconds, writing
 from mucode_jax.records import Benchmark, Grade, Problem
 from mucode_jax.sandbox import LEVELS, Outcome, Pool
 
@@ -172,16 +171,6 @@ def progress(total: int, tally: Tally) -> Iterator[Callable[[], None]]:
     yield line
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError
-    return value
-
-
-_positive.__name__ = "number of seconds"  # argparse names the type in its message
-
-
 def _flags(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("grade", __doc__, "0 graded, 1 something could not be graded, 2 bad input")
     parser.add_argument("--benchmark", required=True, choices=benchmarks.NAMES)
@@ -193,12 +182,10 @@ def _flags(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", required=True, help=".jsonl or .jsonl.gz for the results")
     parser.add_argument(
-        "--timeout", type=_positive, help="seconds a program (default: the benchmark's own)"
+        "--timeout", type=seconds, help="seconds a program (default: the benchmark's own)"
     )
     parser.add_argument("--workers", type=positive, help="processes (default: one a core)")
-    parser.add_argument(
-        "--isolation", choices=LEVELS, default="landlock", help="the weakest level accepted"
-    )
+    parser.add_isolation(LEVELS)
     parser.add_argument("--split", help="only problems of this split (default: all; of mini, test)")
     parser.add_argument("--seed", type=int, default=0, help="of mini: what it was made from")
     parser.add_argument("--size", type=positive, help="of mini: how many problems")
@@ -206,10 +193,6 @@ def _flags(argv: list[str] | None) -> argparse.Namespace:
         "--compat", action="store_true", help="the published division into public and private"
     )
     return parser.parse_args(argv)
-
-
-def _fail(message: str, status: int) -> int:
-    return fail("grade", message, status)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -228,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         total = check_candidates(flags.candidates, (p.task_id for p in benchmark.problems))
     except ValueError as error:
-        return _fail(str(error), 2)
+        return fail("grade", str(error), 2)
     tally = Tally()
     try:
         with (
@@ -249,11 +232,13 @@ def main(argv: list[str] | None = None) -> int:
                     print(f"{row.where}: could not be graded ({lost[0]})", file=sys.stderr)
                 advance()
     except ValueError as error:
-        return _fail(str(error), 2)
+        return fail("grade", str(error), 2)
     except (OSError, RuntimeError) as error:
-        return _fail(str(error), 1)
+        return fail("grade", str(error), 1)
     except KeyboardInterrupt:
-        return _fail(f"interrupted after {tally.graded} candidates; nothing is written", 130)
+        return fail(
+            "grade", f"interrupted after {tally.graded} candidates; nothing is written", 130
+        )
     print(f"{tally}; written to {flags.out}", file=sys.stderr)
     return 1 if tally.infra else 0
 

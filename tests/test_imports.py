@@ -19,7 +19,7 @@ LEVELS = (
     ("search",),
     ("lab", "evaluate"),
     ("algorithms", "report", "settings", "grade"),
-    ("card", "export", "solve", "estimate"),
+    ("card", "export", "problem_file", "story", "solve", "estimate"),
     ("plan", "preflight", "faults"),
     ("sweep",),
     ("aot", "main"),

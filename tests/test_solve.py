@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
-from mucode_jax import export, solve
+from mucode_jax import export, problem_file, solve, story
 from mucode_jax.benchmarks import mini
 from mucode_jax.models import hub
+from mucode_jax.report.__main__ import main as report_main
 from mucode_jax.search import Search, SearchTurn
 from tests.fakes import turn
 
@@ -25,7 +26,7 @@ assert area(0) == 0
 
 
 @pytest.fixture(scope="module")
-def problem_file(tmp_path_factory):
+def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("solve") / "problem.json"
     tests = [*TASK.problem.public.statements, *TASK.private.statements]
     path.write_text(json.dumps({"prompt": TASK.problem.prompt.splitlines()[0], "tests": tests}))
@@ -37,8 +38,8 @@ def nothing_kept(monkeypatch):
     monkeypatch.setattr(solve, "_keep_compiled", lambda: None)
 
 
-def test_the_embedded_pair_repairs_its_code_in_a_later_turn(problem_file, capsys):
-    assert solve.main([str(problem_file), "--json"]) == 0
+def test_the_embedded_pair_repairs_its_code_in_a_later_turn(file, capsys):
+    assert solve.main([str(file), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["solved"] and len(told["turns"]) in (2, 3)
     assert told["isolation"]["level"] and told["search"] == "pt+lv"
@@ -50,9 +51,9 @@ def test_the_embedded_pair_repairs_its_code_in_a_later_turn(problem_file, capsys
         assert (of["feedback"] is None) == last
     # It passes every test of the file, though the generator was shown the first alone.
     namespace = {}
-    exec(told["code"] + "\n" + "\n".join(solve.read(problem_file).tests), namespace)
+    exec(told["code"] + "\n" + "\n".join(problem_file.read(file).tests), namespace)
 
-    assert solve.main(["--problem", str(problem_file)]) == 0
+    assert solve.main(["--problem", str(file)]) == 0
     story = capsys.readouterr().out
     assert TASK.problem.prompt in story
     assert f"solved at turn {len(told['turns'])}: " in story
@@ -78,20 +79,20 @@ def test_what_is_not_solved_has_exit_status_1(tmp_path, capsys):
 def test_a_python_file_is_a_docstring_and_asserts(tmp_path):
     path = tmp_path / "circle.py"
     path.write_text(PYTHON)
-    asked = solve.read(path)
+    asked = problem_file.read(path)
     assert asked.words == "The area of a circle of radius r." and asked.name == "area"
     assert asked.setup == "import math"
     assert asked.tests == ("assert math.isclose(area(1), math.pi)", "assert area(0) == 0")
-    problem = solve.problem_of(asked, embedded=False)
+    problem = problem_file.problem_of(asked, embedded=False)
     assert "def area(r):\n" in problem.prompt and "assert area(0) == 0" in problem.prompt
     assert problem.public.setup == "import math" and problem.public.statements == asked.tests
     path.write_text('"""double: twice x"""\nassert double(2) == 4\nassert double(3) == 6\n')
-    problem = solve.problem_of(solve.read(path), embedded=True)
+    problem = problem_file.problem_of(problem_file.read(path), embedded=True)
     assert problem.prompt == "double: twice x\nassert double(2) == 4"
 
 
-def test_for_the_embedded_generator_a_problem_reads_as_in_its_suite(problem_file):
-    problem = solve.problem_of(solve.read(problem_file), embedded=True)
+def test_for_the_embedded_generator_a_problem_reads_as_in_its_suite(file):
+    problem = problem_file.problem_of(problem_file.read(file), embedded=True)
     assert problem.prompt == TASK.problem.prompt
     assert problem.feedback == TASK.problem.feedback
     assert problem.entry_point == TASK.problem.entry_point
@@ -130,16 +131,16 @@ def test_bad_problems_are_one_clear_line_and_exit_2(name, content, message, tmp_
         (["--problem", "another.json"], "give one PROBLEM file"),
     ],
 )
-def test_bad_flags_are_one_clear_line_and_exit_2(arguments, message, problem_file, capsys):
+def test_bad_flags_are_one_clear_line_and_exit_2(arguments, message, file, capsys):
     try:
-        status = solve.main([str(problem_file), *arguments])
+        status = solve.main([str(file), *arguments])
     except SystemExit as stopped:
         status = stopped.code
     said = capsys.readouterr().err
     assert status == 2 and message in said and len(said.splitlines()) == 1
 
 
-def test_a_verifier_that_reads_other_tokens_is_refused(problem_file, tmp_path, capsys):
+def test_a_verifier_that_reads_other_tokens_is_refused(file, tmp_path, capsys):
     other = tmp_path / "verifier"
     shutil.copytree(hub.MINI_VERIFIER, other)
     tokenizer = json.loads((other / "tokenizer.json").read_text())
@@ -147,7 +148,7 @@ def test_a_verifier_that_reads_other_tokens_is_refused(problem_file, tmp_path, c
     tokenizer["added_tokens"][0]["content"] = "<|nothing|>"
     tokenizer["model"]["vocab"]["<|nothing|>"] = tokenizer["model"]["vocab"].pop(name)
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
-    assert solve.main([str(problem_file), "--verifier", str(other)]) == 2
+    assert solve.main([str(file), "--verifier", str(other)]) == 2
     assert "reads other tokens than generator mini" in capsys.readouterr().err
 
 
@@ -173,6 +174,22 @@ def test_a_work_directory_gives_mucodes_last_pair(tmp_path):
         export.find(tmp_path, "generator", "mucode", 3)
     (stages / "mucode_2/generator/stage.json").unlink()  # not finished
     assert export.find(tmp_path, "generator").iteration == 1
+
+
+def test_a_sweeps_folder_is_refused_with_the_names_of_its_runs(file, tmp_path, capsys):
+    for run in ("bt/seed_0", "bt/seed_1", "bce/seed_0"):
+        trained(tmp_path / run, "mucode_1/generator")
+    out = ["--what", "generator", "--out", str(tmp_path / "out")]
+    for command in (
+        lambda: solve.main([str(file), "--generator", str(tmp_path)]),
+        lambda: export.main(["--workdir", str(tmp_path), *out]),
+        lambda: report_main([str(tmp_path)]),
+    ):
+        assert command() == 2
+        said = capsys.readouterr().err
+        runs = (tmp_path / run for run in ("bce/seed_0", "bt/seed_0", "bt/seed_1"))
+        assert f"holds several runs; give one of them: {', '.join(map(str, runs))}" in said
+        assert len(said.splitlines()) == 1
 
 
 def test_the_folder_of_a_stage_stands_for_its_model(tmp_path):
@@ -213,10 +230,10 @@ def test_why_a_candidate_was_chosen_is_said_in_words():
         ("random", ((bad, bad), None, 0), "they are all the same"),
     ]
     for choice, of, expected in cases:
-        assert solve.why(search_of(choice, of), 0) == expected
+        assert story.why(search_of(choice, of), 0) == expected
     second = search_of("pt+lv", ((bad, worse), scores, 0), ((bad, worse), scores, 1))
-    assert solve.why(second, 1) == "1 repeat what failed before; none passes the tests"
+    assert story.why(second, 1) == "1 repeat what failed before; none passes the tests"
 
 
 def test_nothing_that_a_model_writes_reaches_the_terminal_as_a_command():
-    assert solve.printable("a\x1b[2Jb\n\tμ\x07\u202e") == "a\\x1b[2Jb\n\tμ\\x07\\u202e"
+    assert story.printable("a\x1b[2Jb\n\tμ\x07\u202e") == "a\\x1b[2Jb\n\tμ\\x07\\u202e"

@@ -67,9 +67,11 @@ def read(directory: pathlib.Path) -> dict[str, Json]:
     """The results.json of a finished run.
 
     Raises:
-      ValueError: there is none, it is not JSON, of another schema, or lacks something.
+      ValueError: there is none, it is not JSON, of another schema, or lacks something; or the
+        directory is a sweep's.
     """
     path = pathlib.Path(directory) / "results.json"
+    refuse_sweep(path.parent)
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -90,6 +92,19 @@ def read(directory: pathlib.Path) -> dict[str, Json]:
     if "level" not in results["isolation"]:
         raise ValueError(f"{path}: isolation lacks 'level'")
     return results
+
+
+def refuse_sweep(directory: pathlib.Path) -> None:
+    """Raises ValueError that names the runs of a sweep's directory, where one run is wanted."""
+    runs = [
+        run
+        for pattern in ("seed_*", "*/seed_*")
+        for run in sorted(directory.glob(pattern))
+        if (run / "stages").is_dir()
+    ]
+    if runs and not (directory / "stages").is_dir():
+        some = ", ".join(map(str, runs[:6])) + (", …" if len(runs) > 6 else "")
+        raise ValueError(f"{directory} holds several runs; give one of them: {some}")
 
 
 def _check(path: pathlib.Path, where: str, found: Json, kinds: dict[str, Json]) -> None:

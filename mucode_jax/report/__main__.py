@@ -38,10 +38,6 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _fail(message: str, status: int) -> int:
-    return fail("report", message, status)
-
-
 def _evidence(directory: pathlib.Path, markdown: bool) -> int:
     """The same for a sweep (`mucode_jax.sweep`)."""
     found = findings.read(directory)
@@ -63,23 +59,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = compare.runs(flags.directories, results)
         shown = compare.side_by_side(runs) if len(runs) > 1 else report.table(results[0])
     except ValueError as error:
-        return _fail(str(error), 2)
+        return fail("report", str(error), 2)
     except (AttributeError, ArithmeticError, IndexError, KeyError, TypeError) as error:
         what = f"{type(error).__name__}: {error}"
-        return _fail(f"the results or stages there are damaged ({what}); run main again", 2)
+        return fail(
+            "report", f"the results or stages there are damaged ({what}); run main again", 2
+        )
     print(shown)
     for directory, page in zip(flags.directories, pages, strict=True):
         path = directory / "report.html"
         try:
             write_atomically(path, page)
         except OSError as error:
-            return _fail(f"{path} cannot be written: {error.strerror}", 1)
+            return fail("report", f"{path} cannot be written: {error.strerror}", 1)
         print(path, file=sys.stderr)
     if flags.picture is not None:
         try:
             picture.take(flags.directories[0] / "report.html", flags.picture)
         except (ValueError, OSError) as error:
-            return _fail(str(error), 1)
+            return fail("report", str(error), 1)
     return 0
 
 

@@ -9,7 +9,6 @@ IN holds, a line, {"name", "code", "tests": [..]} or {"name", "code", "stdin", "
 
 from __future__ import annotations
 
-import argparse
 import collections
 import concurrent.futures
 import json
@@ -22,7 +21,7 @@ import rich.console
 import rich.progress
 
 from mucode_jax.benchmarks.files import Row, read_jsonl
-from mucode_jax.command import Parser, fail, positive, writing
+from mucode_jax.command import Parser, fail, positive, seconds, writing
 from mucode_jax.records import Tests
 
 from . import isolation
@@ -67,24 +66,14 @@ def in_order(pool: Pool, programs: list[tuple[str, str, Tests]]) -> Iterator[tup
         yield name, future.result()
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of every command that runs programs."""
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds a program (10)")
-    parser.add_argument("--workers", type=positive, help="processes (one a core)")
-    parser.add_argument(
-        "--isolation",
-        choices=isolation.LEVELS,
-        default="landlock",
-        help="the weakest isolation accepted (landlock)",
-    )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit status: 0, 1 where programs could not be run, 2 on bad input."""
     parser = Parser("sandbox", __doc__, "0 run, 1 something could not be run, 2 bad input")
     parser.add_argument("--programs", type=pathlib.Path, required=True, help="JSONL, or .gz of it")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="JSONL, or .gz of it")
-    add_flags(parser)
+    parser.add_argument("--timeout", type=seconds, default=10.0, help="seconds a program (10)")
+    parser.add_argument("--workers", type=positive, help="processes (one a core)")
+    parser.add_isolation(isolation.LEVELS)
     given = parser.parse_args(arguments)
     try:
         programs = read_programs(given.programs, given.timeout)
