@@ -50,6 +50,7 @@ from mucode_jax.models import huggingface
 from mucode_jax.progress import Progress
 from mucode_jax.records import Benchmark
 from mucode_jax.rollout import Limits
+from mucode_jax.sampling.engine import Counters
 from mucode_jax.sandbox import Pool
 from mucode_jax.search import CHOICES
 from mucode_jax.workdir import Stage, Workdir
@@ -280,6 +281,25 @@ def _stage(stage: Stage) -> dict[str, Json]:
         "iteration": whose["iteration"],
         "seconds": stage.record["seconds"],
         **counts,
+        **_sampling(stage.record.get("metered")),
+    }
+
+
+def _sampling(metered: Json) -> dict[str, Json]:
+    """What the sampler did in a stage, from the sums of `sampling.engine.Counters`."""
+    if not metered:
+        return {}
+    counters = Counters(**metered)
+    return {
+        "sampling": {
+            "prefilled": counters.prefilled,
+            "decoded": counters.decoded,
+            "wasted": counters.wasted,
+            "occupancy": round(counters.occupancy, 4),
+            "seconds": round(counters.seconds, 3),
+            "idle_seconds": round(counters.idle_seconds, 3),
+            "tokens_per_second": round(counters.decoded / max(counters.seconds, 1e-9), 1),
+        }
     }
 
 

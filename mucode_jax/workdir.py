@@ -151,6 +151,8 @@ class Workdir:
     Attributes:
       stages: those that this process has made or found done, in the order it asked for them.
       making: the name of the stage that is being made, "" for none.
+      meter: name of a stage that this process made (or some of) -> numbers that add up over
+        sessions; they are recorded beside its time, and decide as little. Of the first host.
     """
 
     def __init__(
@@ -178,6 +180,7 @@ class Workdir:
         self.path = pathlib.Path(path)
         self.stages: list[Stage] = []
         self.making = ""
+        self.meter: Callable[[str], Mapping[str, float]] = lambda name: {}
         self._say = say
         self._lenders = lenders
         try:
@@ -310,6 +313,9 @@ class Workdir:
             counts = dict(make(path)) if hosts.first() else {}
         finally:
             before["seconds"] += time.monotonic() - started
+            metered = before.setdefault("metered", {})
+            for key, value in self.meter(name).items():
+                metered[key] = metered.get(key, 0) + value
             if hosts.first() and path.exists():
                 with contextlib.suppress(OSError):  # a full disk must not hide the first error
                     write_atomically(path / "begun.json", json.dumps(before))
@@ -324,6 +330,7 @@ class Workdir:
             "inputs": before["inputs"],
             "files": {str(file.relative_to(path)): _checksum(file) for file in _files(path)},
             "seconds": round(before["seconds"], 3),
+            "metered": before["metered"],
             "counts": counts,
         }
         record["checksum"] = _digest(record)

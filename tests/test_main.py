@@ -1,6 +1,7 @@
 """The command: bad input in one line, the tiny quickstart from end to end, killed and resumed."""
 
 import importlib.util
+import json
 import os
 import pathlib
 import signal
@@ -107,6 +108,21 @@ def test_the_tiny_quickstart_fills_the_contract(undisturbed):
     assert (directory / "report.html").stat().st_size > 10_000
     assert "μCode" in done.stdout and "turn 3" in done.stdout
     assert "sandbox isolation" in done.stderr and "backend cpu" in done.stderr
+
+
+def test_what_the_sampler_did_is_counted(undisturbed):
+    directory, _ = undisturbed
+    results = json.loads((directory / "results.json").read_text())
+    (rollouts,) = (s for s in results["stages"] if s["name"] == "base/rollouts")
+    counted = rollouts["sampling"]
+    # The id that closes a truncated turn is not drawn.
+    assert rollouts["tokens"] - rollouts["turns"] <= counted["decoded"] <= rollouts["tokens"]
+    assert 0 < counted["occupancy"] <= 1 and counted["prefilled"] > 0 <= counted["wasted"]
+    assert 0 <= counted["idle_seconds"] < counted["seconds"] <= rollouts["seconds"]
+    searched = {s["name"] for s in results["stages"] if "sampling" in s}
+    assert {"base/search_mini_test", "mucode_2/greedy_mini_test"} <= searched
+    assert "How busy the sampler was" in (directory / "report.html").read_text()
+    assert list((directory / "tensorboard" / "base" / "rollouts").glob("events.*"))
 
 
 def test_a_second_run_finds_everything_done(undisturbed):

@@ -95,6 +95,17 @@ def test_an_interrupted_stage_keeps_its_pieces_if_its_settings_are_the_same(work
     assert said == ["b: setting n was 1, is now 2; begun again"]
 
 
+def test_what_was_metered_adds_up_over_sessions(workdir):
+    workdir.meter = lambda name: {"tokens": 3}
+
+    def stop(path):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workdir.stage("a", {}, {}, stop)
+    assert workdir.stage("a", {}, {}, Maker()).record["metered"] == {"tokens": 6}
+
+
 @pytest.mark.parametrize("spoil", ["cut short", "flipped"])
 def test_pieces_are_read_up_to_the_last_whole_record(tmp_path, spoil):
     with contextlib.closing(Pieces(tmp_path / "p")) as pieces:

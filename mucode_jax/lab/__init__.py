@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mucode_jax import hosts, interruption, search
+from mucode_jax import hosts, interruption, search, summaries
 from mucode_jax.conversation import Chat
 from mucode_jax.grading import Label
 from mucode_jax.models import huggingface, llama, sharding
@@ -147,6 +147,8 @@ class Lab:
         self._loaded: tuple[str, Params] | None = None  # a generator's name, and how it decodes
         self.feedback = feedback
         self.profile_steps = profile_steps
+        self._engines: list[Engine] = []  # of the stage being made
+        workdir.meter = self._meter
         base = pathlib.Path(base)
         checksums = {f.name: _sha256(f) for f in sorted(base.iterdir()) if f.is_file()}
         # float32, the default, goes without saying.
@@ -184,7 +186,7 @@ class Lab:
             stored = huggingface.load_generator(generator.path, config, mesh=mesh)
             self._loaded = generator.name, programs.prepare(config, stored)
             del stored
-        return Engine(
+        engine = Engine(
             config,
             self._loaded[1],
             slots=self._slots or None,
@@ -195,6 +197,18 @@ class Lab:
             top_k=sampling.top_k,
             mesh=mesh,
         )
+        self._engines.append(engine)
+        return engine
+
+    def _meter(self, name: str) -> Mapping[str, float]:
+        """What the engines of a stage counted (`sampling.engine.Counters`); frees them."""
+        counters = [dataclasses.asdict(engine.counters) for engine in self._engines]
+        self._engines.clear()
+        found = {key: sum(of[key] for of in counters) for key in (counters[:1] or [{}])[0]}
+        if found:
+            with summaries.watched(self.workdir.path / "tensorboard", name) as note:
+                note(0, found)
+        return found
 
     def carry(self, name: str, params: Params) -> None:
         """Re-lays a generator just trained for the engines to come; of one device it is read back.

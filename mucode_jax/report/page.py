@@ -86,6 +86,7 @@ def render(directory: pathlib.Path, results: Json) -> str:
             ],
             time_plot=plots.time("all", results) if results["stages"] else None,
             work=_work(results),
+            sampling=_sampling(results),
             stages=_stages(results),
             costs=_costs(results["evaluations"]),
             talks=[(classes(talk, conversations), talk) for talk in conversations],
@@ -228,12 +229,28 @@ def _work(results: Json) -> list[list[str]]:
     ]
 
 
+def _sampling(results: Json) -> list[list[str]]:
+    """A head and one row a stage that sampled: what the sampler's device did."""
+    head = ["stage", "prompt tokens read", "tokens drawn", "places wasted", "slots in use"]
+    return [[*head, "tokens a second", "device idle"]] + [
+        [
+            stage["name"],
+            *_counts(of["prefilled"], of["decoded"], of["wasted"]),
+            f"{of['occupancy']:.0%}",
+            words.count(round(of["tokens_per_second"])),
+            f"{of['idle_seconds'] / max(of['seconds'], 1e-9):.1%}",
+        ]
+        for stage in results["stages"]
+        if (of := stage.get("sampling"))
+    ]
+
+
 def _counts(*numbers: float) -> list[str]:
     return [words.count(n) if n else "–" for n in numbers]
 
 
 def _stages(results: Json) -> list[list[str]]:
-    known = ("name", "iteration", "seconds", "tokens", "executions")
+    known = ("name", "iteration", "seconds", "tokens", "executions", "sampling")
     rows = [["stage", "time", "tokens sampled", "programs executed", "counted"]]
     for stage in results["stages"]:
         counted = ", ".join(

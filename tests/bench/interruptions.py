@@ -33,6 +33,7 @@ def results(directory: pathlib.Path) -> dict:
     del found["wall_seconds"]
     for stage in found["stages"]:
         del stage["seconds"]
+        stage.pop("sampling", None)
     return found
 
 
