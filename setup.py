@@ -51,6 +51,7 @@ setup(
             "nbclient>=0.10",  # the notebooks
             "ipykernel>=6.29",
         ],
+        "gcs": ["gcsfs>=2025.5"],
         "check": ["mypy>=1.15", "build>=1.2"],
         "browser": ["playwright>=1.50"],
         "parity": ["torch==2.13.0"],

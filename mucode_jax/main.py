@@ -32,6 +32,7 @@ from ml_collections import ConfigDict, config_flags
 
 from mucode_jax import (
     __version__,
+    bucket,
     estimate,
     evaluate,
     faults,
@@ -348,6 +349,8 @@ def main(argv: Sequence[str]) -> int:
         hosts.connect(given.coordinator, given.processes, given.process)
         if hosts.count() > 1 and (config.experiment == "pretrain" or sweep.is_sweep(config)):
             raise ValueError("a sweep or a pretraining runs on one host; start it as one process")
+        if config.experiment == "pretrain" and bucket.named(given.workdir):
+            raise ValueError(f"--workdir {given.workdir}: a pretraining needs a folder")
     except Exception as error:  # a config file is a program: it may raise anything
         return fail(faults.of_input(error), 2)
     progress = Progress(quiet=not hosts.first())
@@ -376,7 +379,7 @@ def main(argv: Sequence[str]) -> int:
         return hosts.leave(fail(*told), told[0])
     if hosts.first():
         print(shown)
-    progress.say(f"{workdir.path / 'report.html'}")
+    progress.say(f"{workdir.where}/report.html")
     return hosts.leave(0)
 
 

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mucode_jax import hosts
+from mucode_jax import bucket, hosts
 
 Json = Any
 
@@ -149,6 +149,8 @@ class Workdir:
     """The folder of one run. One process at a time: it holds a lock while it lives.
 
     Attributes:
+      path: where this host works; with a bucket, its mirror (`bucket`).
+      where: the folder or bucket as it was given.
       stages: those that this process has made or found done, in the order it asked for them.
       making: the name of the stage that is being made, "" for none.
       meter: name of a stage that this process made (or some of) -> numbers that add up over
@@ -164,7 +166,7 @@ class Workdir:
         """Opens or makes the folder.
 
         Args:
-          path: the folder.
+          path: the folder; or gs://BUCKET/PATH.
           say: where it tells what is made again, and why.
           lenders: other work directories; a stage that one of them has, of the same settings and
             inputs, is taken over (as hard links) instead of made.
@@ -172,12 +174,8 @@ class Workdir:
         Raises:
           ValueError: it cannot be written, or another process works in it.
         """
-        if "://" in str(path):
-            raise ValueError(
-                f"--workdir {path}: it is to be a folder of a file system, shared by several hosts "
-                "by NFS (on Google Cloud: Filestore)"
-            )
-        self.path = pathlib.Path(path)
+        self._away = bucket.Bucket(str(path), say) if bucket.named(path) else bucket.Folder(path)
+        self.path, self.where = self._away.path, self._away.where
         self.stages: list[Stage] = []
         self.making = ""
         self.meter: Callable[[str], Mapping[str, float]] = lambda name: {}
@@ -186,23 +184,37 @@ class Workdir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / "lock", "a+")  # noqa: SIM115 (held while we live)
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._lock.close)
+                self._hold()
+                undo.pop_all()
         except OSError as error:
-            raise ValueError(f"cannot write to --workdir {self.path}: {error.strerror}") from error
-        hosts.shares(self.path)
-        if not hosts.first():
-            return
+            raise ValueError(f"cannot write to --workdir {self.where}: {error.strerror}") from error
+
+    def _hold(self) -> None:
         import fcntl
 
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if hosts.first():
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            self._lock.close()
             raise ValueError(
-                f"another process works in {self.path}; wait for it, or give another --workdir"
+                f"another process works in {self.where}; wait for it, or give another --workdir"
             ) from error
+        self._away.hold()
 
     def close(self) -> None:
-        self._lock.close()
+        """Lets go of it; with a bucket, what lies beside the stages is taken up before.
+
+        Raises:
+          OSError: the bucket does not take it.
+        """
+        with self._lock:
+            self._away.close()
+
+    def address(self, path: pathlib.Path) -> str:
+        """Where to write what all hosts see at once: `path`, or its name in the bucket."""
+        return self._away.address(path)
 
     def _load(self, name: str, home: pathlib.Path | None = None) -> Stage | None:
         path = (home or self.path) / "stages" / name
@@ -265,13 +277,17 @@ class Workdir:
             name, {"stage": name, **settings, **{f"input {k}": v for k, v in fingerprints.items()}}
         )
         begun = hosts.first_does(name, lambda: self._begin(name, settings, fingerprints), self._say)
+        if not hosts.first():
+            self._away.pull(f"stages/{name}")
         if begun is not None:
             self._make(name, begun, make, share)
         return self._remember(self._load(name))
 
     def _begin(self, name: str, settings: Json, fingerprints: Json) -> Json | None:
         """What `begun.json` holds of a stage that is to be made; None: it is there."""
-        path = self.path / "stages" / name
+        folder = f"stages/{name}"
+        path = self.path / folder
+        self._away.pull(folder)
         stage = self._load(name)
         if stage is not None:
             reason = self._reason_to_redo(stage.record, settings, fingerprints)
@@ -279,8 +295,9 @@ class Workdir:
             if reason is None:
                 return None
             self._say(f"{name}: {reason}; made again")
-            shutil.rmtree(path)
+            self._away.remove(folder)
         if self._borrow(name, settings, fingerprints):
+            self._away.push(folder, whole=True)
             return None
         begun = {"settings": settings, "inputs": fingerprints, "seconds": 0.0}
         path.mkdir(parents=True, exist_ok=True)
@@ -292,10 +309,11 @@ class Workdir:
             before = begun
         if reason is not None:
             self._say(f"{name}: {reason}; begun again")
-            shutil.rmtree(path)
+            self._away.remove(folder)
             path.mkdir(parents=True)
             before = begun
         write_atomically(path / "begun.json", json.dumps(before))
+        self._away.push(folder)
         return before
 
     def _make(
@@ -305,23 +323,31 @@ class Workdir:
         make: Callable[[pathlib.Path], Mapping[str, Json]],
         share: Callable[[pathlib.Path], None],
     ) -> None:
-        path = self.path / "stages" / name
+        folder = f"stages/{name}"
+        path = self.path / folder
         started, self.making = time.monotonic(), name
-        try:
-            share(path)
-            hosts.wait(name, self._say)
-            counts = dict(make(path)) if hosts.first() else {}
-        finally:
-            before["seconds"] += time.monotonic() - started
-            metered = before.setdefault("metered", {})
-            for key, value in self.meter(name).items():
-                metered[key] = metered.get(key, 0) + value
-            if hosts.first() and path.exists():
-                with contextlib.suppress(OSError):  # a full disk must not hide the first error
-                    write_atomically(path / "begun.json", json.dumps(before))
+        with self._away.kept(folder):
+            try:
+                share(path)
+                self._away.push(folder)
+                hosts.wait(name, self._say)
+                if hosts.first() and hosts.count() > 1:
+                    self._away.pull(folder)
+                counts = dict(make(path)) if hosts.first() else {}
+            finally:
+                before["seconds"] += time.monotonic() - started
+                metered = before.setdefault("metered", {})
+                for key, value in self.meter(name).items():
+                    metered[key] = metered.get(key, 0) + value
+                if hosts.first() and path.exists():
+                    with contextlib.suppress(OSError):  # a full disk must not hide the first error
+                        write_atomically(path / "begun.json", json.dumps(before))
         if hosts.first():
             self._record(path, before, counts)
+            self._away.push(folder, whole=True)
         hosts.wait(name, self._say)
+        if not hosts.first():
+            self._away.pull(folder)
         self.making = ""
 
     def _record(self, path: pathlib.Path, before: Json, counts: Json) -> None:

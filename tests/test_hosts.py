@@ -13,7 +13,6 @@ import time
 import pytest
 
 from mucode_jax import hosts
-from mucode_jax.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Greedy evaluation, rollouts on a small engine, one fine-tuning.
@@ -109,11 +108,6 @@ def test_a_work_directory_that_is_not_shared_is_refused(pod, tmp_path, monkeypat
     pod |= {"mucode/1/0": '"token"', "mucode/2/0": "null", "mucode/3/0": "true"}
     with pytest.raises(ValueError, match="host 1 does not see"):
         hosts.shares(tmp_path)
-
-
-def test_a_bucket_is_no_work_directory_and_that_is_said():
-    with pytest.raises(ValueError, match="gs://bucket/run: it is to be a folder"):
-        Workdir("gs://bucket/run")
 
 
 def environment():

@@ -304,7 +304,7 @@ def _fit(
             microbatches=microbatches,
             lora=lora,
             seed=seed,
-            checkpoints=str(path / CHECKPOINTS),
+            checkpoints=lab.workdir.address(path / CHECKPOINTS),
             on_step=on_step,
             on_epoch=on_epoch,
             stop=interruption.asked,

@@ -1,0 +1,418 @@
+"""Work directories in a bucket, gs://BUCKET/PATH: each host works in a folder of its own.
+
+The folder (below the user's cache) mirrors what the bucket holds, a stage at a time: before a stage
+is looked at it is brought down; while it is made its pieces go up now and then, and at a stop; when
+it is done its files go up, its ledger last. What is in the bucket is what counts: a host that is
+taken away loses what it made since the last time. Checkpoints of a training are written to the
+bucket by orbax, without a copy here.
+
+One run at a time holds the object `lock`, and touches it every few seconds. A lock that nobody
+touches any more was left by a machine that is gone: the next run takes it over.
+
+Needs gcsfs (extra `gcs`), and the credentials that Google's own tools use.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import errno
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mucode_jax import hosts
+
+BEAT_S = 10.0  # the holder touches its lock so often
+SILENT_S = 60.0  # who has not touched it for so long is gone
+EVERY_S = 30.0  # pieces go up so often, or less often where that takes long
+
+_DIRECT = "checkpoints"  # folders that orbax writes to the bucket itself
+_OWN = ("lock", "mirror")  # of a mirror; what the bucket holds of that name is another thing
+_GROWING = "pieces"  # folders of files that are appended to
+_LAST = "stage.json"  # a stage is done when this is there
+
+_BUILTIN = OSError.__module__
+
+State = tuple[int, int]  # of a file: when it was changed (ns), and its bytes
+
+
+def named(where: str | os.PathLike[str]) -> bool:
+    """Whether a work directory is a bucket's, and not a folder."""
+    return "://" in str(where)
+
+
+def fetch(where: str, wanted: Callable[[str], bool] = lambda name: True) -> pathlib.Path:
+    """A folder to read a work directory in: itself, or a copy of what the bucket holds.
+
+    Args:
+      where: a folder, or gs://BUCKET/PATH.
+      wanted: which files are brought down, by their names below PATH.
+
+    Raises:
+      ValueError: it cannot be read.
+    """
+    if not named(where):
+        return pathlib.Path(where)
+    try:
+        copy = Bucket(where, print, "read")
+        copy.pull("", wanted)
+    except OSError as error:
+        raise ValueError(f"cannot read {where}: {error.strerror}") from error
+    return copy.path
+
+
+def local(where: str | os.PathLike[str], kind: str | None = None) -> pathlib.Path:
+    """Where this host works for a work directory: itself, or the mirror of a bucket.
+
+    Raises ValueError where `where` is an address, but not gs://BUCKET/PATH.
+    """
+    if not named(where):
+        return pathlib.Path(where)
+    scheme, _, inside = str(where).rstrip("/").partition("://")
+    if scheme != "gs" or not re.fullmatch("[^/]+(/[^/]+)+", inside):
+        raise ValueError(f"{where} is no work directory; a bucket's is gs://BUCKET/PATH")
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    return cache / "mucode_jax" / "gs" / (kind or str(hosts.index())) / inside
+
+
+def store(where: str, file: pathlib.Path) -> None:
+    """Takes up one file of the folder that `fetch` gave; OSError where that fails."""
+    if named(where):
+        Bucket(where, print, "read").send([file.name])
+
+
+class Folder:
+    """A work directory that all hosts see as it is: nothing is brought or taken anywhere.
+
+    Attributes:
+      path: where this host works.
+      where: what a person calls it.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.path = pathlib.Path(where)
+
+    def hold(self) -> None:
+        """The first host's: nobody else works in it from here on."""
+        hosts.shares(self.path)
+
+    def address(self, path: pathlib.Path) -> str:
+        """Where to write what all hosts see at once: the path, or its name in the bucket."""
+        return str(path)
+
+    def pull(self, name: str) -> None:
+        """Makes the folder `name` here what it is in the bucket."""
+
+    def push(self, name: str, whole: bool = False) -> None:
+        """Takes up what has changed in it; with `whole`, what is not here is removed there."""
+
+    def remove(self, name: str) -> None:
+        """Removes it in both places."""
+        shutil.rmtree(self.path / name)
+
+    def kept(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Within the block what changes in it is taken up now and then, in the end all of it."""
+        return contextlib.nullcontext()
+
+    def close(self) -> None:
+        """Ends the work."""
+
+
+class Bucket(Folder):
+    """gs://BUCKET/PATH and this host's mirror of it. Methods raise OSError where it fails."""
+
+    def __init__(self, where: str, say: Callable[[str], None], kind: str | None = None) -> None:
+        """
+        Args:
+          where: gs://BUCKET/PATH.
+          say: shows a person one line.
+          kind: mirrors of one bucket for different uses; by default one a host.
+
+        Raises:
+          ValueError: it is no such address, or gcsfs is not installed.
+        """
+        self.where = where.rstrip("/")
+        self.path = local(where, kind)
+        if importlib.util.find_spec("gcsfs") is None:
+            raise ValueError(f"{where} needs gcsfs; install it with pip install -e '.[gcs]'")
+        self._root = self.where.partition("://")[2]
+        self._say = say
+        self._files = _client()
+        self._busy = threading.RLock()
+        self._seen: dict[str, State] = {}  # files here, as they were when here and there agreed
+        self._generation: str | None = None  # of the lock that we hold
+        self._lost = False
+        self._stop_beating: Callable[[], None] = lambda: None
+
+    def hold(self) -> None:
+        hosts.agree("the work directory", {"--workdir": self.where})
+        if hosts.first():
+            self._claim()
+            self._stop_beating = _repeat(lambda: BEAT_S, self._beat)
+        self._bring("xla", exact=False)
+
+    def address(self, path: pathlib.Path) -> str:
+        return f"{self.where}/{path.relative_to(self.path)}"
+
+    def pull(self, name: str, wanted: Callable[[str], bool] = lambda name: True) -> None:
+        self._bring(name, wanted)
+
+    def _bring(
+        self, name: str, wanted: Callable[[str], bool] = lambda name: True, exact: bool = True
+    ) -> None:
+        with self._busy, self._asking():
+            there = {n: md5 for n, md5 in self._list(name).items() if wanted(n)}
+            if exact:
+                for file in filter(wanted, set(self._here(name)) - there.keys()):
+                    (self.path / file).unlink()
+                if name and not there:
+                    shutil.rmtree(self.path / name, ignore_errors=True)
+            names = [n for n, md5 in there.items() if _md5(self.path / n) != md5]
+            for n in names:
+                (self.path / n).unlink(missing_ok=True)  # it may be linked to another run's
+            if names:
+                self._files.get([f"{self._root}/{n}" for n in names], [*map(self._at, names)])
+            self._seen |= {n: _state(self.path / n) for n in there}
+
+    def push(self, name: str, whole: bool = False) -> None:
+        with self._busy:
+            here = self._here(name)
+            self.send(here)
+            if whole:
+                with self._asking():
+                    gone = self._list(name, direct=True).keys() - set(here)
+                    if gone:
+                        self._files.rm([f"{self._root}/{n}" for n in sorted(gone)])
+
+    def send(self, names: list[str]) -> None:
+        """Takes up those of the files that have changed, a ledger when the others are there."""
+        with self._busy, self._asking():
+            if self._lost:
+                raise OSError(errno.EBUSY, "another process has taken it over", self.where)
+            states = {n: _state(self.path / n) for n in names}
+            changed = [n for n in names if states[n] != self._seen.get(n)]
+            growing = [n for n in changed if f"/{_GROWING}/" in n]  # read at once, as they grow
+            ledger = [n for n in changed if n.endswith("/" + _LAST)]
+            for name in growing:
+                self._files.pipe_file(f"{self._root}/{name}", (self.path / name).read_bytes())
+            for group in ([n for n in changed if n not in (*growing, *ledger)], ledger):
+                if group:
+                    self._files.put([*map(self._at, group)], [f"{self._root}/{n}" for n in group])
+            self._seen |= {n: states[n] for n in changed}
+
+    def remove(self, name: str) -> None:
+        with self._busy:
+            shutil.rmtree(self.path / name)
+            self.push(name, whole=True)
+
+    @contextlib.contextmanager
+    def kept(self, name: str) -> Iterator[None]:
+        took = [0.0]
+        told = False
+
+        def go_up() -> None:
+            nonlocal told
+            began = time.monotonic()
+            try:
+                self.push(name)
+                told = False
+            except OSError as error:
+                if not told:
+                    self._say(f"{self.where}: {error.strerror}; tried again until it answers")
+                told = True
+            took[0] = time.monotonic() - began
+
+        stop = _repeat(lambda: max(EVERY_S, 20 * took[0]), go_up)
+        try:
+            yield
+        except BaseException:
+            stop()
+            go_up()
+            raise
+        stop()
+        self.push(name)
+
+    def close(self) -> None:
+        """Takes up what the run left beside its stages, and lets go of the lock."""
+        ended_by = sys.exception()
+        try:
+            if hosts.first() and self._generation:
+                for name in ("xla", "tensorboard"):
+                    self.push(name)
+                self.send([f.name for f in self.path.iterdir() if f.is_file() and _goes(f.name)])
+        except OSError as error:
+            if ended_by is None:
+                raise
+            self._say(f"{self.where}: {error.strerror}")  # must not hide what ended the run
+        finally:
+            self._stop_beating()
+            if self._generation:
+                with contextlib.suppress(OSError), self._asking():
+                    self._on_lock("DELETE", self._generation)
+                self._generation = None
+
+    # The lock ------------------------------------------------------------------------------------
+
+    def _claim(self) -> None:
+        """Makes the lock, or takes over one that was left; ValueError where it is in use."""
+        mark = self.path / "mirror"
+        if not mark.exists():
+            mark.write_text(uuid.uuid4().hex)
+        about = {
+            # The caller holds the mirror itself: who else made a lock from it has ended.
+            "mirror": mark.read_text(),
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        lock = f"{self._root}/lock"
+        living = None
+        while self._generation is None and living is None:
+            with self._asking(), contextlib.suppress(FileExistsError):
+                self._files.pipe_file(lock, json.dumps(about).encode(), mode="create")
+                self._generation = self._files.info(lock)["generation"]
+                continue
+            # Somebody's: gone meanwhile, left behind, or in use.
+            with self._asking(), contextlib.suppress(FileNotFoundError, FileExistsError):
+                held = self._files.info(lock)
+                theirs = json.loads(self._files.cat_file(lock))
+                if theirs["mirror"] != about["mirror"]:
+                    living = self._who_lives(lock, held, theirs)
+                if living is None:
+                    self._on_lock("DELETE", held["generation"])
+        if living is not None:
+            raise ValueError(
+                f"another process works in {self.where}: {living}; wait for it, or give another "
+                "--workdir"
+            )
+
+    def _who_lives(
+        self, lock: str, held: Mapping[str, Any], theirs: Mapping[str, Any]
+    ) -> str | None:
+        """Who it is that still touches the lock; None, after a while, where nobody does."""
+        who = f"process {theirs['process']} on {theirs['host']}, since {theirs['since']}"
+        self._say(f"{self.where} is held by {who}; looking for {SILENT_S:.0f} s if it still works")
+        until = time.monotonic() + SILENT_S
+        while time.monotonic() < until:
+            time.sleep(BEAT_S / 5)
+            now = self._files.info(lock)
+            if any(now[key] != held[key] for key in ("generation", "metageneration")):
+                return who
+        return None
+
+    def _beat(self) -> None:
+        try:
+            with self._asking():
+                try:
+                    body = {"metadata": {"touched": str(time.time())}}
+                    self._on_lock("PATCH", self._generation, json=body)
+                except (FileNotFoundError, FileExistsError):  # it is another's by now
+                    self._lost = True
+        except OSError as error:  # the next one may get through
+            logging.getLogger(__name__).info("the lock was not touched: %s", error)
+
+    def _on_lock(self, method: str, generation: str | None, **what: Any) -> None:
+        """Asks for something of the lock as it was; FileExistsError where it is another by now."""
+        name, _, inside = self._root.partition("/")
+        where = (name, f"{inside}/lock")
+        self._files.call(method, "b/{}/o/{}", *where, ifGenerationMatch=generation, **what)
+
+    # Small things --------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Whatever goes wrong on the way to the bucket becomes an OSError with one line."""
+        try:
+            yield
+        except Exception as error:  # of gcsfs, aiohttp, google.auth, or of this machine's disk
+            if isinstance(error, OSError) and error.strerror and type(error).__module__ == _BUILTIN:
+                raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            message = f"the bucket does not do what is asked ({reason})"
+            raise OSError(errno.EIO, message, self.where) from error
+
+    def _list(self, name: str, direct: bool = False) -> dict[str, str | None]:
+        """What the bucket holds below `name`: names below the root, and their MD5 in base 64."""
+        found = self._files.find(f"{self._root}/{name}".rstrip("/"), detail=True)
+        names = {n.removeprefix(self._root + "/"): about for n, about in found.items()}
+        return {
+            n: about.get("md5Hash")
+            for n, about in names.items()
+            if _goes(n) and (direct or f"/{_DIRECT}/" not in n)
+        }
+
+    def _here(self, name: str) -> list[str]:
+        """The files below `name` here."""
+        found = sorted((self.path / name).rglob("*"))
+        return [n for f in found if f.is_file() and _goes(n := str(f.relative_to(self.path)))]
+
+    def _at(self, name: str) -> str:
+        return str(self.path / name)
+
+
+def _client() -> Any:
+    """The file system of gs://, the same for orbax."""
+    # It would ask for the kind of bucket over a second protocol, ahead of everything.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    import aiohttp
+    import fsspec
+
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it logs is raised, too
+    # Several hosts write: a listing is never kept. A server that is silent is asked once more.
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+    fsspec.config.conf["gcs"] = {
+        "use_listings_cache": False,
+        "session_kwargs": {"timeout": timeout},
+    }
+    return fsspec.filesystem("gcs")
+
+
+def _repeat(pause: Callable[[], float], do: Callable[[], None]) -> Callable[[], None]:
+    """Does it again and again in a thread, `pause()` seconds apart; returns what ends that."""
+    ended = threading.Event()
+
+    def loop() -> None:
+        while not ended.wait(pause()):
+            do()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        ended.set()
+        thread.join()
+
+    return stop
+
+
+def _goes(name: str) -> bool:
+    """Whether a file is the same here and there."""
+    return name not in _OWN and not name.endswith(".part")
+
+
+def _state(file: pathlib.Path) -> State:
+    stat = file.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _md5(file: pathlib.Path) -> str | None:
+    """As the bucket tells it; None: there is no such file."""
+    if not file.is_file():
+        return None
+    with open(file, "rb") as f:
+        return base64.b64encode(hashlib.file_digest(f, "md5").digest()).decode()
