@@ -3,36 +3,41 @@
     python tests/bench/evaluation.py --data ../shared/data/mbpp.jsonl
 
 Every candidate is a different program (the reference solution, or it with one operator or number
-exchanged), so that no grade is found in the cache; `python -m mucode_jax.grade` runs them all on
-public and private tests.
+exchanged, not within a `while` loop: a program that never ends takes its ten seconds however it is
+evaluated), so that no outcome is found twice. All are executed on the public tests, those that pass
+on the private ones too, and accuracies are computed as for a run.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import json
-import os
 import pathlib
 import random
-import subprocess
 import sys
-import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from mucode_jax import benchmarks, evaluate, grading
+from mucode_jax.records import Turn
+from mucode_jax.sandbox import Pool
+from mucode_jax.search import Search, SearchTurn
+
+TURNS, N = 3, 5
 EXCHANGED = {"+": "-", "-": "+", "<": "<=", ">": ">=", "==": "!=", "0": "1", "1": "2", "2": "3"}
 
 
 def candidates(code: str, count: int, seed: str) -> list[str]:
     """`count` different programs; about a third of them are right."""
     draw = random.Random(seed)
+    end = code.index("while") if "while" in code else len(code)
+    places = [(p, old) for old in EXCHANGED for p in range(end) if code.startswith(old, p)]
     found = []
     for i in range(count):
         text = code
-        places = [
-            (p, old) for old in EXCHANGED for p in range(len(code)) if code.startswith(old, p)
-        ]
         if places and draw.random() < 2 / 3:
             place, old = draw.choice(places)
             text = code[:place] + EXCHANGED[old] + code[place + len(old) :]
@@ -42,28 +47,47 @@ def candidates(code: str, count: int, seed: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=pathlib.Path, required=True, help="mbpp.jsonl")
-    parser.add_argument("--each", type=int, default=15, help="candidates a problem")
+    parser.add_argument("--data", required=True, help="mbpp.jsonl")
+    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
     args = parser.parse_args()
-    rows = [json.loads(line) for line in args.data.read_text().splitlines()]
-    rows = [row for row in rows if 11 <= row["task_id"] <= 510]
-    with tempfile.TemporaryDirectory() as folder:
-        given, out = (pathlib.Path(folder) / name for name in ("in.jsonl", "out.jsonl"))
-        lines = [
-            {"task_id": row["task_id"], "code": code}
-            for row in rows
-            for code in candidates(row["code"], args.each, str(row["task_id"]))
-        ]
-        given.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    benchmark = benchmarks.load("mbpp", "test", data=args.data)
+    problems = {p.task_id: p for p in benchmark.problems}
+    codes = [
+        (problem, code)
+        for problem in benchmark.problems
+        for code in candidates(benchmark.solutions[problem.task_id], TURNS * N, problem.task_id)
+    ]
+    none, zero = np.zeros(1, np.int32), np.zeros(1, np.float32)
+    with Pool(workers=args.workers) as pool:
         began = time.monotonic()
-        command = [sys.executable, "-m", "mucode_jax.grade", "--benchmark", "mbpp"]
-        command += ["--data", str(args.data), "--candidates", str(given), "--out", str(out)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run(command, check=True, env=environment)
+        grader = grading.public_grader(pool)
+        futures = [grader.submit(problem, code) for problem, code in codes]
+        grades = [grading.grade_of(future) for future in futures]
+        private = grading.private_grader(pool, benchmark.private)
+        graded = [(p, code, grade) for (p, code), grade in zip(codes, grades, strict=True)]
+        flat = iter(grading.label_codes(graded, benchmark.private, private))
+        turns = iter(Turn(none, none, zero, False, code, grade) for _, code, grade in graded)
+        searches = []
+        for task_id in problems:
+            of_problem = []
+            for _ in range(TURNS):
+                some = tuple(next(turns) for _ in range(N))
+                chosen = max(range(N), key=lambda i: some[i].grade.passed)
+                of_problem.append(SearchTurn(some, None, chosen))
+            searches.append(Search(task_id, 0, "pt", tuple(of_problem)))
+        labels = [[[next(flat) for _ in t.candidates] for t in s.turns] for s in searches]
+        found = {
+            choice: evaluate.search_evaluation(
+                searches, labels, choice=choice, turns=TURNS, protocol="deployable"
+            )["per_turn"]
+            for choice in ("pt", "oracle")
+        }
         seconds = time.monotonic() - began
-        graded = [json.loads(line) for line in out.read_text().splitlines()]
-    statuses = collections.Counter(line["public"]["status"] for line in graded)
-    print(f"{len(rows)} problems, {len(graded)} candidates in {seconds:.0f} s: {dict(statuses)}")
+    statuses = collections.Counter(grade.status for grade in grades)
+    print(
+        f"{len(problems)} problems, {grader.executions} public and {private.executions} private "
+        f"executions in {seconds:.0f} s: {dict(statuses)}; accuracy by turn {found}"
+    )
 
 
 if __name__ == "__main__":

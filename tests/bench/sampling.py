@@ -1,14 +1,15 @@
 """What sampling costs: a simulated iteration, speed beside transformers, the embedded model.
 
 python tests/bench/sampling.py iteration            # the real scheduler on a virtual clock; seconds
-python tests/bench/sampling.py cpu                  # against transformers (needs torch); minutes
+python tests/bench/sampling.py cpu [--tunix PYTHON] # against transformers (needs torch); minutes
 python tests/bench/sampling.py mini [--slots B]     # the embedded generator's shape; a minute
 python tests/bench/sampling.py gpu                  # 1B in bfloat16, 256 slots, 1k context
 python tests/bench/sampling.py growth               # 100,000 requests: memory, time per token
 python tests/bench/sampling.py ties                 # completions that another slot count changes
 
 `cpu` runs each contestant in turn, round after round, in its own process with one thread, and
-compares CPU-seconds, which a busy machine disturbs less than wall time.
+compares CPU-seconds, which a busy machine disturbs less than wall time. PYTHON is an interpreter
+that has google-tunix, whose sampler then takes part.
 """
 
 from __future__ import annotations
@@ -209,6 +210,50 @@ def contestant(name: str, model: str, batch: int) -> None:
                 engine.step()
             return engine.counters.decoded - before
 
+    elif name == "tunix":
+        import jax
+        from flax import nnx
+        from tunix.generate.sampler import CacheConfig, Sampler
+        from tunix.models.llama3.model import Llama3, ModelConfig
+
+        class Ids:
+            """A tokenizer of texts that are ids already."""
+
+            def encode(self, text: str, **_: object) -> list[int]:
+                return [int(word) for word in text.split()]
+
+            def decode(self, ids: list[int], **_: object) -> str:
+                return " ".join(map(str, ids))
+
+            def bos_id(self) -> int:
+                return int(prompts[0, 0])  # else one is put before each prompt
+
+            def eos_id(self) -> int:
+                return SHAPE["vocab"]  # never drawn
+
+            def pad_id(self) -> int:
+                return 0
+
+        s = SHAPE
+        prompts[:, 0] = prompts[0, 0]
+        size = s["width"] // s["heads"]
+        shape = ModelConfig(
+            *(s["layers"], s["vocab"], s["width"], s["ff"], s["heads"], size, s["kv_heads"]),
+            rope_theta=10_000,
+            norm_eps=1e-5,
+            weight_tying=True,
+        )
+        theirs = Sampler(
+            Llama3(shape, rngs=nnx.Rngs(0)),
+            Ids(),
+            CacheConfig(PROMPT + NEW, s["layers"], s["kv_heads"], size),
+        )
+        texts = [" ".join(map(str, row)) for row in prompts]
+
+        def sample() -> int:
+            out = theirs(texts, NEW, PROMPT, temperature=0.7, top_p=1.0)
+            return sum(len(ids) for ids in out.tokens)
+
     else:
         raise SystemExit(f"unknown contestant {name!r}")
     sample()
@@ -218,7 +263,7 @@ def contestant(name: str, model: str, batch: int) -> None:
         _tell(sample(), began)
 
 
-def cpu(rounds: int) -> None:
+def cpu(rounds: int, tunix: str | None) -> None:
     import jax
 
     from mucode_jax.models import huggingface, llama
@@ -233,9 +278,10 @@ def cpu(rounds: int) -> None:
         environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
         for batch in (1, 32):
             runs = {}
-            for name in ("transformers", "mucode_jax"):
+            pythons = {"transformers": sys.executable, "mucode_jax": sys.executable}
+            for name, python in (pythons | ({"tunix": tunix} if tunix else {})).items():
                 runs[name] = subprocess.Popen(
-                    [sys.executable, __file__, "contestant", name, folder, str(batch)],
+                    [python, __file__, "contestant", name, folder, str(batch)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
@@ -253,9 +299,9 @@ def cpu(rounds: int) -> None:
                 process.stdin.close()
                 process.wait()
             middle = {name: float(np.median(values)) for name, values in speeds.items()}
-            ratio = middle["mucode_jax"] / middle["transformers"]
-            told = ", ".join(f"{name} {value:.0f}" for name, value in middle.items())
-            print(f"batch {batch}: {told} tokens per CPU-second, ratio {ratio:.2f}", flush=True)
+            ours = middle["mucode_jax"]
+            told = ", ".join(f"{k} {v:.0f} (ours {ours / v:.2f}×)" for k, v in middle.items())
+            print(f"batch {batch}: {told} tokens per CPU-second", flush=True)
 
 
 def rollouts(engine, problems: int, samples: int, seed: int, sizes: dict[str, int]) -> None:
@@ -381,6 +427,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=WHAT)
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--tunix", help="an interpreter that has google-tunix")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slots", type=int)
     parser.add_argument("--problems", type=int, default=100)
@@ -390,7 +437,7 @@ def main() -> None:
             result = iteration(steps=steps, slots=args.slots or 256)
             print(f"steps {steps}:", {name: round(value, 3) for name, value in result.items()})
     elif args.what == "cpu":
-        cpu(args.rounds)
+        cpu(args.rounds, args.tunix)
     elif args.what == "growth":
         growth(100_000, args.slots or 64)
     elif args.what == "ties":
