@@ -154,11 +154,6 @@ def _code(base: str) -> str:
     return f"`{base}`" if not base.startswith("a ") else base
 
 
-def _table(rows: list[list[str]]) -> list[str]:
-    rows = [rows[0], ["---", *["---:"] * (len(rows[0]) - 1)], *rows[1:]]
-    return ["| " + " | ".join(row) + " |" for row in rows]
-
-
 def _generator_numbers(whose: Json, results: Json) -> list[str]:
     of = [
         e
@@ -176,10 +171,10 @@ def _generator_numbers(whose: Json, results: Json) -> list[str]:
             "",
         ]
         if greedy:
-            lines += [*_table(text.greedy_rows(greedy)), ""]
+            lines += [text.markdown(text.greedy_rows(greedy)), ""]
         for n in sorted({e["n"] for e in searched}):
             lines += [f"Multi-turn Best-of-{n}:", ""]
-            lines += [*_table(text.search_rows([e for e in searched if e["n"] == n])), ""]
+            lines += [text.markdown(text.search_rows([e for e in searched if e["n"] == n])), ""]
     return lines[:-1] or ["Nothing was measured of it."]
 
 
@@ -188,7 +183,7 @@ def _verifier_numbers(whose: Json, results: Json) -> list[str]:
     if not own:
         return ["Nothing was measured of it."]
     rows = text.verifier_rows({"verifiers": own})
-    return ["On problems held out from its training:", "", *_table(rows)]
+    return ["On problems held out from its training:", "", text.markdown(rows)]
 
 
 def _training(what: str, results: Json) -> list[str]:

@@ -90,7 +90,7 @@ def run(
         finally:
             workdir.close()
         homes.setdefault(cell, []).append(home)
-    found = evidence(homes)
+    found = evidence(homes) | {"config": config.to_dict()}
     write_atomically(directory / "evidence.json", json.dumps(found, indent=1) + "\n")
-    write_atomically(directory / "report.html", findings.page(found, config.to_dict()))
+    write_atomically(directory / "report.html", findings.page(found))
     return findings.table(found)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import statistics
+import struct
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -15,7 +16,7 @@ from mucode_jax.benchmarks import load
 from mucode_jax.conversation import Chat
 from mucode_jax.models import huggingface
 from mucode_jax.records import dumps
-from mucode_jax.report import compare, page, plots, stages, talks, text, words
+from mucode_jax.report import compare, page, picture, plots, stages, talks, text, words
 from mucode_jax.report.__main__ import main
 from tests import invented
 
@@ -311,6 +312,33 @@ def test_the_command_writes_the_report_anew(runs, tmp_path, capsys):
     assert (directory / "results.json").read_bytes() == before
 
 
+def test_a_picture_shows_the_reports_upper_part(runs, tmp_path, monkeypatch, capsys):
+    if not any(map(shutil.which, picture.BROWSERS)):
+        pytest.skip("no chromium (apt install chromium)")
+    out = tmp_path / "report.png"
+    assert main([str(runs[0]), "--picture", str(out)]) == 0
+    head = out.read_bytes()[:24]
+    assert head.startswith(b"\x89PNG") and struct.unpack(">II", head[16:]) == (1280, 1240)
+    monkeypatch.setenv("PATH", "")
+    assert main([str(runs[0]), "--picture", str(out)]) == 1
+    assert "a picture needs chromium or Chrome" in capsys.readouterr().err
+
+
+def test_a_comparison_is_written_as_a_page_where_asked_for(runs, tmp_path, capsys):
+    pages = [tmp_path / "seeds.html", tmp_path / "settings.html"]
+    assert main([*map(str, runs[:2]), "--page", str(pages[0])]) == 0
+    other = tmp_path / "warmer"
+    shutil.copytree(runs[1], other)
+    results = json.loads((other / "results.json").read_text())
+    results["config"]["generator"]["path"] = "another"
+    (other / "results.json").write_text(json.dumps(results))
+    assert main([str(runs[0]), str(other), "--page", str(pages[1])]) == 0
+    assert "2 seeds" in pages[0].read_text() and "warmer: μCode 2" in pages[1].read_text()
+    with pytest.raises(SystemExit):
+        main([str(runs[0]), "--page", str(pages[0])])
+    assert "--page compares several runs" in capsys.readouterr().err
+
+
 def test_several_runs_are_compared_by_mean_deviation_and_paired_difference(runs, capsys):
     assert main([*map(str, runs)]) == 0
     out = capsys.readouterr().out
@@ -320,7 +348,7 @@ def test_several_runs_are_compared_by_mean_deviation_and_paired_difference(runs,
     assert re.search(f"base, greedy +{cells} +{mean:.1f} ± {deviation:.1f}", out)
     last = [report.read(run)["evaluations"][7]["accuracy"] * 100 for run in runs]
     difference = words.signed((statistics.mean(last) - mean) / 100)
-    found = re.search(r"μCode 2, greedy − base +(\S+) \((\S+) to (\S+)\)", out)
+    found = re.search(r"μCode − base +greedy, turn\s3 +(\S+) \((\S+) to (\S+)\)", out)
     assert found[1] == difference
     low, at, high = (float(found[i].replace("−", "-")) for i in (2, 1, 3))
     assert low < at < high
@@ -346,7 +374,7 @@ def test_the_markdown_table_has_a_row_a_method_and_the_means(runs, capsys):
     assert {line.count("|") for line in lines[:4]} == {10}
     values = [report.read(run)["evaluations"][0]["per_turn"][0] * 100 for run in runs]
     assert lines[2].split(" | ")[1].startswith(f"{statistics.mean(values):.1f} (")
-    assert any(line.startswith("| mucode − base | greedy, turn 3 | ") for line in lines)
+    assert any(line.startswith("| μCode − base | greedy, turn 3 | ") for line in lines)
     assert "3 seeds" in lines[-1]
 
 

@@ -158,9 +158,19 @@ def test_a_run_without_its_stages_is_named(runs, tmp_path):
 
 
 def test_findings_are_shown_as_table_markdown_and_page(runs):
-    found = evidences.evidence({"one": runs, "two": runs})
-    assert "two: μCode 2" in findings.table(found)
+    found = evidences.evidence({"one": runs[:2], "two": runs[1:]})
+    shown = findings.table(found)
+    assert "two: μCode 2" in shown and "two − one: μCode 2" in shown
     markdown = findings.markdown(found)
-    assert "| one: base |" in markdown and "30 problems, 3 seeds" in markdown
-    page = findings.page(found, {"seed": 0})
+    assert "| one: base |" in markdown and "30 problems, 2 seeds" in markdown
+    page = findings.page(found)
     assert page.count("<svg") >= 3 and "one: μCode 2" in page and "http" not in page
+
+
+def test_what_is_the_same_in_every_cell_is_shown_once(runs):
+    found = evidences.evidence({"one": runs, "two": runs})
+    shown = findings.table(found)
+    assert "one:" not in shown and "two" not in shown
+    assert shown.count("\nμCode 2 ") == findings.table(evidences.evidence({"": runs})).count(
+        "\nμCode 2 "
+    )

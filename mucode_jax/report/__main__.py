@@ -1,7 +1,7 @@
 """Writes the reports of finished runs anew, and compares runs.
 
     python -m mucode_jax.report runs/quickstart
-    python -m mucode_jax.report runs/seed0 runs/seed1 runs/seed2
+    python -m mucode_jax.report runs/seed0 runs/seed1 runs/seed2 --page seeds.html
     python -m mucode_jax.report --markdown runs/seed0 runs/seed1 runs/seed2
 
 Each DIR is the --workdir of a finished run. One: its table is printed; several: a comparison. A
@@ -30,52 +30,74 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
         help="print the results as a Markdown table, and write no reports",
     )
     parser.add_argument(
+        "--page",
+        metavar="HTML",
+        type=pathlib.Path,
+        help="write the comparison of several as a page",
+    )
+    parser.add_argument(
         "--picture",
         metavar="PNG",
         type=pathlib.Path,
         help="of the first report's upper part; needs chromium",
     )
-    return parser.parse_args(argv)
+    flags = parser.parse_args(argv)
+    if flags.page and len(flags.directories) == 1:
+        parser.error("--page compares several runs; a single one has report.html")
+    return flags
 
 
-def _evidence(directory: pathlib.Path, markdown: bool) -> int:
-    """The same for a sweep (`mucode_jax.sweep`)."""
-    found = findings.read(directory)
-    print(findings.markdown(found) if markdown else findings.table(found))
-    return 0
+def _made(flags: argparse.Namespace) -> tuple[str, dict[pathlib.Path, str]]:
+    """What to print, and the pages to write."""
+    first, *others = directories = flags.directories
+    if not others and (first / "evidence.json").exists():  # a sweep
+        found = findings.read(first)
+        if flags.markdown:
+            return findings.markdown(found), {}
+        return findings.table(found), {first / "report.html": findings.page(found)}
+    results = [report.read(directory) for directory in directories]
+    if flags.markdown:
+        return findings.markdown(evidence.evidence({"": directories})), {}
+    pages = {
+        d / "report.html": report.render(d, of) for d, of in zip(directories, results, strict=True)
+    }
+    if not others:
+        return report.table(results[0]), pages
+    runs = compare.runs(directories, results)
+    cells = {run.name: [d] for run, d in zip(runs, directories, strict=True)}
+    try:
+        found = evidence.evidence({"": directories} if compare.repeats(runs) else cells)
+        differences = findings.difference_tables(found)
+    except ValueError as error:  # the accuracies can be told all the same
+        if flags.page:
+            raise
+        return f"{compare.side_by_side(runs)}\n\nNo differences: {error}", pages
+    if flags.page:
+        pages[flags.page] = findings.page(found)
+    return f"{compare.side_by_side(runs)}\n\n{differences}", pages
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     flags = _flags(argv)
     try:
-        if len(flags.directories) == 1 and (flags.directories[0] / "evidence.json").exists():
-            return _evidence(flags.directories[0], flags.markdown)
-        results = [report.read(directory) for directory in flags.directories]
-        if flags.markdown:
-            print(findings.markdown(evidence.evidence({"": flags.directories})), end="")
-            return 0
-        pages = [report.render(*of) for of in zip(flags.directories, results, strict=True)]
-        runs = compare.runs(flags.directories, results)
-        shown = compare.side_by_side(runs) if len(runs) > 1 else report.table(results[0])
+        shown, pages = _made(flags)
     except ValueError as error:
         return fail("report", str(error), 2)
     except (AttributeError, ArithmeticError, IndexError, KeyError, TypeError) as error:
         what = f"{type(error).__name__}: {error}"
-        return fail(
-            "report", f"the results or stages there are damaged ({what}); run main again", 2
-        )
-    print(shown)
-    for directory, page in zip(flags.directories, pages, strict=True):
-        path = directory / "report.html"
+        said = f"the results or stages there are damaged ({what}); run main again"
+        return fail("report", said, 2)
+    print(shown.rstrip("\n"))
+    for path, page in pages.items():
         try:
             write_atomically(path, page)
         except OSError as error:
             return fail("report", f"{path} cannot be written: {error.strerror}", 1)
         print(path, file=sys.stderr)
-    if flags.picture is not None:
+    if flags.picture is not None and pages:
         try:
-            picture.take(flags.directories[0] / "report.html", flags.picture)
+            picture.take(next(iter(pages)), flags.picture)
         except (ValueError, OSError) as error:
             return fail("report", str(error), 1)
     return 0

@@ -19,6 +19,13 @@ from mucode_jax.report.talks import Conversation
 
 Json = Any
 _CONVERSATIONS = 12  # greedy ones, and as many searches
+_ISOLATION = {
+    "level": "level reached",
+    "accepted": "weakest level accepted",
+    "seccomp": "system calls filtered",
+    "landlock": "Landlock version",
+    "user": "runs as user",
+}
 # What a page must not contain, and XML cannot: shown as the picture of the control character.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -93,7 +100,11 @@ def render(directory: pathlib.Path, results: Json) -> str:
             talks_of=talks_of,
             filters=_filters(conversations),
             protocols={p: words.PROTOCOLS[p] for p in sorted({g[0]["protocol"] for g in groups})},
-            isolation=_flat(results["isolation"]),
+            isolation={
+                _ISOLATION.get(name, name): of if isinstance(of, str) else json.dumps(of)
+                for name, of in words.flat(results["isolation"]).items()
+                if of != {}
+            },
             versions=results["versions"],
             config=json.dumps(results["config"], indent=2, ensure_ascii=False),
         )
@@ -274,10 +285,9 @@ def _costs(evaluations: Sequence[Json]) -> list[list[str]]:
     rows = [["", "solved", "tokens a problem", "programs executed a problem"]]
     for e in evaluations:
         conversations = e["problems"] * e["searches"]
-        way = "greedy" if e["search"] == "greedy" else f"best of {e['n']} by {e['search']}"
         rows.append(
             [
-                f"{words.generator(e)}, {way}",
+                words.evaluation(e),
                 words.percent(e["accuracy"]),
                 f"{e['tokens'] / conversations:.1f}",
                 f"{e['executions'] / conversations:.2f}",
@@ -335,14 +345,3 @@ def classes(talk: Conversation, found: Sequence[Conversation]) -> str:
     writers = list(dict.fromkeys(other.writer for other in found))
     misled = " misled" if talk.misled else ""
     return f"at-{talk.solved} by-{writers.index(talk.writer)}{misled}"
-
-
-def _flat(values: Json, prefix: str = "") -> dict[str, str]:
-    """Nested mappings as one with dotted names."""
-    if not isinstance(values, dict):
-        shown = values if isinstance(values, str) else json.dumps(values, ensure_ascii=False)
-        return {prefix: shown}
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
-    return flat

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def take(page: pathlib.Path, out: pathlib.Path, width: int = 1280, height: int = 1240) -> None:
@@ -16,7 +16,7 @@ def take(page: pathlib.Path, out: pathlib.Path, width: int = 1280, height: int =
     Raises:
       ValueError: there is no browser, or it took no picture.
     """
-    browser = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise ValueError("a picture needs chromium or Chrome on the PATH (apt install chromium)")
     with tempfile.TemporaryDirectory() as home:

@@ -129,6 +129,12 @@ def series(i: int) -> dict[str, Any]:
     return {"color": colour, "marker": marker, "linestyle": style}
 
 
+def look(of: str) -> dict[str, Any]:
+    """How the line of a method or of a way to choose is drawn."""
+    colour, marker = (_METHOD | _CHOICE).get(of, (_INK, "o"))
+    return {"color": colour, "marker": marker}
+
+
 def _line(axes: Axes, x: np.ndarray, y: Sequence[float], about: tuple, label: str, **kw) -> None:
     colour, marker = about
     axes.plot(x, y, color=colour, marker=marker, label=label, **kw)

@@ -76,7 +76,7 @@ def greedy(
     chosen = _pick([(turn, False) for turn in solved], count)
     return [
         Conversation(
-            f"{words.generator(of)}, greedy",
+            words.evaluation(of),
             found[i][0].task_id,
             tuple(_greedy_turns(*found[i], texts)),
             solved[i],
@@ -101,7 +101,7 @@ def searched(
                 kinds.append((len(s.turns) if right else 0, _misled(s, label)))
     return [
         Conversation(
-            f"{words.generator(of)}, best of {of['n']} by {of['search']}",
+            words.evaluation(of),
             own[i][0].task_id,
             tuple(_search_turns(*own[i], texts)),
             *kinds[i],

@@ -39,6 +39,13 @@ def grid(rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
     return "\n".join(lines)
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as a Markdown table, the first row their heads."""
+    head, *body = rows
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
+
+
 def groups(evaluations: Sequence[Json]) -> list[list[Json]]:
     """The evaluations by benchmark, split and protocol: what may stand in one table."""
     found: dict[tuple, list[Json]] = defaultdict(list)
@@ -134,11 +141,12 @@ def verifier_rows(results: Json) -> list[list[str]]:
 def verifier_turn_rows(evaluations: Sequence[Json]) -> list[list[str]]:
     """A head and one row a generator and turn: the verifier on the candidates it chose among."""
     rows = [["", "turn", "candidates", "AUC", "best one is correct", "Brier"]]
+    several = len({e["benchmark"] for e in evaluations}) > 1
     for e in evaluations:
         for turn in e.get("verifier", ()):
             rows.append(
                 [
-                    f"{words.generator(e)} ({e['benchmark']})",
+                    words.generator(e) + (f" ({e['benchmark']})" if several else ""),
                     str(turn["turn"]),
                     words.count(turn["candidates"]),
                     words.number(turn["auc"]),

@@ -54,6 +54,23 @@ def generator(of: Json) -> str:
     return f"{name} {of['iteration']}" if of["iteration"] else name
 
 
+def evaluation(e: Json) -> str:
+    """ "μCode 2, best of 5 by pt+lv": whose and how."""
+    way = "greedy" if e["search"] == "greedy" else f"best of {e['n']} by {e['search']}"
+    return f"{generator(e)}, {way}"
+
+
+def flat(values: Json, prefix: str = "") -> dict[str, Json]:
+    """Nested mappings as one with dotted names."""
+    if not isinstance(values, dict) or not values:
+        return {prefix: values}
+    return {
+        name: value
+        for key, part in values.items()
+        for name, value in flat(part, f"{prefix}.{key}" if prefix else key).items()
+    }
+
+
 def folder(of: Json) -> str:
     """The name of the generator's folder, as `lab.Model.name`."""
     return f"{of['method']}_{of['iteration']}" if of["iteration"] else of["method"]

@@ -57,22 +57,3 @@ def top1(scores: np.ndarray, labels: np.ndarray, problems: Sequence[str]) -> tup
             best = scores[members] == scores[members].max()
             hits.append(own[best].mean())
     return (float(np.mean(hits)) if hits else float("nan")), len(hits)
-
-
-def pair_accuracy(scores: np.ndarray, labels: np.ndarray, problems: Sequence[str]) -> float:
-    """Fraction of (correct, incorrect) pairs of one problem that are in order, ties counting half.
-
-    Returns:
-      the fraction over all pairs of all problems; nan where there is no pair.
-    """
-    groups: dict[str, list[int]] = {}
-    for i, problem in enumerate(problems):
-        groups.setdefault(problem, []).append(i)
-    scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
-    won = total = 0.0
-    for members in groups.values():
-        own, mark = scores[members], labels[members]
-        difference = own[mark][:, None] - own[~mark][None]
-        won += np.sum(difference > 0) + np.sum(difference == 0) / 2
-        total += difference.size
-    return float(won / total) if total else float("nan")
