@@ -35,23 +35,27 @@ def get_config():
     return c
 
 
-def run(directory, *overrides):
+def run(where, *overrides):
     """main's exit status; what was compiled before is not compiled again."""
     import jax
 
-    from mucode_jax import main, report  # not at the top: main imports this file as a config
+    from mucode_jax import (
+        bucket,
+        main,
+        report,
+    )  # not at the top: main imports this file as a config
 
     # Compiling is most of what a run of this size costs.
     for name, value in FAST.items():
         jax.config.update(name, value)
     one = jax.devices()[:1]
-    directory = pathlib.Path(directory)
+    directory = bucket.local(where)
     directory.mkdir(parents=True, exist_ok=True)
     shared = pathlib.Path(tempfile.gettempdir()) / f"mucode-tests-xla-{os.getuid()}"
     shared.mkdir(exist_ok=True)
     if not (directory / "xla").exists() and os.access(directory, os.W_OK):
         (directory / "xla").symlink_to(shared)
-    arguments = ["main", "--config", str(FILE), "--workdir", str(directory), *overrides]
+    arguments = ["main", "--config", str(FILE), "--workdir", str(where), *overrides]
     with (
         mock.patch.object(jax, "devices", lambda *_: one),
         mock.patch.object(jax, "local_devices", lambda *_: one),

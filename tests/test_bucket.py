@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import subprocess
 import sys
 import threading
 import time
@@ -12,7 +13,7 @@ import pytest
 from mucode_jax import bucket
 from mucode_jax.bucket import Bucket
 from mucode_jax.workdir import Shards, Workdir
-from tests import fake_gcs
+from tests import fake_gcs, micro
 
 if not __import__("importlib.util").util.find_spec("gcsfs"):
     pytest.skip("needs gcsfs (extra `gcs`)", allow_module_level=True)
@@ -229,3 +230,78 @@ def test_gcsfs_is_asked_for_where_it_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(ValueError, match=r"gs://fake/run needs gcsfs; install it with pip .*gcs"):
         Bucket(RUN, print)
+
+
+# Nothing is trained: a training's checkpoints have a test of their own.
+FEW = (
+    "--config.methods=()",
+    '--config.search.methods=("base",)',
+    '--config.search.choices=("pt",)',
+)
+MICRO = """
+import sys
+from mucode_jax import bucket
+from tests import micro
+bucket.BEAT_S = bucket.EVERY_S = 0.1
+sys.exit(micro.run(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_half_way_ends_on_another_machine_with_the_results_of_a_folder(
+    cloud, tmp_path, monkeypatch
+):
+    killed = subprocess.Popen(
+        [sys.executable, "-c", MICRO, RUN, *FEW],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + 300
+    pieces = "run/stages/base/rollouts/pieces/0.jsonl"
+    while killed.poll() is None and pieces not in cloud.objects and time.monotonic() < until:
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    done = [name for name in cloud.names("run/stages") if name.endswith("/stage.json")]
+    assert done and cloud.objects[pieces].data and "run/lock" in cloud.objects
+
+    monkeypatch.setattr(bucket, "SILENT_S", 0.5)
+    monkeypatch.setattr(bucket, "BEAT_S", 0.1)
+    fresh_machine(monkeypatch, tmp_path, "another")
+    (bucket.local(RUN) / "xla").mkdir(parents=True)
+    assert micro.run(RUN, *FEW) == 0
+    assert micro.run(tmp_path / "folder", *FEW) == 0
+    (tmp_path / "results.json").write_bytes(cloud.objects["run/results.json"].data)
+    assert micro.results(tmp_path) == micro.results(tmp_path / "folder")
+    assert "run/report.html" in cloud.objects
+    left = [n for n in cloud.names("run/stages") if "/pieces/" in n or n.endswith("/begun.json")]
+    assert not left and "run/lock" not in cloud.objects
+
+
+def test_checkpoints_of_a_training_lie_in_the_bucket(cloud):
+    import jax
+
+    from mucode_jax.training.checkpoints import Checkpoints
+
+    state = {"a": jax.numpy.arange(6.0)}
+    with contextlib.closing(Workdir(RUN)) as workdir:
+
+        def train(path):
+            where = workdir.address(path / "checkpoints")
+            with Checkpoints(where, {"steps": 9}) as saved:
+                for step in (1, 2, 3):
+                    saved.save(step, state)
+            del cloud.objects["run/stages/a/checkpoints/3/commit_success.txt"]  # cut short
+            shapes = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+            )
+            with Checkpoints(where, {"steps": 9}) as saved:
+                step, found = saved.restore(shapes)
+            assert step == 2 and (found["a"] == state["a"]).all()
+            workdir._away.pull("stages/a")
+            assert not (path / "checkpoints").exists()
+
+        workdir.stage("a", {}, {}, lambda path: {}, train)
+    assert cloud.names("run/stages") == ["run/stages/a/stage.json"]
