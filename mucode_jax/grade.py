@@ -15,25 +15,23 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import dataclasses
 import json
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
 from mucode_jax import benchmarks
 from mucode_jax.benchmarks.files import Row, read_jsonl
 from mucode_jax.command import Parser, fail, positive, seconds, writing
+from mucode_jax.progress import Progress
 from mucode_jax.records import Benchmark, Grade, Problem
 from mucode_jax.sandbox import LEVELS, Outcome, Pool
 
 MAX_PENDING = 2048  # candidates whose results wait for an earlier one
 MAX_PENDING_SIZE = 64 << 20  # characters of code of those
-PLAIN_PROGRESS_S = 10.0
 
 
 @dataclasses.dataclass
@@ -147,30 +145,6 @@ def _as_json(grade: Grade | None) -> dict[str, Any] | None:
     return {"passed": grade.passed, "status": grade.status, "feedback": feedback}
 
 
-@contextlib.contextmanager
-def progress(total: int, tally: Tally) -> Iterator[Callable[[], None]]:
-    """A function to call after each candidate: a bar on a terminal, a line now and then else."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("grading", total=total)
-            yield lambda: bar.update(task, completed=tally.graded)
-        return
-    last = time.monotonic()
-
-    def line() -> None:
-        nonlocal last
-        if time.monotonic() - last >= PLAIN_PROGRESS_S:
-            last = time.monotonic()
-            print(f"grading: {tally} of {total}", file=sys.stderr, flush=True)
-
-    yield line
-
-
 def _flags(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("grade", __doc__, "0 graded, 1 something could not be graded, 2 bad input")
     parser.add_argument("--benchmark", required=True, choices=benchmarks.NAMES)
@@ -217,7 +191,7 @@ def main(argv: list[str] | None = None) -> int:
         with (
             writing(flags.out) as out,
             Pool(workers=flags.workers, isolation=flags.isolation) as pool,
-            progress(total, tally) as advance,
+            Progress().task("grading", total, "candidates") as advance,
         ):
             print(f"isolation: {json.dumps(pool.isolation)}", file=sys.stderr)
             rows = read_jsonl(flags.candidates)
@@ -230,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
                 if lost := [side.summary for side in sides if side.status == "infra"]:
                     tally.infra += 1
                     print(f"{row.where}: could not be graded ({lost[0]})", file=sys.stderr)
-                advance()
+                advance(1, f"{tally.passed} pass")
     except ValueError as error:
         return fail("grade", str(error), 2)
     except (OSError, RuntimeError) as error:

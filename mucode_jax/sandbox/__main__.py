@@ -17,11 +17,9 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-import rich.console
-import rich.progress
-
 from mucode_jax.benchmarks.files import Row, read_jsonl
 from mucode_jax.command import Parser, fail, positive, seconds, writing
+from mucode_jax.progress import Progress
 from mucode_jax.records import Tests
 
 from . import isolation
@@ -94,21 +92,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(pool: Pool, programs: list[tuple[str, str, Tests]], out: TextIO) -> int:
     """Writes every outcome to `out`; how many were `infra`."""
-    console = rich.console.Console(stderr=True)
     lost = 0
-    for name, outcome in rich.progress.track(
-        in_order(pool, programs),
-        total=len(programs),
-        description="programs",
-        console=console,
-        disable=not console.is_terminal,
-    ):
-        row = {
-            **{"name": name, "status": outcome.status, "seconds": round(outcome.seconds, 4)},
-            **{"stdout": outcome.stdout, "stderr": outcome.stderr or outcome.summary},
-        }
-        out.write(json.dumps(row) + "\n")
-        lost += outcome.status == "infra"
+    with Progress().task("running", len(programs), "programs") as advance:
+        for name, outcome in in_order(pool, programs):
+            row = {
+                **{"name": name, "status": outcome.status, "seconds": round(outcome.seconds, 4)},
+                **{"stdout": outcome.stdout, "stderr": outcome.stderr or outcome.summary},
+            }
+            out.write(json.dumps(row) + "\n")
+            lost += outcome.status == "infra"
+            advance(1)
     return lost
 
 
