@@ -4,8 +4,8 @@
     python -m mucode_jax.report runs/seed0 runs/seed1 runs/seed2 --page seeds.html
     python -m mucode_jax.report --markdown runs/seed0 runs/seed1 runs/seed2
 
-Each DIR is the --workdir of a finished run. One: its table is printed; several: a comparison. A
-sweep's (with evidence.json) goes alone.
+Each DIR is the --workdir of a finished run, gs:// too. One: its table is printed; several: a
+comparison. A sweep's (with evidence.json) goes alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from mucode_jax import report
+from mucode_jax import bucket, report
 from mucode_jax.command import Parser, fail
 from mucode_jax.report import compare, evidence, findings, picture
 from mucode_jax.workdir import write_atomically
@@ -23,7 +23,7 @@ from mucode_jax.workdir import write_atomically
 
 def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("report", __doc__, "0 done, 1 a report could not be written, 2 bad input")
-    parser.add_argument("directories", metavar="DIR", nargs="+", type=pathlib.Path)
+    parser.add_argument("directories", metavar="DIR", nargs="+")
     parser.add_argument(
         "--markdown",
         action="store_true",
@@ -45,6 +45,11 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     if flags.page and len(flags.directories) == 1:
         parser.error("--page compares several runs; a single one has report.html")
     return flags
+
+
+def _is_read(name: str) -> bool:
+    """Whether a report needs this file of a bucket."""
+    return name.endswith((".json", ".jsonl")) and not {"model", "pieces"} & set(name.split("/"))
 
 
 def _made(flags: argparse.Namespace) -> tuple[str, dict[pathlib.Path, str]]:
@@ -81,6 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     flags = _flags(argv)
     try:
+        asked = flags.directories
+        flags.directories = [bucket.fetch(where, _is_read) for where in asked]
+        homes = dict(zip(flags.directories, asked, strict=True))
         shown, pages = _made(flags)
     except ValueError as error:
         return fail("report", str(error), 2)
@@ -92,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path, page in pages.items():
         try:
             write_atomically(path, page)
+            bucket.store(homes.get(path.parent, ""), path)
         except OSError as error:
             return fail("report", f"{path} cannot be written: {error.strerror}", 1)
         print(path, file=sys.stderr)

@@ -232,7 +232,15 @@ def page(found: Json) -> str:
             "name": f"Results on {name}",
             "note": _note(cells),
             "accuracies": accuracies(cells),
-            "differences": differences(_of(found, cells)),
+            "differences": [
+                (title, *_without_constant(rows))
+                for title, rows in differences(_of(found, cells)).items()
+            ],
+            "protocol": words.PROTOCOLS[cells[0]["protocol"]],
+            "ways": [
+                f"{way}: {words.CHOICES.get(way, 'a way of your own')}"
+                for way in words.ways({c["search"] for c in cells} - {"greedy"})
+            ],
             "plots": _plots(str(i), cells),
             "published": PUBLISHED if cells[0]["benchmark"] in _AS_PUBLISHED else (),
         }
@@ -253,10 +261,16 @@ def page(found: Json) -> str:
     )
 
 
+def _without_constant(rows: Rows) -> tuple[str, Rows]:
+    """(way, rows): of the searches that are all done in one way, the way and no column of it."""
+    ways = {row[1] for row in rows[1:]}
+    return (ways.pop(), [[row[0], *row[2:]] for row in rows]) if len(ways) == 1 else ("", rows)
+
+
 def _plots(name: str, cells: Sequence[Json]) -> list[plots.Plot]:
     greedy, searched = _apart(cells)
     found = [_by_turn(name, _last(greedy))] if max(c["turns"] for c in greedy) > 1 else []
-    found.append(_forest(f"{name}-greedy", "Greedy", _final(greedy)))
+    found.append(_forest(f"{name}-greedy", "Greedy", _final(_last(greedy))))
     if len({c["n"] for c in searched}) > 1:
         found.append(plots.by_n(name, searched))
     elif searched:

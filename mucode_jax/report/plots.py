@@ -123,8 +123,8 @@ def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
 
 def series(i: int) -> dict[str, Any]:
     """How the i-th of several lines that stand for no method or choice of their own is drawn."""
-    looks = [*_METHOD.values()]
-    colour, marker = looks[(i + 6) % len(looks)]
+    looks = [*_METHOD.values()][:0:-1]  # μCode's first, never the base's
+    colour, marker = looks[i % len(looks)]
     style = ("-", "--", ":", "-.")[i // len(looks) % 4]
     return {"color": colour, "marker": marker, "linestyle": style}
 
