@@ -2,9 +2,10 @@
 
     python -m mucode_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
-On several hosts the same command is started on each, with one work directory that all of them
-share. On Cloud TPU, GKE and under SLURM they find each other; elsewhere add
-`--coordinator=HOST:PORT --processes=N --process=I` (launch/README.md).
+The work directory is a folder, or a place in a bucket: `--workdir gs://BUCKET/PATH` (needs
+`pip install -e '.[gcs]'`). On several hosts the same command is started on each, with one work
+directory: the bucket, or a folder that all of them see. On Cloud TPU, GKE and under SLURM they find
+each other; elsewhere add `--coordinator=HOST:PORT --processes=N --process=I` (launch/README.md).
 
 Run again after any interruption, it goes on where it was. Settings are changed on the command line:
 `--config.seed=3 --config.rollout.temperature=0.9`.
@@ -176,7 +177,7 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
         sampling_mesh=plan.sampling_mesh(config),
         limits=Limits(r.turns, r.max_new_tokens, r.max_feedback_tokens, r.context),
         slots=r.slots,
-        feedback=config.sandbox.feedback,
+        sandbox={k: config.sandbox[k] for k in ("feedback", "memory_mb")},
         profile_steps=config.profile_steps,
     )
 
@@ -363,7 +364,7 @@ def main(argv: Sequence[str]) -> int:
                 pretrain.pretrain(config, workdir)
                 return 0
             if sweep.is_sweep(config):
-                shown = sweep.run(config, workdir.path, progress, run)
+                shown = sweep.run(config, workdir.where, progress, run)
             else:
                 results = run(config, workdir, progress)
                 if hosts.first():

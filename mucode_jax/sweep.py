@@ -7,6 +7,7 @@ that an earlier one has made of the same settings and inputs: cells share what t
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pathlib
@@ -15,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mucode_jax import report
+from mucode_jax import bucket, report
 from mucode_jax.progress import Progress
 from mucode_jax.report import findings
 from mucode_jax.report.evidence import evidence
@@ -67,7 +68,7 @@ def _update(config: ConfigDict, settings: dict[str, Json], prefix: str = "") -> 
 
 def run(
     config: ConfigDict,
-    directory: pathlib.Path,
+    where: str | pathlib.Path,
     progress: Progress,
     experiment: Callable[[ConfigDict, Workdir, Progress], dict[str, Json]],
 ) -> str:
@@ -75,22 +76,20 @@ def run(
 
     Args:
       config: with `cells` or `seeds`.
-      directory: gets the runs, evidence.json and report.html.
+      where: a work directory; gets the runs, evidence.json and report.html.
       experiment: one run: config, work directory -> what its results.json holds.
     """
     runs = expand(config)
     homes: dict[str, list[pathlib.Path]] = {}
     for number, (cell, one) in enumerate(runs, 1):
-        home = directory / cell / f"seed_{one.seed}"
+        own = "/".join(filter(None, (str(where), cell, f"seed_{one.seed}")))
         progress.say(f"run {number} of {len(runs)}: {cell or 'seed'} {one.seed}".rstrip())
         made = [other for of_cell in homes.values() for other in of_cell]
-        workdir = Workdir(home, progress.say, lenders=made)
-        try:
-            report.write(home, experiment(one, workdir, progress))
-        finally:
-            workdir.close()
-        homes.setdefault(cell, []).append(home)
+        with contextlib.closing(Workdir(own, progress.say, lenders=made)) as workdir:
+            report.write(workdir.path, experiment(one, workdir, progress))
+        homes.setdefault(cell, []).append(workdir.path)
     found = evidence(homes) | {"config": config.to_dict()}
+    directory = bucket.local(where)
     write_atomically(directory / "evidence.json", json.dumps(found, indent=1) + "\n")
     write_atomically(directory / "report.html", findings.page(found))
     return findings.table(found)

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -214,6 +215,9 @@ def test_a_changed_setting_reruns_what_depends_on_it_and_nothing_else(copy, caps
     assert micro.run(copy, *idle) == 0
     assert "again" not in capsys.readouterr().err
     assert before == {p: p.stat().st_mtime_ns for p in copy.glob("stages/*/*/stage.json")}
+    # What a program is shown and allowed decides its outcome.
+    rollouts = json.loads((copy / "stages/base/rollouts/stage.json").read_text())["settings"]
+    assert (rollouts["feedback"], rollouts["memory_mb"]) == ("values", 512)
 
     assert micro.run(copy, "--config.sft.learning_rate=1e-4") == 0
     said = capsys.readouterr().err

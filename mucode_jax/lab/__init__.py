@@ -99,7 +99,7 @@ class Lab:
     """Owns the tools of one experiment.
 
     Attributes:
-      workdir, pool, progress, mesh, limits, feedback: as given.
+      workdir, pool, progress, mesh, limits, sandbox: as given.
       base: the base generator.
       chat: its chat template.
     """
@@ -118,7 +118,7 @@ class Lab:
         sampling_mesh: Mesh,
         limits: Limits,
         slots: int,
-        feedback: str,
+        sandbox: Mapping[str, Json],
         profile_steps: int,
     ) -> None:
         """Opens the base generator's tokenizer and records the base as the first stage.
@@ -131,7 +131,7 @@ class Lab:
             and score.
           limits: turns and tokens of conversations.
           slots: sequences decoded at a time; 0: as many as memory holds.
-          feedback: what the pool was told to show; part of what decides a rollout.
+          sandbox: what the pool was told that decides outcomes: what to show, what to allow.
           profile_steps: so many steps of each training are profiled (`summaries`).
         """
         self.workdir = workdir
@@ -145,7 +145,7 @@ class Lab:
         self._slots = slots
         self._local = sampling_mesh
         self._loaded: tuple[str, Params] | None = None  # a generator's name, and how it decodes
-        self.feedback = feedback
+        self.sandbox = dict(sandbox)
         self.profile_steps = profile_steps
         self._engines: list[Engine] = []  # of the stage being made
         workdir.meter = self._meter

@@ -59,7 +59,7 @@ def rollouts(
         "key": list(key),
         "stop_on_pass": stop_on_pass,
         "add_correct": add_correct,
-        "feedback": lab.feedback,
+        **lab.sandbox,
     }
     order = {problem.task_id: i for i, problem in enumerate(benchmark.problems)}
 
@@ -156,7 +156,7 @@ def searches(
         "sampling": dataclasses.asdict(sampling),
         "key": list(key),
         "skip_failed": skip_failed,
-        "feedback": lab.feedback,
+        **lab.sandbox,
     }
     inputs = {"generator": generator.stage}
     if verifier is not None:
