@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mucode_jax import card, report
+from mucode_jax import bucket, card, report
 from mucode_jax.command import Parser, fail
 
 Json = Any
@@ -91,15 +91,19 @@ def export(trained: Trained, what: str, results: Json, out: pathlib.Path) -> Non
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = Parser("export", __doc__, "0 exported, 1 it could not be written, 2 bad input")
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="of a finished run")
+    parser.add_argument("--workdir", required=True, help="of a finished run (gs:// too)")
     parser.add_argument("--what", required=True, choices=WHAT)
     parser.add_argument("--out", required=True, type=pathlib.Path, help="a directory to make")
     parser.add_argument("--method", choices=tuple(report.words.METHODS), help="default: mucode")
     parser.add_argument("--iteration", type=int, help="default: the method's last")
     flags = parser.parse_args(argv)
     try:
-        results = report.read(flags.workdir)
-        trained = find(flags.workdir, flags.what, flags.method, flags.iteration)
+        home = bucket.fetch(
+            flags.workdir, lambda name: name.endswith(("results.json", "stage.json"))
+        )
+        results = report.read(home)
+        trained = find(home, flags.what, flags.method, flags.iteration)
+        bucket.fetch(flags.workdir, lambda name: (home / name).is_relative_to(trained.path))
         export(trained, flags.what, results, flags.out)
     except ValueError as error:
         return fail("export", str(error), 2)

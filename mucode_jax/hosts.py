@@ -155,7 +155,8 @@ def shares(path: pathlib.Path) -> None:
     if blind:
         raise ValueError(
             f"--workdir {path} is not one folder: what host 0 writes there, host "
-            f"{', '.join(map(str, blind))} does not see; give one that all hosts share (NFS)"
+            f"{', '.join(map(str, blind))} does not see; give one that all hosts share (gs:// or "
+            "NFS)"
         )
 
 

@@ -39,11 +39,8 @@ def run(where, *overrides):
     """main's exit status; what was compiled before is not compiled again."""
     import jax
 
-    from mucode_jax import (
-        bucket,
-        main,
-        report,
-    )  # not at the top: main imports this file as a config
+    # Not at the top: main imports this file as a config.
+    from mucode_jax import bucket, main, report
 
     # Compiling is most of what a run of this size costs.
     for name, value in FAST.items():

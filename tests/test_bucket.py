@@ -1,6 +1,7 @@
 """Work directories in a bucket: what one machine leaves there, another takes up."""
 
 import contextlib
+import json
 import os
 import pathlib
 import subprocess
@@ -10,10 +11,13 @@ import time
 
 import pytest
 
-from mucode_jax import bucket
+from configs import base
+from mucode_jax import bucket, export, report, sweep
 from mucode_jax.bucket import Bucket
+from mucode_jax.progress import Progress
+from mucode_jax.report import __main__ as command
 from mucode_jax.workdir import Shards, Workdir
-from tests import fake_gcs, micro
+from tests import fake_gcs, invented, micro
 
 if not __import__("importlib.util").util.find_spec("gcsfs"):
     pytest.skip("needs gcsfs (extra `gcs`)", allow_module_level=True)
@@ -305,3 +309,56 @@ def test_checkpoints_of_a_training_lie_in_the_bucket(cloud):
 
         workdir.stage("a", {}, {}, lambda path: {}, train)
     assert cloud.names("run/stages") == ["run/stages/a/stage.json"]
+
+
+def test_a_finished_run_is_read_and_its_report_written_anew(cloud, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "render", lambda *_: "<html>")  # plots take seconds
+    with contextlib.closing(Workdir(RUN)) as workdir:
+        report.write(workdir.path, invented.make_run(workdir.path))
+        workdir._away.push("stages")
+    del cloud.objects["run/report.html"]
+    fresh_machine(monkeypatch, tmp_path, "desk")
+    assert command.main([RUN]) == 0
+    assert b"<html" in cloud.objects["run/report.html"].data
+    assert not cloud.names("run/xla")
+
+
+def test_a_model_is_taken_out_of_a_bucket(cloud, tmp_path, monkeypatch):
+    with contextlib.closing(Workdir(RUN)) as workdir:
+        results = invented.make_run(workdir.path)
+        (workdir.path / "results.json").write_text(json.dumps(results))
+        for i in (1, 2):
+
+            def make(path, i=i):
+                (path / "model").mkdir()
+                (path / "model/config.json").write_text("{}")
+                (path / "model/model.safetensors").write_text(f"weights {i}")
+                return {}
+
+            workdir.stage(f"mucode_{i}/generator", {}, {}, make)
+    fresh_machine(monkeypatch, tmp_path, "desk")
+    monkeypatch.setattr(export.card, "write", lambda *_: "its card")
+    before = len(cloud.requests)
+    out = tmp_path / "out"
+    assert export.main(["--workdir", RUN, "--what", "generator", "--out", str(out)]) == 0
+    assert (out / "model.safetensors").read_text() == "weights 2"
+    asked = [r for r in cloud.requests[before:] if "mucode_1/generator/model" in r]
+    assert not asked  # what is not exported is not brought down
+
+
+def test_a_sweep_lies_in_a_bucket_with_its_runs(cloud, monkeypatch):
+    monkeypatch.setattr(report, "render", lambda *_: "")
+    monkeypatch.setattr(sweep.findings, "page", lambda *_: "")
+    config = base.get_config()
+    config.seeds = (0, 1)
+
+    def experiment(one, workdir, progress):
+        workdir.stage("base/rollouts", {"seed": one.seed}, {}, fill)
+        return invented.make_run(workdir.path, seed=one.seed)
+
+    with contextlib.closing(Workdir(RUN)) as workdir:
+        sweep.run(config, workdir.where, Progress(), experiment)
+    tops = [n for n in cloud.names("run") if "/stages/" not in n]
+    each = [f"run/seed_{i}/{name}" for i in (0, 1) for name in ("report.html", "results.json")]
+    assert tops == ["run/evidence.json", "run/report.html", *each]
+    assert "run/seed_1/stages/base/rollouts/stage.json" in cloud.objects
