@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One experiment on a Cloud TPU slice, from the queued resource to its deletion.
 #
-#   export NAME=mu TYPE=v5litepod-16 ZONE=us-west4-a NFS=10.0.0.2:/share
+#   export NAME=mu TYPE=v5litepod-16 ZONE=us-west4-a BUCKET=gs://my-bucket/runs
 #   launch/tpu_vm.sh all configs/llama31_8b_mbpp.py --config.verifier_training.microbatches=4
 #
 # Every step is printed before it runs; with --dry-run, as the first argument, nothing runs.
@@ -13,11 +13,11 @@
 #   fetch             copy results.json and report.html into ./runs/NAME
 #   delete            give the slice back
 #
-# Settings (environment): NAME, ZONE, TYPE (of accelerator); VERSION (runtime, by default that of
-# TYPE); PROJECT (gcloud's own default); SPOT=0 (default 1: cheaper, may be taken away); NFS
-# (HOST:/SHARE, e.g. Filestore: the work directory lies there, so that workers share it and it
-# outlives the slice); POLL (seconds between looks at the queue). HF_TOKEN, where set, is passed on
-# to fetch gated models; it is not printed.
+# Settings (environment): NAME, ZONE, TYPE (of accelerator); BUCKET (gs://BUCKET/PATH: the work
+# directory is PATH/NAME there, so that workers share it and it outlives the slice), or in its place
+# NFS (HOST:/SHARE, e.g. Filestore); VERSION (runtime, by default that of TYPE); PROJECT (gcloud's
+# own default); SPOT=0 (default 1: cheaper, may be taken away); POLL (seconds between looks at the
+# queue). HF_TOKEN, where set, is passed on to fetch gated models; it is not printed.
 set -euo pipefail
 
 usage() { sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; }
@@ -42,7 +42,7 @@ esac
 for name in NAME ZONE TYPE; do
   [[ -n ${!name:-} ]] || die "set $name in the environment; see --help"
 done
-SPOT=${SPOT:-1} POLL=${POLL:-30} NFS=${NFS:-}
+SPOT=${SPOT:-1} POLL=${POLL:-30} NFS=${NFS:-} BUCKET=${BUCKET:-}
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 WHERE=(--zone "$ZONE")
 [[ -n ${PROJECT:-} ]] && WHERE+=(--project "$PROJECT")
@@ -52,9 +52,14 @@ case $TYPE in
   v6e*) VERSION=${VERSION:-v2-alpha-tpuv6e} ;;
   *) [[ -n ${VERSION:-} ]] || die "set VERSION, the runtime version for $TYPE" ;;
 esac
-[[ -n $NFS || $COMMAND == delete ]] ||
-  die "set NFS=HOST:/SHARE: without it the workers share no work directory, and none outlives them"
-WORKDIR="/mnt/mucode/${NAME:?}"
+[[ -n $NFS || -n $BUCKET || $COMMAND == delete ]] ||
+  die "set BUCKET=gs://BUCKET/PATH (or NFS=HOST:/SHARE): the workers share it, and it outlives them"
+[[ -z $BUCKET || $BUCKET == gs://?* ]] || die "BUCKET is $BUCKET; it begins with gs://"
+if [[ -n $BUCKET ]]; then
+  WORKDIR="${BUCKET%/}/${NAME:?}"
+else
+  WORKDIR="/mnt/mucode/${NAME:?}"
+fi
 
 # Functions below may be called in a condition, where `set -e` does not hold: hence `|| return 1`.
 
@@ -97,15 +102,17 @@ install() {
   step git -C "$ROOT" archive --format=tar.gz --prefix=mucode_jax/ -o "$archive" HEAD || return 1
   step gcloud compute tpus tpu-vm scp "$archive" "$NAME:mucode_jax.tar.gz" "${WHERE[@]}" \
     --worker=all || return 1
-  on_workers "set -e
-tar xzf mucode_jax.tar.gz
-command -v ~/.local/bin/uv || curl -LsSf https://astral.sh/uv/install.sh | sh
-~/.local/bin/uv venv --quiet --python 3.11 --allow-existing mu
-~/.local/bin/uv pip install --quiet --python mu/bin/python -e 'mucode_jax[tpu]'
+  local share=''
+  [[ -n $BUCKET ]] || share="
 sudo apt-get install -qq -y nfs-common
 sudo mkdir -p /mnt/mucode
 mountpoint -q /mnt/mucode || sudo mount -t nfs $NFS /mnt/mucode
 sudo chmod 777 /mnt/mucode"
+  on_workers "set -e
+tar xzf mucode_jax.tar.gz
+command -v ~/.local/bin/uv || curl -LsSf https://astral.sh/uv/install.sh | sh
+~/.local/bin/uv venv --quiet --python 3.11 --allow-existing mu
+~/.local/bin/uv pip install --quiet --python mu/bin/python -e 'mucode_jax[tpu,gcs]'$share"
 }
 
 run() {
@@ -121,6 +128,10 @@ fetch() {
   step mkdir -p "runs/$NAME"
   local file
   for file in results.json report.html; do
+    if [[ -n $BUCKET ]]; then
+      step gcloud storage cp "$WORKDIR/$file" "runs/$NAME/$file"
+      continue
+    fi
     step gcloud compute tpus tpu-vm scp "$NAME:$WORKDIR/$file" "runs/$NAME/$file" "${WHERE[@]}" \
       --worker=0
   done

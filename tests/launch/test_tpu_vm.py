@@ -41,7 +41,7 @@ def tpu_vm(tmp_path):
         (tmp_path / "states").write_text(states)
         (tmp_path / "statuses").write_text(runs)
         settings = {"NAME": "mu", "ZONE": "us-west4-a", "TYPE": "v5litepod-16"}
-        settings |= {"NFS": "10.0.0.2:/share", "POLL": "0", "TMPDIR": str(tmp_path)}
+        settings |= {"BUCKET": "gs://mine/runs", "POLL": "0", "TMPDIR": str(tmp_path)}
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
         done = subprocess.run(
             [str(SCRIPT), *arguments],
@@ -60,7 +60,8 @@ def tpu_vm(tmp_path):
 
 def verbs(calls):
     return [
-        next(w for w in c if w in ("create", "describe", "scp", "ssh", "delete")) for c in calls
+        next(w for w in c if w in ("create", "describe", "scp", "ssh", "cp", "delete"))
+        for c in calls
     ]
 
 
@@ -68,13 +69,14 @@ def test_all_creates_installs_runs_fetches_and_deletes(tpu_vm):
     states = "WAITING_FOR_RESOURCES PROVISIONING ACTIVE"
     status, said, calls = tpu_vm("all", "configs/x.py:star", "--config.seed=3", states=states)
     assert status == 0, said
-    expected = ["create", *["describe"] * 3, "scp", "ssh", "ssh", "scp", "scp", "delete"]
+    expected = ["create", *["describe"] * 3, "scp", "ssh", "ssh", "cp", "cp", "delete"]
     assert verbs(calls) == expected
     assert "--spot" in calls[0] and "v2-alpha-tpuv5-lite" in calls[0]
     assert all("--worker=all" in call for call in calls[4:7])
     command = calls[6][-1]
-    assert "--config configs/x.py:star --workdir /mnt/mucode/mu --config.seed=3" in command
-    assert "sudo mount -t nfs 10.0.0.2:/share /mnt/mucode" in calls[5][-1]
+    assert "--config configs/x.py:star --workdir gs://mine/runs/mu --config.seed=3" in command
+    assert "mucode_jax[tpu,gcs]" in calls[5][-1] and "nfs" not in calls[5][-1]
+    assert calls[7][-2:] == ["gs://mine/runs/mu/results.json", "runs/mu/results.json"]
     printed = [line for line in said.splitlines() if line.startswith("+ gcloud")]
     assert len(printed) == len(calls) - 3  # every step but the looks at the queue
 
@@ -85,7 +87,7 @@ def test_a_preempted_slice_is_asked_for_again_and_the_run_goes_on(tpu_vm):
     )
     assert status == 0 and "preempted" in said
     once = ["create", "describe", "scp", "ssh", "ssh"]
-    assert verbs(calls) == [*once, "describe", "delete", *once, "scp", "scp", "delete"]
+    assert verbs(calls) == [*once, "describe", "delete", *once, "cp", "cp", "delete"]
 
 
 def test_a_run_that_fails_on_a_living_slice_is_not_tried_again(tpu_vm):
@@ -101,6 +103,14 @@ def test_a_dry_run_prints_the_steps_and_calls_nothing(tpu_vm):
     assert len(steps) == 10 and "queued-resources create" in steps[0]
 
 
+def test_a_share_takes_the_place_of_a_bucket(tpu_vm):
+    nfs = {"BUCKET": "", "NFS": "10.0.0.2:/share"}
+    _, _, calls = tpu_vm("install", **nfs)
+    assert "sudo mount -t nfs 10.0.0.2:/share /mnt/mucode" in calls[1][-1]
+    _, _, calls = tpu_vm("fetch", **nfs)
+    assert verbs(calls[-2:]) == ["scp", "scp"] and "mu:/mnt/mucode/mu/results.json" in calls[-2]
+
+
 def test_a_token_is_passed_on_and_not_printed(tpu_vm):
     _, said, calls = tpu_vm("run", "configs/x.py", HF_TOKEN="hf_secret")
     assert "HF_TOKEN=hf_secret" in calls[0][-1] and "hf_secret" not in said
@@ -113,7 +123,8 @@ def test_a_token_is_passed_on_and_not_printed(tpu_vm):
         (("frobnicate",), {}, "no command 'frobnicate'"),
         (("create", "now"), {}, "create takes no 'now'"),
         (("create",), {"NAME": ""}, "set NAME"),
-        (("create",), {"NFS": ""}, "set NFS=HOST:/SHARE"),
+        (("create",), {"BUCKET": ""}, "set BUCKET=gs://BUCKET/PATH"),
+        (("create",), {"BUCKET": "mine/runs"}, "BUCKET is mine/runs; it begins with gs://"),
         (("create",), {"TYPE": "v99-8"}, "set VERSION"),
     ],
 )
