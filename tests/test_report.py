@@ -325,17 +325,17 @@ def test_a_picture_shows_the_reports_upper_part(runs, tmp_path, monkeypatch, cap
 
 
 def test_a_comparison_is_written_as_a_page_where_asked_for(runs, tmp_path, capsys):
-    pages = [tmp_path / "seeds.html", tmp_path / "settings.html"]
-    assert main([*map(str, runs[:2]), "--page", str(pages[0])]) == 0
+    page_file = tmp_path / "settings.html"
     other = tmp_path / "warmer"
     shutil.copytree(runs[1], other)
     results = json.loads((other / "results.json").read_text())
     results["config"]["generator"]["path"] = "another"
     (other / "results.json").write_text(json.dumps(results))
-    assert main([str(runs[0]), str(other), "--page", str(pages[1])]) == 0
-    assert "2 seeds" in pages[0].read_text() and "warmer: μCode 2" in pages[1].read_text()
+    assert main([str(runs[0]), str(other), "--page", str(page_file)]) == 0
+    shown = page_file.read_text()
+    assert "2 settings side by side" in shown and "warmer: μCode 2" in shown
     with pytest.raises(SystemExit):
-        main([str(runs[0]), "--page", str(pages[0])])
+        main([str(runs[0]), "--page", str(page_file)])
     assert "--page compares several runs" in capsys.readouterr().err
 
 
