@@ -41,6 +41,7 @@ SILENT_S = 60.0  # who has not touched it for so long is gone
 EVERY_S = 30.0  # pieces go up so often, or less often where that takes long
 
 _DIRECT = "checkpoints"  # folders that orbax writes to the bucket itself
+_BESIDE = ("xla", "tensorboard")  # folders beside the stages: compiled programs, summaries
 _OWN = ("lock", "mirror")  # of a mirror; what the bucket holds of that name is another thing
 _GROWING = "pieces"  # folders of files that are appended to
 _LAST = "stage.json"  # a stage is done when this is there
@@ -103,8 +104,8 @@ class Folder:
       where: what a person calls it.
     """
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    def __init__(self, where: str | os.PathLike[str]) -> None:
+        self.where = str(where)
         self.path = pathlib.Path(where)
 
     def hold(self) -> None:
@@ -154,25 +155,24 @@ class Bucket(Folder):
         self._say = say
         self._files = _client()
         self._busy = threading.RLock()
-        self._seen: dict[str, State] = {}  # files here, as they were when here and there agreed
+        self._seen: dict[
+            str, State | None
+        ] = {}  # files here, as they were when here and there agreed
         self._generation: str | None = None  # of the lock that we hold
         self._lost = False
         self._stop_beating: Callable[[], None] = lambda: None
 
     def hold(self) -> None:
         hosts.agree("the work directory", {"--workdir": self.where})
+        self.pull("xla", exact=False)
         if hosts.first():
             self._claim()
             self._stop_beating = _repeat(lambda: BEAT_S, self._beat)
-        self._bring("xla", exact=False)
 
     def address(self, path: pathlib.Path) -> str:
         return f"{self.where}/{path.relative_to(self.path)}"
 
-    def pull(self, name: str, wanted: Callable[[str], bool] = lambda name: True) -> None:
-        self._bring(name, wanted)
-
-    def _bring(
+    def pull(
         self, name: str, wanted: Callable[[str], bool] = lambda name: True, exact: bool = True
     ) -> None:
         with self._busy, self._asking():
@@ -205,7 +205,7 @@ class Bucket(Folder):
             if self._lost:
                 raise OSError(errno.EBUSY, "another process has taken it over", self.where)
             states = {n: _state(self.path / n) for n in names}
-            changed = [n for n in names if states[n] != self._seen.get(n)]
+            changed = [n for n, state in states.items() if state not in (None, self._seen.get(n))]
             growing = [n for n in changed if f"/{_GROWING}/" in n]  # read at once, as they grow
             ledger = [n for n in changed if n.endswith("/" + _LAST)]
             for name in growing:
@@ -222,11 +222,11 @@ class Bucket(Folder):
 
     @contextlib.contextmanager
     def kept(self, name: str) -> Iterator[None]:
-        took = [0.0]
+        took = 0.0
         told = False
 
         def go_up() -> None:
-            nonlocal told
+            nonlocal told, took
             began = time.monotonic()
             try:
                 self.push(name)
@@ -235,9 +235,9 @@ class Bucket(Folder):
                 if not told:
                     self._say(f"{self.where}: {error.strerror}; tried again until it answers")
                 told = True
-            took[0] = time.monotonic() - began
+            took = time.monotonic() - began
 
-        stop = _repeat(lambda: max(EVERY_S, 20 * took[0]), go_up)
+        stop = _repeat(lambda: max(EVERY_S, 20 * took), go_up)
         try:
             yield
         except BaseException:
@@ -246,14 +246,19 @@ class Bucket(Folder):
             raise
         stop()
         self.push(name)
+        self._push_beside()
+
+    def _push_beside(self) -> None:
+        if hosts.first():
+            for name in _BESIDE:
+                self.push(name)
 
     def close(self) -> None:
         """Takes up what the run left beside its stages, and lets go of the lock."""
         ended_by = sys.exception()
         try:
-            if hosts.first() and self._generation:
-                for name in ("xla", "tensorboard"):
-                    self.push(name)
+            if self._generation:
+                self._push_beside()
                 self.send([f.name for f in self.path.iterdir() if f.is_file() and _goes(f.name)])
         except OSError as error:
             if ended_by is None:
@@ -343,6 +348,8 @@ class Bucket(Folder):
             if isinstance(error, OSError) and error.strerror and type(error).__module__ == _BUILTIN:
                 raise
             reason = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, FileNotFoundError):
+                reason = f"not found: {reason}"
             message = f"the bucket does not do what is asked ({reason})"
             raise OSError(errno.EIO, message, self.where) from error
 
@@ -405,8 +412,12 @@ def _goes(name: str) -> bool:
     return name not in _OWN and not name.endswith(".part")
 
 
-def _state(file: pathlib.Path) -> State:
-    stat = file.stat()
+def _state(file: pathlib.Path) -> State | None:
+    """None: it is gone meanwhile."""
+    try:
+        stat = file.stat()
+    except FileNotFoundError:
+        return None
     return stat.st_mtime_ns, stat.st_size
 
 

@@ -1,6 +1,7 @@
 """Work directories in a bucket: what one machine leaves there, another takes up."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ from mucode_jax.report import __main__ as command
 from mucode_jax.workdir import Shards, Workdir
 from tests import fake_gcs, invented, micro
 
-if not __import__("importlib.util").util.find_spec("gcsfs"):
+if importlib.util.find_spec("gcsfs") is None:
     pytest.skip("needs gcsfs (extra `gcs`)", allow_module_level=True)
 
 # gcsfs hands over what it sends as it is.
@@ -109,15 +110,22 @@ def test_pieces_of_a_machine_that_is_gone_are_taken_up(cloud, tmp_path, monkeypa
         until = time.monotonic() + 10
         while not cloud.names("run/stages/a/pieces") and time.monotonic() < until:
             time.sleep(0.02)
+        dead._away.push = lambda *_: None  # the machine is switched off here
         gone.set()
-        threading.Event().wait()  # for ever: the machine is switched off here
+        over.wait()
+        raise KeyboardInterrupt
 
-    gone = threading.Event()
+    gone, over = threading.Event(), threading.Event()
     dead = Workdir(RUN)
-    threading.Thread(target=dead.stage, args=("a", {}, {}, never, share), daemon=True).start()
+
+    def work():
+        with contextlib.suppress(KeyboardInterrupt):
+            dead.stage("a", {}, {}, never, share)
+
+    machine = threading.Thread(target=work)
+    machine.start()
     assert gone.wait(20)
     dead._away._stop_beating()
-    monkeypatch.setattr(dead._away, "push", lambda *_: None)
 
     fresh_machine(monkeypatch, tmp_path, "another")
     said, found = [], []
@@ -130,6 +138,8 @@ def test_pieces_of_a_machine_that_is_gone_are_taken_up(cloud, tmp_path, monkeypa
         workdir.stage("a", {}, {}, lambda path: {"n": len(Shards(path).gather())}, go_on)
     assert found == [0, 1, 2]
     assert cloud.names("run/stages") == ["run/stages/a/stage.json"]
+    over.set()
+    machine.join()
     shards[0].close()
     dead._lock.close()
 
