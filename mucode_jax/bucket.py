@@ -6,9 +6,6 @@ it is done its files go up, its ledger last. What is in the bucket is what count
 taken away loses what it made since the last time. Checkpoints of a training are written to the
 bucket by orbax, without a copy here.
 
-One run at a time holds the object `lock`, and touches it every few seconds. A lock that nobody
-touches any more was left by a machine that is gone: the next run takes it over.
-
 Needs gcsfs (extra `gcs`), and the credentials that Google's own tools use.
 """
 
@@ -16,28 +13,24 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import datetime
 import errno
 import hashlib
 import importlib.util
-import json
 import logging
 import os
 import pathlib
 import re
 import shutil
-import socket
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mucode_jax import hosts
+from mucode_jax.lease import Lease, asking, repeat
 
-BEAT_S = 10.0  # the holder touches its lock so often
-SILENT_S = 60.0  # who has not touched it for so long is gone
 EVERY_S = 30.0  # pieces go up so often, or less often where that takes long
 
 _DIRECT = "checkpoints"  # folders that orbax writes to the bucket itself
@@ -45,8 +38,6 @@ _BESIDE = ("xla", "tensorboard")  # folders beside the stages: compiled programs
 _OWN = ("lock", "mirror")  # of a mirror; what the bucket holds of that name is another thing
 _GROWING = "pieces"  # folders of files that are appended to
 _LAST = "stage.json"  # a stage is done when this is there
-
-_BUILTIN = OSError.__module__
 
 State = tuple[int, int]  # of a file: when it was changed (ns), and its bytes
 
@@ -158,16 +149,16 @@ class Bucket(Folder):
         self._seen: dict[
             str, State | None
         ] = {}  # files here, as they were when here and there agreed
-        self._generation: str | None = None  # of the lock that we hold
-        self._lost = False
-        self._stop_beating: Callable[[], None] = lambda: None
+        self._lease = Lease(self._files, self.where, say)
 
     def hold(self) -> None:
         hosts.agree("the work directory", {"--workdir": self.where})
         self.pull("xla", exact=False)
         if hosts.first():
-            self._claim()
-            self._stop_beating = _repeat(lambda: BEAT_S, self._beat)
+            mark = self.path / "mirror"  # the caller holds the mirror itself
+            if not mark.exists():
+                mark.write_text(uuid.uuid4().hex)
+            self._lease.claim(mark.read_text())
 
     def address(self, path: pathlib.Path) -> str:
         return f"{self.where}/{path.relative_to(self.path)}"
@@ -175,7 +166,7 @@ class Bucket(Folder):
     def pull(
         self, name: str, wanted: Callable[[str], bool] = lambda name: True, exact: bool = True
     ) -> None:
-        with self._busy, self._asking():
+        with self._busy, asking(self.where):
             there = {n: md5 for n, md5 in self._list(name).items() if wanted(n)}
             if exact:
                 for file in filter(wanted, set(self._here(name)) - there.keys()):
@@ -194,15 +185,15 @@ class Bucket(Folder):
             here = self._here(name)
             self.send(here)
             if whole:
-                with self._asking():
+                with asking(self.where):
                     gone = self._list(name, direct=True).keys() - set(here)
                     if gone:
                         self._files.rm([f"{self._root}/{n}" for n in sorted(gone)])
 
     def send(self, names: list[str]) -> None:
         """Takes up those of the files that have changed, a ledger when the others are there."""
-        with self._busy, self._asking():
-            if self._lost:
+        with self._busy, asking(self.where):
+            if self._lease.lost:
                 raise OSError(errno.EBUSY, "another process has taken it over", self.where)
             states = {n: _state(self.path / n) for n in names}
             changed = [n for n, state in states.items() if state not in (None, self._seen.get(n))]
@@ -237,7 +228,7 @@ class Bucket(Folder):
                 told = True
             took = time.monotonic() - began
 
-        stop = _repeat(lambda: max(EVERY_S, 20 * took), go_up)
+        stop = repeat(lambda: max(EVERY_S, 20 * took), go_up)
         try:
             yield
         except BaseException:
@@ -257,7 +248,7 @@ class Bucket(Folder):
         """Takes up what the run left beside its stages, and lets go of the lock."""
         ended_by = sys.exception()
         try:
-            if self._generation:
+            if self._lease.held:
                 self._push_beside()
                 self.send([f.name for f in self.path.iterdir() if f.is_file() and _goes(f.name)])
         except OSError as error:
@@ -265,93 +256,7 @@ class Bucket(Folder):
                 raise
             self._say(f"{self.where}: {error.strerror}")  # must not hide what ended the run
         finally:
-            self._stop_beating()
-            if self._generation:
-                with contextlib.suppress(OSError), self._asking():
-                    self._on_lock("DELETE", self._generation)
-                self._generation = None
-
-    # The lock ------------------------------------------------------------------------------------
-
-    def _claim(self) -> None:
-        """Makes the lock, or takes over one that was left; ValueError where it is in use."""
-        mark = self.path / "mirror"
-        if not mark.exists():
-            mark.write_text(uuid.uuid4().hex)
-        about = {
-            # The caller holds the mirror itself: who else made a lock from it has ended.
-            "mirror": mark.read_text(),
-            "process": os.getpid(),
-            "host": socket.gethostname(),
-            "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        lock = f"{self._root}/lock"
-        living = None
-        while self._generation is None and living is None:
-            with self._asking(), contextlib.suppress(FileExistsError):
-                self._files.pipe_file(lock, json.dumps(about).encode(), mode="create")
-                self._generation = self._files.info(lock)["generation"]
-                continue
-            # Somebody's: gone meanwhile, left behind, or in use.
-            with self._asking(), contextlib.suppress(FileNotFoundError, FileExistsError):
-                held = self._files.info(lock)
-                theirs = json.loads(self._files.cat_file(lock))
-                if theirs["mirror"] != about["mirror"]:
-                    living = self._who_lives(lock, held, theirs)
-                if living is None:
-                    self._on_lock("DELETE", held["generation"])
-        if living is not None:
-            raise ValueError(
-                f"another process works in {self.where}: {living}; wait for it, or give another "
-                "--workdir"
-            )
-
-    def _who_lives(
-        self, lock: str, held: Mapping[str, Any], theirs: Mapping[str, Any]
-    ) -> str | None:
-        """Who it is that still touches the lock; None, after a while, where nobody does."""
-        who = f"process {theirs['process']} on {theirs['host']}, since {theirs['since']}"
-        self._say(f"{self.where} is held by {who}; looking for {SILENT_S:.0f} s if it still works")
-        until = time.monotonic() + SILENT_S
-        while time.monotonic() < until:
-            time.sleep(BEAT_S / 5)
-            now = self._files.info(lock)
-            if any(now[key] != held[key] for key in ("generation", "metageneration")):
-                return who
-        return None
-
-    def _beat(self) -> None:
-        try:
-            with self._asking():
-                try:
-                    body = {"metadata": {"touched": str(time.time())}}
-                    self._on_lock("PATCH", self._generation, json=body)
-                except (FileNotFoundError, FileExistsError):  # it is another's by now
-                    self._lost = True
-        except OSError as error:  # the next one may get through
-            logging.getLogger(__name__).info("the lock was not touched: %s", error)
-
-    def _on_lock(self, method: str, generation: str | None, **what: Any) -> None:
-        """Asks for something of the lock as it was; FileExistsError where it is another by now."""
-        name, _, inside = self._root.partition("/")
-        where = (name, f"{inside}/lock")
-        self._files.call(method, "b/{}/o/{}", *where, ifGenerationMatch=generation, **what)
-
-    # Small things --------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Whatever goes wrong on the way to the bucket becomes an OSError with one line."""
-        try:
-            yield
-        except Exception as error:  # of gcsfs, aiohttp, google.auth, or of this machine's disk
-            if isinstance(error, OSError) and error.strerror and type(error).__module__ == _BUILTIN:
-                raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            if isinstance(error, FileNotFoundError):
-                reason = f"not found: {reason}"
-            message = f"the bucket does not do what is asked ({reason})"
-            raise OSError(errno.EIO, message, self.where) from error
+            self._lease.release()
 
     def _list(self, name: str, direct: bool = False) -> dict[str, str | None]:
         """What the bucket holds below `name`: names below the root, and their MD5 in base 64."""
@@ -387,24 +292,6 @@ def _client() -> Any:
         "session_kwargs": {"timeout": timeout},
     }
     return fsspec.filesystem("gcs")
-
-
-def _repeat(pause: Callable[[], float], do: Callable[[], None]) -> Callable[[], None]:
-    """Does it again and again in a thread, `pause()` seconds apart; returns what ends that."""
-    ended = threading.Event()
-
-    def loop() -> None:
-        while not ended.wait(pause()):
-            do()
-
-    thread = threading.Thread(target=loop, daemon=True)
-    thread.start()
-
-    def stop() -> None:
-        ended.set()
-        thread.join()
-
-    return stop
 
 
 def _goes(name: str) -> bool:

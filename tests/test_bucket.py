@@ -13,7 +13,7 @@ import time
 import pytest
 
 from configs import base
-from mucode_jax import bucket, export, report, sweep
+from mucode_jax import bucket, export, lease, report, sweep
 from mucode_jax.bucket import Bucket
 from mucode_jax.progress import Progress
 from mucode_jax.report import __main__ as command
@@ -98,8 +98,8 @@ def test_a_changed_setting_clears_the_bucket_too(cloud, tmp_path, monkeypatch):
 def test_pieces_of_a_machine_that_is_gone_are_taken_up(cloud, tmp_path, monkeypatch):
     """It says nothing at its end; what went up before, at most half a minute earlier, is there."""
     monkeypatch.setattr(bucket, "EVERY_S", 0.05)
-    monkeypatch.setattr(bucket, "SILENT_S", 0.2)
-    monkeypatch.setattr(bucket, "BEAT_S", 0.1)
+    monkeypatch.setattr(lease, "SILENT_S", 0.2)
+    monkeypatch.setattr(lease, "BEAT_S", 0.1)
     shards = []
 
     def share(path):
@@ -125,7 +125,7 @@ def test_pieces_of_a_machine_that_is_gone_are_taken_up(cloud, tmp_path, monkeypa
     machine = threading.Thread(target=work)
     machine.start()
     assert gone.wait(20)
-    dead._away._stop_beating()
+    dead._away._lease._stop_beating()
 
     fresh_machine(monkeypatch, tmp_path, "another")
     said, found = [], []
@@ -165,7 +165,7 @@ def test_a_stop_takes_up_what_is_there(cloud, tmp_path, monkeypatch):
 
 
 def test_a_living_process_keeps_others_out(cloud, tmp_path, monkeypatch):
-    monkeypatch.setattr(bucket, "BEAT_S", 0.1)
+    monkeypatch.setattr(lease, "BEAT_S", 0.1)
     with contextlib.closing(Workdir(RUN)):
         with pytest.raises(ValueError, match=f"another process works in {RUN}; wait"):
             Workdir(RUN)  # on the same machine: at once
@@ -176,21 +176,21 @@ def test_a_living_process_keeps_others_out(cloud, tmp_path, monkeypatch):
 
 def test_a_lock_that_the_same_machine_left_is_no_reason_to_wait(cloud):
     dead = Workdir(RUN)
-    dead._away._stop_beating()
+    dead._away._lease._stop_beating()
     dead._lock.close()  # as the end of a process does
     began = time.monotonic()
     Workdir(RUN, lambda text: pytest.fail(text)).close()
-    assert time.monotonic() - began < bucket.BEAT_S
+    assert time.monotonic() - began < lease.BEAT_S
     assert "run/lock" not in cloud.objects
 
 
 def test_who_lost_the_lock_writes_no_more(cloud, monkeypatch):
-    monkeypatch.setattr(bucket, "BEAT_S", 0.02)
+    monkeypatch.setattr(lease, "BEAT_S", 0.02)
     workdir = Workdir(RUN, lambda text: None)
     generation = cloud.objects["run/lock"].generation
     cloud.put("run/lock", b"{}", {})
     until = time.monotonic() + 10
-    while not workdir._away._lost and time.monotonic() < until:
+    while not workdir._away._lease.lost and time.monotonic() < until:
         time.sleep(0.02)
     with pytest.raises(OSError, match="another process has taken it over"):
         workdir.stage("a", {}, {}, fill)
@@ -254,9 +254,9 @@ FEW = (
 )
 MICRO = """
 import sys
-from mucode_jax import bucket
+from mucode_jax import bucket, lease
 from tests import micro
-bucket.BEAT_S = bucket.EVERY_S = 0.1
+lease.BEAT_S = bucket.EVERY_S = 0.1
 sys.exit(micro.run(*sys.argv[1:]))
 """
 
@@ -281,8 +281,8 @@ def test_a_run_killed_half_way_ends_on_another_machine_with_the_results_of_a_fol
     done = [name for name in cloud.names("run/stages") if name.endswith("/stage.json")]
     assert done and cloud.objects[pieces].data and "run/lock" in cloud.objects
 
-    monkeypatch.setattr(bucket, "SILENT_S", 0.5)
-    monkeypatch.setattr(bucket, "BEAT_S", 0.1)
+    monkeypatch.setattr(lease, "SILENT_S", 0.5)
+    monkeypatch.setattr(lease, "BEAT_S", 0.1)
     fresh_machine(monkeypatch, tmp_path, "another")
     (bucket.local(RUN) / "xla").mkdir(parents=True)
     assert micro.run(RUN, *FEW) == 0

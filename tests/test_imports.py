@@ -12,7 +12,7 @@ ROOT = pathlib.Path(mucode_jax.__file__).parent
 # Lowest first; a room may import what stands in its own line and above it in this table.
 LEVELS = (
     ("records", "keys", "command", "interruption", "hosts"),
-    ("sandbox", "benchmarks", "models", "bucket", "workdir", "progress", "summaries"),
+    ("sandbox", "benchmarks", "models", "lease", "bucket", "workdir", "progress", "summaries"),
     ("sampling", "training", "conversation"),
     ("grading", "score"),
     ("rollout",),
@@ -31,6 +31,7 @@ WITHOUT_JAX = (
     "interruption",
     "sandbox",
     "benchmarks",
+    "lease",
     "bucket",
     "workdir",
     "grade",
