@@ -153,8 +153,8 @@ class Workdir:
       where: the folder or bucket as it was given.
       stages: those that this process has made or found done, in the order it asked for them.
       making: the name of the stage that is being made, "" for none.
-      meter: name of a stage that this process made (or some of) -> numbers that add up over
-        sessions; they are recorded beside its time, and decide as little. Of the first host.
+      meter: called when this process has made a stage, or some of it; gives numbers that add up
+        over sessions, recorded beside its time, and deciding as little. Of the first host.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Workdir:
         self.path, self.where = self._away.path, self._away.where
         self.stages: list[Stage] = []
         self.making = ""
-        self.meter: Callable[[str], Mapping[str, float]] = lambda name: {}
+        self.meter: Callable[[], Mapping[str, float]] = dict
         self._say = say
         self._lenders = lenders
         try:
@@ -337,7 +337,7 @@ class Workdir:
             finally:
                 before["seconds"] += time.monotonic() - started
                 metered = before.setdefault("metered", {})
-                for key, value in self.meter(name).items():
+                for key, value in self.meter().items():
                     metered[key] = metered.get(key, 0) + value
                 if hosts.first() and path.exists():
                     with contextlib.suppress(OSError):  # a full disk must not hide the first error

@@ -96,7 +96,7 @@ def test_an_interrupted_stage_keeps_its_pieces_if_its_settings_are_the_same(work
 
 
 def test_what_was_metered_adds_up_over_sessions(workdir):
-    workdir.meter = lambda name: {"tokens": 3}
+    workdir.meter = lambda: {"tokens": 3}
 
     def stop(path):
         raise KeyboardInterrupt

@@ -200,15 +200,21 @@ class Lab:
         self._engines.append(engine)
         return engine
 
-    def _meter(self, name: str) -> Mapping[str, float]:
-        """What the engines of a stage counted (`sampling.engine.Counters`); frees them."""
-        counters = [dataclasses.asdict(engine.counters) for engine in self._engines]
+    def _counted(self) -> dict[str, float]:
+        """What this session's engines of the stage have counted (`sampling.engine.Counters`)."""
+        each = [dataclasses.asdict(engine.counters) for engine in self._engines]
+        return {key: sum(of[key] for of in each) for key in (each[0] if each else ())}
+
+    def _meter(self) -> Mapping[str, float]:
+        counted = self._counted()
         self._engines.clear()
-        found = {key: sum(of[key] for of in counters) for key in (counters[:1] or [{}])[0]}
-        if found:
+        return counted
+
+    def summarise(self, name: str) -> None:
+        """Tells TensorBoard what the sampler did in a stage that is nearly done."""
+        if counted := self._counted():
             with summaries.watched(self.workdir.path / "tensorboard", name) as note:
-                note(0, found)
-        return found
+                note(0, counted)
 
     def carry(self, name: str, params: Params) -> None:
         """Re-lays a generator just trained for the engines to come; of one device it is read back.
@@ -271,6 +277,7 @@ class Lab:
             values = [found[place] for place in range(len(items))]
             text = "".join(json.dumps(value) + "\n" for value in values)
             write_atomically(path / "pieces.jsonl", text)
+            self.summarise(name)
             return {unit: len(items), **count(values)}
 
         stage = self.workdir.stage(name, settings, inputs, make, share)

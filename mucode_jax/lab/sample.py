@@ -107,6 +107,7 @@ def rollouts(
         # In the order of the problems, not of arrival: the same file however it was made.
         found.sort(key=lambda r: (order[r.task_id], r.index))
         write_atomically(path / "rollouts.jsonl", "".join(dumps(r) + "\n" for r in found))
+        lab.summarise(f"{generator.name}/{name}")
         return _counts(found)
 
     stage = lab.workdir.stage(
