@@ -360,6 +360,9 @@ def main(argv: Sequence[str]) -> int:
         opened = contextlib.closing(Workdir(given.workdir, progress.say))
         with opened as workdir, interruption.watched(progress.say):
             jax.config.update("jax_compilation_cache_dir", str(workdir.path / "xla"))
+            # Or the folder's name would be part of what programs are known by: moved, or linked to
+            # another's, it would be worth nothing.
+            jax.config.update("jax_persistent_cache_enable_xla_caches", "")
             if config.experiment == "pretrain":
                 pretrain.pretrain(config, workdir)
                 return 0

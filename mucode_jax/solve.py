@@ -189,6 +189,7 @@ def _keep_compiled() -> None:
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "mucode_jax" / "xla"))
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "")  # as in main
 
 
 if __name__ == "__main__":
