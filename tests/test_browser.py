@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from mucode_jax import report
-from mucode_jax.report import stages
+from mucode_jax.report import evidence, findings, stages
 from tests import invented
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra `browser`)")
@@ -87,6 +87,19 @@ def test_the_page_fits_is_legible_and_asks_for_nothing(browser, page_file, width
     for drawing in page.locator("svg[role=img]").all():
         box = drawing.bounding_box()
         assert box["width"] > 200 and box["height"] > 60
+    ratio, where = page.evaluate(CONTRAST)
+    assert ratio >= 4.5, where
+    page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_comparison_fits_a_phone_and_is_legible(browser, page_file, scheme):
+    cells = {"a setting": [page_file.parent], "another one": [page_file.parent]}
+    page_file = page_file.with_name("comparison.html")
+    page_file.write_text(findings.page(evidence.evidence(cells)))
+    page, complaints = opened(browser, page_file, 400, scheme)
+    assert not complaints
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
     ratio, where = page.evaluate(CONTRAST)
     assert ratio >= 4.5, where
     page.context.close()
