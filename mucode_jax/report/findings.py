@@ -55,11 +55,11 @@ def _groups(found: Json) -> dict[str, list[Json]]:
 
 
 def _merged(cells: Sequence[Json]) -> list[Json]:
-    """With what is the same in every cell that has it (a base, say) once, and of no cell."""
+    """With a generator that is the same in every cell (a base, say) once, of no cell."""
     seen: dict[tuple, dict[tuple, set]] = {}
     homes: dict[tuple, set[str]] = {}
     for c in cells:
-        of, at = _of_generator(c), (c["n"], c["turns"])
+        of, at = _of_generator(c), (c["search"], c["n"], c["turns"])
         seen.setdefault(of, {}).setdefault(at, set()).add((c["accuracy"], *c["ci95"]))
         homes.setdefault(of, set()).add(c["cell"])
     same = {
@@ -70,12 +70,13 @@ def _merged(cells: Sequence[Json]) -> list[Json]:
     kept: dict[tuple, Json] = {}
     for c in cells:
         cell = "" if _of_generator(c) in same else c["cell"]
-        kept.setdefault((cell, *_of_generator(c), c["n"], c["turns"]), c | {"cell": cell})
+        at = c["search"], c["n"], c["turns"]
+        kept.setdefault((cell, *_of_generator(c), *at), c | {"cell": cell})
     return list(kept.values())
 
 
 def _of_generator(c: Json) -> tuple:
-    return tuple(c[k] for k in ("benchmark", "split", "protocol", "method", "iteration", "search"))
+    return tuple(c[k] for k in ("benchmark", "split", "protocol", "method", "iteration"))
 
 
 def _name(c: Json) -> str:
