@@ -246,17 +246,19 @@ def test_gcsfs_is_asked_for_where_it_is_needed(monkeypatch):
         Bucket(RUN, print)
 
 
-# Nothing is trained: a training's checkpoints have a test of their own.
+# One stage of conversations: a training's checkpoints have a test of their own.
 FEW = (
     "--config.methods=()",
-    '--config.search.methods=("base",)',
-    '--config.search.choices=("pt",)',
+    "--config.search.methods=()",
+    "--config.evaluation.size=6",
+    "--config.rollout.slots=2",
 )
 MICRO = """
 import sys
 from mucode_jax import bucket, lease
 from tests import micro
 lease.BEAT_S = bucket.EVERY_S = 0.1
+(bucket.local(sys.argv[1]) / "xla").mkdir(parents=True)  # not the tests' own: it is killed
 sys.exit(micro.run(*sys.argv[1:]))
 """
 
@@ -273,7 +275,7 @@ def test_a_run_killed_half_way_ends_on_another_machine_with_the_results_of_a_fol
         stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 300
-    pieces = "run/stages/base/rollouts/pieces/0.jsonl"
+    pieces = "run/stages/base/greedy_mini_test/pieces/0.jsonl"
     while killed.poll() is None and pieces not in cloud.objects and time.monotonic() < until:
         time.sleep(0.01)
     killed.kill()
@@ -284,7 +286,7 @@ def test_a_run_killed_half_way_ends_on_another_machine_with_the_results_of_a_fol
     monkeypatch.setattr(lease, "SILENT_S", 0.5)
     monkeypatch.setattr(lease, "BEAT_S", 0.1)
     fresh_machine(monkeypatch, tmp_path, "another")
-    (bucket.local(RUN) / "xla").mkdir(parents=True)
+    monkeypatch.setattr(bucket, "_BESIDE", ("tensorboard",))  # programs are shared by all tests
     assert micro.run(RUN, *FEW) == 0
     assert micro.run(tmp_path / "folder", *FEW) == 0
     (tmp_path / "results.json").write_bytes(cloud.objects["run/results.json"].data)
