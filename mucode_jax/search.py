@@ -1,6 +1,6 @@
 """Multi-turn Best-of-N: N candidates each turn, chosen by public tests and verifier.
 
-Paper, section 3.3. All ways of choosing run side by side on the same samples: a candidate's
+Inference of the paper. All ways of choosing run side by side on the same samples: a candidate's
 randomness is keyed by problem, search, turn and position, not by how it will be chosen, so two ways
 that stand in the same state see the same candidates. Nothing here can see a private test; `oracle`
 is read off the `pt` search afterwards (`evaluate`).
