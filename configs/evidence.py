@@ -3,9 +3,9 @@
     python -m mucode_jax.main --config configs/evidence.py --workdir runs/evidence
 
 WORKDIR/evidence.json and WORKDIR/report.html hold accuracies and paired differences with intervals
-over problems and seeds. About 20 minutes of one core a seed; not yet run on all five. The
-hyperparameters are those of `quickstart.py`, chosen on the validation split and the same for every
-method; the test problems are of a seed that nothing else uses.
+over problems and seeds. About 18 minutes of one core a seed. The hyperparameters are those of
+`quickstart.py`, chosen on the validation split and the same for every method; the test problems are
+of a seed that nothing else uses.
 """
 
 from ml_collections import ConfigDict
