@@ -33,14 +33,21 @@ class OutOfMemory(RuntimeError):
 
 def of_input(error: BaseException) -> str:
     """What is wrong with the flags or with the config file, which may raise anything."""
-    if isinstance(error, ValueError):
-        return str(error)
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
-    if own := [f for f in frames if f.name in ("<module>", "get_config")]:
-        return f"{own[-1].filename}, line {own[-1].lineno}: {type(error).__name__}: {error}"
-    return str(error.args[0] if error.args else error)
+    if said := _of_config_file(error):
+        return said
+    return str(error.args[0] if isinstance(error, KeyError) else error)
+
+
+def _of_config_file(error: BaseException | None) -> str | None:
+    """What a config file raised, and where in it, whatever was made of that on the way."""
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        if own := [f for f in frames if f.name in ("<module>", "get_config")]:
+            return f"{own[-1].filename}, line {own[-1].lineno}: {type(error).__name__}: {error}"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def told(error: BaseException) -> tuple[str, int] | None:

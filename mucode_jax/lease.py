@@ -16,6 +16,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -107,7 +108,7 @@ class Lease:
         try:
             with asking(self._where):
                 try:
-                    body = {"metadata": {"touched": str(time.time())}}
+                    body = {"metadata": {"touched": uuid.uuid4().hex}}  # any change
                     self._on_lock("PATCH", self._generation, json=body)
                 except (FileNotFoundError, FileExistsError):
                     self.lost = True

@@ -55,6 +55,24 @@ def test_bad_input_gets_one_line_and_status_2(arguments, message, capsys, monkey
     assert len(said.err.strip().splitlines()) == 1 and not said.out
 
 
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("c.verifier_training.pairs_per_problem = [1, 2]", "line 4: TypeError: Could not override"),
+        ("raise RuntimeError('no\\nway')", "line 4: RuntimeError: no way"),
+        ("c.seed = (", "'(' was never closed"),
+    ],
+)
+def test_a_config_file_that_fails_is_told_in_one_line(line, said, tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        f"from configs import base\ndef get_config():\n    c = base.get_config()\n    {line}\n"
+    )
+    assert main.main(["main", "--config", str(path), "--workdir", str(tmp_path / "run")]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert f"{path}, line 4" in told and said in told and "Traceback" not in told
+
+
 def test_the_module_is_a_command_with_help_and_exit_status():
     done = call("--help")
     assert done.returncode == 0 and "--config configs/quickstart.py" in done.stdout
