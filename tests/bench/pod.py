@@ -6,8 +6,8 @@
 
 Prints, for each stage of records, how many differ in what was said (token ids, code, verdicts) and
 how many in any bit (log-probabilities and scores too); for each training, the largest difference of
-a parameter; for each verifier, what was measured. Exit status 1 if the base's rollouts or labels
-differ, or a parameter of the first trainings by more than 1e-5.
+a step's loss and of a parameter; for each verifier, what was measured. Exit status 1 if the base's
+rollouts or labels differ, or a loss of the first iteration's trainings by more than 1e-5.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
+from tensorboardX.proto.event_pb2 import Event
 
 _UNSAID = ("logprobs", "scores")
 
@@ -52,6 +53,22 @@ def largest(one: pathlib.Path, pod: pathlib.Path, stage: pathlib.Path) -> float:
     return max(float(np.max(np.abs(a[k].astype(np.float32) - b[k].astype(np.float32)))) for k in a)
 
 
+def losses(home: pathlib.Path, training: str) -> dict[int, float]:
+    """Step -> loss, from TensorBoard's records: length, checksum, event, checksum."""
+    found = {}
+    for path in sorted((home / "tensorboard" / training).glob("events.*")):
+        content = path.read_bytes()
+        start = 0
+        while start < len(content):
+            end = start + 12 + int.from_bytes(content[start : start + 8], "little")
+            event = Event.FromString(content[start + 12 : end])
+            for value in event.summary.value:
+                if value.tag == "loss":
+                    found[event.step] = value.simple_value
+            start = end + 4
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -69,10 +86,16 @@ def main() -> int:
         print(f"{stage}: {words} of {count} differ in what was said, {bits} in some bit")
     for path in sorted(given.one.glob("stages/*/*/model/*.safetensors")):
         stage = path.relative_to(given.one)
-        difference = largest(given.one, given.pod, stage)
-        first = stage.parts[1] == "base" or stage.parts[1] == "star_1"
+        training = "/".join(stage.parts[1:3])
+        one, pod = (losses(home, training) for home in (given.one, given.pod))
+        assert one and one.keys() == pod.keys(), f"{training}: other steps"
+        difference = max(abs(one[step] - pod[step]) for step in one)
+        first = training in ("base/verifier", "mucode_1/generator", "star_1/generator")
         good &= not (first and difference > 1e-5)
-        print(f"{stage}: parameters differ by at most {difference:.2g}")
+        print(
+            f"{training}: losses of {len(one)} steps differ by at most {difference:.2g}, "
+            f"parameters by {largest(given.one, given.pod, stage):.2g}"
+        )
     for path in sorted(given.one.glob("stages/*/verifier*/stage.json")):
         stage = path.relative_to(given.one)
         counts = [
