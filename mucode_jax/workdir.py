@@ -154,7 +154,7 @@ class Workdir:
       stages: those that this process has made or found done, in the order it asked for them.
       making: the name of the stage that is being made, "" for none.
       meter: called when this process has made a stage, or some of it; gives numbers that add up
-        over sessions, recorded beside its time, and deciding as little. Of the first host.
+        over interruptions, recorded beside its time, and deciding as little. Of the first host.
     """
 
     def __init__(

@@ -95,7 +95,7 @@ def test_an_interrupted_stage_keeps_its_pieces_if_its_settings_are_the_same(work
     assert said == ["b: setting n was 1, is now 2; begun again"]
 
 
-def test_what_was_metered_adds_up_over_sessions(workdir):
+def test_what_was_metered_adds_up_over_interruptions(workdir):
     workdir.meter = lambda: {"tokens": 3}
 
     def stop(path):

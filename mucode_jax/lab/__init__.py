@@ -201,7 +201,7 @@ class Lab:
         return engine
 
     def _counted(self) -> dict[str, float]:
-        """What this session's engines of the stage have counted (`sampling.engine.Counters`)."""
+        """What the engines of the stage being made have counted (`sampling.engine.Counters`)."""
         each = [dataclasses.asdict(engine.counters) for engine in self._engines]
         return {key: sum(of[key] for of in each) for key in (each[0] if each else ())}
 
