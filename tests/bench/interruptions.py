@@ -3,11 +3,11 @@
     python tests/bench/interruptions.py [--moments 50] [--signal KILL|TERM|both] [--seed 0]
 
 A moment is a stage of the undisturbed run and a number of seconds into it, drawn with the same
-chance for every second of the course. A session that gets further than the plan can be done before its
-moment: what is then missing of the interruptions is made up for in a further course, from the beginning.
-The final results.json of each must equal the undisturbed one, and a run that was asked to stop (TERM)
-must say how to go on. Work done twice is what all sessions of the main process computed beyond the
-undisturbed run, their starts (import, look ahead) not counted.
+chance for every second of the course. A session that gets further than the plan can be done before
+its moment: what is then missing of the interruptions is made up for in a further course, from the
+beginning. The final results.json of each must equal the undisturbed one, and a run that was asked
+to stop (TERM) must say how to go on. Work done twice is what all sessions of the main process
+computed beyond the undisturbed run, their starts (import, look ahead) not counted.
 """
 
 from __future__ import annotations
