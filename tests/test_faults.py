@@ -15,10 +15,11 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
 import mucode_jax
-from mucode_jax import interruption, main
+from mucode_jax import faults, interruption, main
 from mucode_jax.sandbox import Outcome, pool
 from mucode_jax.workdir import Workdir
 from tests import micro
@@ -171,6 +172,13 @@ def test_out_of_memory_names_the_setting_to_lower_and_the_estimate(tmp_path, fai
     assert "base/greedy_mini_test: out of memory on the device" in said
     assert "lower config.rollout.slots (2000000)" in said
     assert re.search(r"2000000 take \d+\.\d\d GiB beside \d\.\d MiB of parameters", said), said
+
+
+def test_the_machines_own_memory_used_up_is_told():
+    with pytest.raises(MemoryError) as caught:
+        np.empty(2**60, np.int8)
+    said, status = faults.told(caught.value)
+    assert said.startswith("the machine's memory is used up") and status == 1
 
 
 # Nothing solved, everything solved.

@@ -10,7 +10,7 @@ from mucode_jax.models.llama import LlamaConfig, RopeScaling
 
 SCALING = RopeScaling(8.0, 1.0, 4.0, 16)
 
-# Every option of the issue at least once.
+# Every option at least once.
 CONFIGS = {
     "llama2": LlamaConfig(64, 32, 2, 4, 4, 8, 48, rms_eps=1e-6, max_positions=128),
     "llama3": LlamaConfig(64, 32, 2, 4, 2, 8, 48, rope_theta=5e5, max_positions=128),

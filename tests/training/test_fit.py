@@ -107,6 +107,15 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(mesh, tmp_path, ca
     np.testing.assert_array_equal(found["w"], np.arange(1000) + 1)
     assert "checkpoint 2" in caplog.text
 
+    # And one that cannot be read at all.
+    (tmp_path / "2" / "state" / "_METADATA").write_text("{")
+    for file in (tmp_path / "2" / "state").rglob("manifest.ocdbt"):
+        file.write_bytes(b"")
+    caplog.clear()
+    with checkpoints.Checkpoints(str(tmp_path), {"run": 1}) as saved:
+        assert saved.restore(abstract)[0] == 1
+    assert "checkpoint 2" in caplog.text and "cannot be read" in caplog.text
+
 
 def test_a_checkpoint_of_other_settings_is_refused(mesh, tmp_path):
     _checkpointed(mesh, tmp_path)
