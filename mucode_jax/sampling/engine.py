@@ -225,7 +225,6 @@ class Engine:
         self._block: tuple | None = None
         self._started = 0.0
         self._idle_since: float | None = None
-        self._shapes = jax.tree.map(lambda x: (x.shape, x.dtype), params)
         with self._devices():
             self._params = programs.prepare(config, params)
             self._cache = self._empty_cache()
@@ -299,19 +298,6 @@ class Engine:
             copies=self._scheduler.copies,
             programs=len(self._used),
         )
-
-    def set_params(self, params: llama.Params) -> None:
-        """Takes other parameters of the same shapes, without compiling; kept completions are lost.
-
-        Raises ValueError while samples are pending, or for other shapes or dtypes.
-        """
-        if self.pending:
-            raise ValueError(f"{self.pending} samples are pending; finish them before set_params")
-        if jax.tree.map(lambda x: (x.shape, x.dtype), params) != self._shapes:
-            raise ValueError("set_params: shapes or dtypes differ from the engine's parameters")
-        self._scheduler.forget()
-        with self._devices():
-            self._params = programs.prepare(self._config, params)
 
     def step(self) -> list[Completion]:
         """Takes up what has finished, refills the slots, starts the next block of decoding.

@@ -105,11 +105,6 @@ class Scheduler:
         """Whether completions are kept for a caller who has not gone on with them."""
         return bool(self._kept)
 
-    @property
-    def prompts_waiting(self) -> bool:
-        """Whether first prompts wait for slots."""
-        return bool(self._prompts)
-
     def at(self, slot: int) -> tuple[Handle, bool, int]:
         """Of a live slot: whose sample it is, whether it is replaying, how many tokens it has."""
         group, index = self._sample[slot]
@@ -156,12 +151,6 @@ class Scheduler:
             raise ValueError(f"completion {handle!r} is not kept: unknown, running or released")
         if kept.slot is not None:
             self._free.append(kept.slot)
-
-    def forget(self) -> None:
-        """Drops every kept completion and all knowledge of what the cache holds."""
-        for handle in list(self._kept):
-            self.release(handle)
-        self._prompt_of = [None] * len(self._prompt_of)
 
     # Filling the slots.
 

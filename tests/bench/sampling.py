@@ -105,7 +105,7 @@ def iteration(
         if table is None:
             now = coming[0][0] if coming else now + step_s
             continue
-        if before is None and not scheduler.prompts_waiting:
+        if before is None and not scheduler._prompts:
             before = drawn / (ran * slots)
         # What the device would do: every live slot draws until its sample's length is reached.
         live = table[:, LIVE] > 0

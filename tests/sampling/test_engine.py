@@ -246,31 +246,6 @@ def test_a_completion_ends_at_any_end_id_or_is_closed_at_its_limit():
     assert ends == set(EOT)
 
 
-def test_new_parameters_give_new_tokens_without_compiling(monkeypatch):
-    prompt = ids(0, 10)
-    other = tiny.params(CONFIG, seed=8)
-
-    def tokens(e, name):
-        e.submit(Request(name, prompt, keys(0, 1), 12, keep=False))
-        return drain(e)[name, 0].ids.tolist()
-
-    e = engine()
-    first = tokens(e, "a")
-    compiled = []
-    listener = lambda event, *_, **__: compiled.append(event)  # noqa: E731
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    try:
-        e.set_params(other)
-        second = tokens(e, "b")
-        e.set_params(PARAMS)
-        assert tokens(e, "c") == first
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listener)
-    assert second != first
-    assert not [event for event in compiled if "compile" in event]
-    assert second == tokens(engine(params=other), "d")
-
-
 def test_the_number_of_programs_is_bounded_by_the_lengths_of_the_context():
     e = engine(context=64)
     for i in range(60):
@@ -342,6 +317,3 @@ def test_engine_settings_that_make_no_sense_are_refused():
     e = engine()
     with pytest.raises(ValueError, match="not kept"):
         e.release(("nobody", 0))
-    e.submit(Request(**GOOD))
-    with pytest.raises(ValueError, match="1 samples are pending"):
-        e.set_params(PARAMS)
