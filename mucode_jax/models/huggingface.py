@@ -65,17 +65,10 @@ _LAYER = {
     "mlp/up/kernel": ("mlp.up_proj.weight", True),
     "mlp/down/kernel": ("mlp.down_proj.weight", True),
 }
-_CARRIED = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "*.jinja",
-    "generation_config.json",
-    "LICENSE*",
-    "NOTICE*",
-)
+_CARRIED = (  # noqa: SIM905
+    "tokenizer* special_tokens_map.json added_tokens.json vocab.json merges.txt *.jinja "
+    "generation_config.json LICENSE* NOTICE*"
+).split()
 
 
 def eot_ids(directory: Path) -> tuple[int, ...]:

@@ -31,38 +31,10 @@ PRIVATE = 4  # private asserts a problem
 POOL = 14  # inputs tried for the tests of one draft
 
 NAMES = ("solve", "f", "task", "run", "pick", "work", "calc", "go", "make", "find", "apply", "get")
-WORDS = [
-    "oak",
-    "fig",
-    "elm",
-    "ash",
-    "ivy",
-    "fir",
-    "olive",
-    "apple",
-    "plum",
-    "pear",
-    "rose",
-    "mint",
-    "sage",
-    "lotus",
-    "aster",
-    "tulip",
-    "melon",
-    "onion",
-    "carrot",
-    "tomato",
-    "peach",
-    "maple",
-    "cedar",
-    "aspen",
-    "iris",
-    "pansy",
-    "daisy",
-    "poppy",
-    "lemon",
-    "grape",
-]
+WORDS = (  # noqa: SIM905 (one a line would be a page)
+    "oak fig elm ash ivy fir olive apple plum pear rose mint sage lotus aster tulip melon "
+    "onion carrot tomato peach maple cedar aspen iris pansy daisy poppy lemon grape"
+).split()
 LETTERS = "aeioprst"  # those that constants are drawn from: common in WORDS
 
 DOMAINS = ("numbers", "words", "letters")
