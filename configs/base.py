@@ -72,6 +72,7 @@ def get_config() -> ConfigDict:
     s.epochs = 2
     s.batch = 16  # examples a step
     s.rows = 0  # as for the verifier
+    s.merge = True  # identical examples once, with their weights added
     s.length = 8192
     _optimizer(s, 5e-7)
 
@@ -84,7 +85,7 @@ def get_config() -> ConfigDict:
     c.evaluation.compat = False
     c.evaluation.testless = False
     c.evaluation.protocol = "deployable"  # or "paper"
-    # More benchmarks, each "NAME:SPLIT" or "NAME:SPLIT:FILE"; the rest is as above.
+    # More benchmarks, each "NAME:SPLIT" or "NAME:SPLIT:FILE", whole; compat, testless as above.
     c.evaluation.also = ()
 
     c.search = ConfigDict()  # multi-turn Best-of-N, of the base and of a method's last generator
@@ -190,7 +191,9 @@ def compat(c: ConfigDict) -> ConfigDict:
     c.evaluation.protocol = "paper"
     c.train.compat = c.evaluation.compat = c.evaluation.benchmark != "mini"
     c.sandbox.feedback = "traceback"
+    c.sft.merge = False
     v = c.verifier_training
+    v.held_out = 0.0
     v.weight_decay = 0.01
     v.horizon = 2.0  # epochs counted twice: the rate ends at half
     if v.loss == "bce":

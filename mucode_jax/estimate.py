@@ -28,6 +28,7 @@ def stages(config: ConfigDict) -> collections.Counter[str]:
         return ("base", 0, method == "star") if i == 0 else (method, i, False)
 
     verifiers = {verifier(method, i) for method in guided for i in range(m)}
+    scores = len(verifiers)
     if verified:
         verifiers |= {verifier(g, 0 if g == "base" else m - 1) for g in searched}
     generators = 1 + len(methods) * m
@@ -37,7 +38,7 @@ def stages(config: ConfigDict) -> collections.Counter[str]:
         + len(several) * (m - 1)
         + (m if "star" in methods else 0),
         verifier=len(verifiers),
-        scores=len(guided) * m,
+        scores=scores,
         generator=len(methods) * m,
         greedy=generators * evaluated,
         search=len(searched) * evaluated,
@@ -56,7 +57,7 @@ def most(config: ConfigDict, problems: int, held_out: int) -> str:
     r, s, of = config.rollout, config.search, stages(config)
     evaluated = 1 + len(config.evaluation.also)
     # The ways to choose share the first turn's candidates.
-    ways = len([choice for choice in s.choices if choice != "oracle"])
+    ways = len({"pt" if choice == "oracle" else choice for choice in s.choices})
     a_search = s.searches * s.n * (1 + ways * (r.turns - 1))
     completions = (
         of["rollouts"] * problems * r.n * r.turns

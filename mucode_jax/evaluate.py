@@ -109,7 +109,7 @@ def search_evaluation(
     outcome = np.zeros((len(searches), turns))
     tokens = executions = 0
     for row, search, label in zip(outcome, searches, labels, strict=True):
-        row[:] = search_outcome(search, label, choice, turns, protocol)
+        row[:] = search_outcome(search, label, choice, turns)
         for turn in search.turns:
             tokens += sum(len(c.completion_ids) for c in turn.candidates)
             # Only the public tests' ways need every candidate executed.
@@ -165,17 +165,18 @@ def verifier_by_turn(
 
 
 def search_outcome(
-    search: Search, label: Sequence[Sequence[bool]], choice: str, turns: int, protocol: str
+    search: Search, label: Sequence[Sequence[bool]], choice: str, turns: int
 ) -> list[float]:
-    """Per turn 1 or 0: solved, had the search stopped after it; see `search_evaluation`."""
+    """Per turn 1 or 0: solved, had the search stopped after it; see `search_evaluation`.
+
+    Both protocols ask this: what is correct has passed the public tests (`grading.label_codes`).
+    """
     right: list[bool] = []  # per turn taken
     for turn, of_turn in zip(search.turns, label, strict=True):
         if choice == "oracle":
             right.append(any(of_turn) or any(right))
         else:
-            # `paper` counts a choice that passed the public tests; a correct one always did.
-            passed = protocol == "deployable" or turn.candidates[turn.chosen].grade.passed
-            right.append(of_turn[turn.chosen] and passed)
+            right.append(of_turn[turn.chosen])
     return [float(right[min(t, len(right) - 1)]) for t in range(turns)]
 
 
@@ -209,7 +210,7 @@ def paired_difference(
     if difference.ndim not in (1, 2) or not difference.size:
         raise ValueError("paired outcomes must be over the same problems, and seeds if any")
     difference = np.atleast_2d(difference)
-    seeds, problems = (_weights(count, resamples) for count in difference.shape)
+    seeds, problems = (_weights(a, n, resamples) for a, n in enumerate(difference.shape))
     means = np.einsum("rp,rp->r", seeds @ difference, problems)
     lower, upper = np.quantile(means, [0.025, 0.975])
     tail = (np.sum(means <= 0) + 1) / (resamples + 1), (np.sum(means >= 0) + 1) / (resamples + 1)
@@ -217,7 +218,7 @@ def paired_difference(
 
 
 @functools.lru_cache(maxsize=8)
-def _weights(count: int, resamples: int) -> np.ndarray:
-    """float64 [resamples, count]: how often each of `count` units is drawn, as shares."""
-    generator = np.random.default_rng([count, resamples])
+def _weights(axis: int, count: int, resamples: int) -> np.ndarray:
+    """float64 [resamples, count]: how often each unit of an axis is drawn, as shares."""
+    generator = np.random.default_rng([axis, count, resamples])
     return generator.multinomial(count, np.full(count, 1 / count), resamples) / count

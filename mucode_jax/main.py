@@ -85,14 +85,11 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
         held = sum(len(b.problems) for b in held_out)
         progress.say(estimate.most(config, len(problems.problems), held))
         lab = _lab(config, workdir, pool, progress)
-        training = {name: config[name] for name in ("verifier_training", "sft")}
-        preflight.check(
-            lab,
-            problems,
-            held_out,
-            lengths={name: s.length for name, s in training.items()},
-            rows={name: (s.rows, s.microbatches) for name, s in training.items()},
-        )
+        sections = ("verifier_training", "sft")
+        recipes = {name: common.recipe(config[name], config.seed) for name in sections}
+        preflight.check(lab, problems, held_out, recipes)
+        if idle := sorted(set(config.search.methods) - {"base", *config.methods}):
+            progress.say(f"config.search.methods names {', '.join(idle)}, which is not run here")
         for trained in _generators(config, lab, problems):
             last = trained.generator.iteration in (0, config.iterations)
             for benchmark in held_out:
@@ -218,7 +215,7 @@ def _greedy(
         n=1,
         turns=config.rollout.turns,
         sampling=Sampling(0.0),
-        key=(config.seed, "greedy", trained.generator.iteration),
+        key=("greedy",),
         stop_on_pass=protocol == "deployable",
     )
     return evaluate.greedy_evaluation(
@@ -240,6 +237,8 @@ def _best_of_n(
         if verifier is None:  # said already: nothing to train one on
             wanted = [choice for choice in wanted if "lv" not in choice]
             choices = [choice for choice in choices if "lv" not in choice]
+    if not choices:
+        return []
     found: Searches = sample.searches(
         lab,
         f"search_{held_out.name}_{held_out.split}",
@@ -352,6 +351,8 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError("a sweep or a pretraining runs on one host; start it as one process")
         if config.experiment == "pretrain" and bucket.named(given.workdir):
             raise ValueError(f"--workdir {given.workdir}: a pretraining needs a folder")
+    except KeyboardInterrupt:
+        return fail("interrupted", 130)
     except Exception as error:  # a config file is a program: it may raise anything
         return fail(faults.of_input(error), 2)
     progress = Progress(quiet=not hosts.first())

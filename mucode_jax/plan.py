@@ -128,8 +128,9 @@ def trainings(config: ConfigDict, base: LlamaConfig, mesh: Mesh) -> list[Trainin
             length, rows = batches.batch_shape(
                 [length] * count, per_batch=count, longest=length, rows_multiple=parts
             )
-        settings = (s.microbatches, common.optimizer(s), common.lora(s))
-        found.append(Training(section, kind, base, rows, length, *settings))
+        by = common.recipe(s, config.seed)
+        of = (by.microbatches, by.optimizer, by.lora)
+        found.append(Training(section, kind, base, rows, length, *of))
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mucode_jax.lab import Lab
+from mucode_jax.lab.learn import Recipe
 from mucode_jax.records import Benchmark
 from mucode_jax.rollout import first_prompt
 
@@ -17,17 +18,14 @@ def check(
     lab: Lab,
     problems: Benchmark,
     held_out: Sequence[Benchmark],
-    *,
-    lengths: Mapping[str, int],
-    rows: Mapping[str, tuple[int, int]],
+    recipes: Mapping[str, Recipe],
 ) -> None:
     """Raises ValueError for the first thing that does not fit.
 
     Args:
       lab: with the base generator and its chat template.
       problems, held_out: what is learned from, what is evaluated.
-      lengths: longest example of each training section of the config.
-      rows: of each, the rows of a batch (0: as many as are needed) and its microbatches.
+      recipes: of each training section of the config.
     """
     model = lab.config(lab.base)
     if lab.chat.vocab_size > model.vocab_size:
@@ -41,20 +39,21 @@ def check(
             f"{model.max_positions} positions"
         )
     devices = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"]
-    for section, (count, parts) in rows.items():
-        if count % (devices * parts):
+    for section, recipe in recipes.items():
+        parts = recipe.microbatches
+        if recipe.rows % (devices * parts):
             raise ValueError(
-                f"config.{section}.rows is {count}, which cannot be divided over {parts} "
+                f"config.{section}.rows is {recipe.rows}, which cannot be divided over {parts} "
                 f"microbatches × data × fsdp = {devices} of the mesh; choose a multiple of "
                 f"{devices * parts}"
             )
     sizes = [len(first_prompt(lab.chat, p, lab.limits)) for p in problems.problems]
-    for section, length in lengths.items():
+    for section, recipe in recipes.items():
         # Beside the prompt there is at least one token and the end of its turn.
-        if min(sizes) + 2 > length:
+        if min(sizes) + 2 > recipe.length:
             raise ValueError(
-                f"config.{section}.length is {length}, but the shortest prompt of {problems.name} "
-                f"takes {min(sizes)} tokens: there would be nothing to train on"
+                f"config.{section}.length is {recipe.length}, but the shortest prompt of "
+                f"{problems.name} takes {min(sizes)} tokens: there would be nothing to train on"
             )
     templates = {p.feedback for p in problems.problems}
     for benchmark in held_out:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from mucode_jax import benchmarks
@@ -85,7 +86,7 @@ SEEDS = Rule(
     lambda v: isinstance(v, (tuple, list)) and all(map(SEED.holds, v)) and len(set(v)) == len(v),
 )
 CELLS = Rule(
-    "a tuple of (name, settings) pairs",
+    "a tuple of (name, settings) pairs, names without a slash, seeds apart in config.seeds",
     lambda v: isinstance(v, (tuple, list)) and all(map(_is_cell, v)),
 )
 ALSO = Rule(
@@ -181,6 +182,7 @@ ITERATE = {
     "verifier_training.score_penalty": AT_LEAST_0,
     "verifier_training.held_out": SHARE,
     **within("sft", TRAINING | OPTIMIZER | MEMORY),
+    "sft.merge": FLAG,
     **within("evaluation", BENCHMARK),
     "evaluation.protocol": one_of("deployable", "paper"),
     "evaluation.also": ALSO,
@@ -243,6 +245,10 @@ def validate(config: ConfigDict) -> None:
     for section in ("train", "evaluation"):
         if config[section].benchmark == "mini" and config[section].size < 1:
             raise ValueError(f"config.{section}.size is 0; mini has no end, it needs a number")
+    of = config.evaluation
+    named = [f"{of.benchmark}:{of.split}", *(":".join(a.split(":", 2)[:2]) for a in of.also)]
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise ValueError(f"config.evaluation.also: {twice[0]} is evaluated on already")
     if [config.mesh[name] for name in ("data", "fsdp", "tensor")].count(-1) > 1:
         raise ValueError("config.mesh has more than one -1; only one size can be what is left")
     r = config.rollout
@@ -256,21 +262,15 @@ def validate(config: ConfigDict) -> None:
 
 def flat(config: ConfigDict) -> dict[str, Any]:
     """Every setting by its whole name."""
-    return dict(_leaves(config))
-
-
-def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(name, value) of every setting, in order."""
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    return traverse_util.flatten_dict(config.to_dict(), sep=".")
 
 
 def _is_cell(value: Any) -> bool:
     pair = isinstance(value, (tuple, list)) and len(value) == 2
-    return pair and isinstance(value[0], str) and isinstance(value[1], Mapping)
+    if not pair or not isinstance(value[0], str) or not isinstance(value[1], Mapping):
+        return False
+    named = "/" not in value[0] and value[0] not in (".", "..")
+    return named and not {"seed", "seeds", "cells"} & set(value[1])
 
 
 def _is_also(value: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mucode_jax import bucket, report
+from mucode_jax import bucket, report, settings
 from mucode_jax.progress import Progress
 from mucode_jax.report import findings
 from mucode_jax.report.evidence import evidence
@@ -35,19 +35,18 @@ def expand(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
     Raises ValueError where a cell is no (name, settings) pair, names a setting that is not there,
     or has another's name.
     """
+    for name in ("seeds", "cells"):
+        if not settings.ITERATE[name].holds(config[name]):
+            raise ValueError(f"config.{name} is to be {settings.ITERATE[name].right}")
     runs: dict[tuple[str, int], ConfigDict] = {}
-    for cell in config.cells or (("", {}),):
-        try:
-            name, settings = cell
-        except ValueError as error:
-            raise ValueError(f"config.cells: {cell!r} is not (name, settings)") from error
+    for name, changed in config.cells or (("", {}),):
         for seed in config.seeds or (config.seed,):
             one = copy.deepcopy(config)
             one.seeds, one.cells = (), ()
             one.seed = seed
             try:
                 with one.ignore_type():
-                    _update(one, settings)
+                    _update(one, changed)
             except KeyError as error:
                 raise ValueError(f"config.cells: {name}: {error.args[0]}") from error
             if (name, seed) in runs:

@@ -11,7 +11,12 @@ from mucode_jax.conversation import Chat
 from mucode_jax.models import huggingface
 from mucode_jax.rollout import Limits
 
-LENGTHS = {"verifier_training": 224, "sft": 288}
+
+def recipe(length, rows=16, microbatches=1):
+    return types.SimpleNamespace(length=length, rows=rows, microbatches=microbatches)
+
+
+RECIPES = {"verifier_training": recipe(224), "sft": recipe(288)}
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +35,18 @@ def changed(lab, **changes):
     return types.SimpleNamespace(**{**vars(lab), **changes})
 
 
-def refusal(lab, problems=None, held_out=None, lengths=LENGTHS, rows=(16, 1)):
+def refusal(lab, problems=None, held_out=None, recipes=RECIPES):
     problems = problems or load("mini", "train", size=4)
     with pytest.raises(ValueError) as error:
-        preflight.check(lab, problems, held_out or [problems], lengths=lengths, rows={"sft": rows})
+        preflight.check(lab, problems, held_out or [problems], recipes)
     return str(error.value)
 
 
 def test_what_fits_is_passed(lab):
     problems = load("mini", "train", size=4)
-    preflight.check(lab, problems, [problems], lengths=LENGTHS, rows={"sft": (0, 3), "x": (16, 2)})
+    preflight.check(lab, problems, [problems], RECIPES)
+    recipes = {"verifier_training": recipe(224, 16, 2), "sft": recipe(288, 0, 3)}
+    preflight.check(lab, problems, [problems], recipes)
 
 
 def test_a_tokenizer_of_another_model_is_refused(lab):
@@ -54,8 +61,10 @@ def test_a_context_beyond_the_models_positions_is_refused(lab):
 
 
 def test_rows_that_the_mesh_cannot_divide_are_refused(lab):
-    assert "config.sft.rows is 12, which cannot be divided" in refusal(lab, rows=(12, 1))
-    assert "choose a multiple of 24" in refusal(lab, rows=(16, 3))
+    assert "config.sft.rows is 12, which cannot be divided" in refusal(
+        lab, recipes={"sft": recipe(288, 12)}
+    )
+    assert "choose a multiple of 24" in refusal(lab, recipes={"sft": recipe(288, 16, 3)})
 
 
 def test_a_prompt_longer_than_the_context_is_named_though_it_is_held_out(lab):
@@ -71,5 +80,5 @@ def test_feedback_that_does_not_fit_at_all_is_refused(lab):
 
 
 def test_rows_too_short_for_any_example_are_refused(lab):
-    said = refusal(lab, lengths={"sft": 20})
+    said = refusal(lab, recipes={"sft": recipe(20)})
     assert "config.sft.length is 20, but the shortest prompt of mini takes" in said

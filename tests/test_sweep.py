@@ -37,7 +37,10 @@ def test_every_cell_is_run_with_every_seed_and_changes_what_it_says():
     [
         ((("a", {"expert": {"knid": "lv"}}),), "a: there is no setting expert.knid"),
         ((("a", {}), ("a", {})), "name a twice"),
-        ((("a",),), r"is not \(name, settings\)"),
+        ((("a",),), r"is to be a tuple of \(name, settings\) pairs"),
+        ((("a", 3),), r"is to be a tuple of \(name, settings\) pairs"),
+        ((("../b", {}),), "names without a slash"),
+        ((("a", {"seed": 5}),), "seeds apart in config.seeds"),
     ],
 )
 def test_a_cell_that_makes_no_sense_is_named(cells, said):
@@ -55,7 +58,10 @@ def test_the_published_choices_all_together_are_those_of_compat():
     cells = dict(ablation_compat.get_config().cells)
     assert cells["all"]["expert"] == {"scope": "final", "drop_unsolved": False}
     assert cells["all"]["search"] == {"skip_failed": False}
-    assert cells["all"]["verifier_training"] == {"weight_decay": 0.01, "horizon": 2.0}
+    assert cells["all"]["verifier_training"] == {
+        **{"held_out": 0.0, "weight_decay": 0.01, "horizon": 2.0}
+    }
+    assert cells["all"]["sft"] == {"merge": False}
 
 
 def test_cells_take_over_stages_of_the_same_settings_and_inputs(tmp_path):

@@ -75,19 +75,12 @@ def train_verifier(
     return learn.train_verifier(
         lab,
         visited,
-        [e for rollouts in visited for e in verifier_examples(rollouts)],
+        verifier_examples(visited),
+        recipe(settings, config.seed),
         loss=settings.loss,
-        epochs=settings.epochs,
         pairs_per_problem=settings.pairs_per_problem,
-        batch=settings.batch,
-        rows=settings.rows,
-        length=settings.length,
         score_penalty=settings.score_penalty,
         held_out=settings.held_out,
-        optimizer=optimizer(settings),
-        microbatches=settings.microbatches,
-        lora=lora(settings),
-        seed=config.seed,
     )
 
 
@@ -101,23 +94,12 @@ def fine_tune(
     selection: dict[str, Any],
 ) -> Model:
     """The base generator fine-tuned on `examples`, which were made of `inputs` by `selection`."""
-    settings = config.sft
-    return learn.fine_tune(
-        lab,
-        method,
-        iteration,
-        merge(examples),
-        inputs,
-        selection=selection,
-        epochs=settings.epochs,
-        batch=settings.batch,
-        rows=settings.rows,
-        length=settings.length,
-        optimizer=optimizer(settings),
-        microbatches=settings.microbatches,
-        lora=lora(settings),
-        seed=config.seed,
-    )
+    if config.sft.merge:
+        examples = merge(examples)
+    else:
+        selection = {**selection, "merge": False}
+    made_by = recipe(config.sft, config.seed)
+    return learn.fine_tune(lab, method, iteration, examples, inputs, made_by, selection)
 
 
 def random_generator(
@@ -159,15 +141,19 @@ def sampling(settings: ConfigDict) -> Sampling:
     return Sampling(settings.temperature, settings.top_p, settings.top_k)
 
 
-def optimizer(settings: ConfigDict) -> OptimizerConfig:
-    """The optimizer's settings of one training section of the config."""
+def recipe(settings: ConfigDict, seed: int) -> learn.Recipe:
+    """How one training section of the config wants a model trained."""
     names = [field.name for field in dataclasses.fields(OptimizerConfig)]
-    return OptimizerConfig(**{name: settings[name] for name in names})
-
-
-def lora(settings: ConfigDict) -> LoRA | None:
-    """The adapters of one training section of the config; None: every parameter is trained."""
-    return LoRA(settings.lora_rank, settings.lora_alpha) if settings.lora_rank else None
+    return learn.Recipe(
+        epochs=settings.epochs,
+        batch=settings.batch,
+        rows=settings.rows,
+        length=settings.length,
+        optimizer=OptimizerConfig(**{name: settings[name] for name in names}),
+        microbatches=settings.microbatches,
+        lora=LoRA(settings.lora_rank, settings.lora_alpha) if settings.lora_rank else None,
+        seed=seed,
+    )
 
 
 def example(task_id: str, state: np.ndarray, target: np.ndarray) -> SFTExample:
@@ -184,7 +170,11 @@ def relabelled(rollout: Rollout, target: np.ndarray) -> list[SFTExample]:
 
 
 def merge(examples: Sequence[SFTExample]) -> list[SFTExample]:
-    """Identical examples once, with their weights added: the same objective at less cost."""
+    """Identical examples once, with their weights added: fewer steps.
+
+    The weighted loss over all examples is the same. A step is not quite: it divides by the weight
+    of its own batch, so that an example merged of many counts for less than in a batch apiece.
+    """
     merged: dict[tuple[str, bytes], SFTExample] = {}
     for e in examples:
         key = (e.task_id, e.ids.tobytes())
@@ -194,14 +184,16 @@ def merge(examples: Sequence[SFTExample]) -> list[SFTExample]:
     return list(merged.values())
 
 
-def verifier_examples(rollouts: LabelledRollouts) -> list[VerifierExample]:
-    """Every distinct completion of every turn with its label; its input is the first prompt and the
-    completion, never the history (paper, section 3.2)."""
+def verifier_examples(visited: Sequence[LabelledRollouts]) -> list[VerifierExample]:
+    """Every distinct completion of every turn of all iterations with its label.
+
+    Its input is the first prompt and the completion, never the history (paper, section 3.2).
+    """
     distinct = {}
-    for rollout, label in zip(rollouts.items, rollouts.labels, strict=True):
-        for t, correct in enumerate(label):
-            ids = verifier_input(rollout, t)
-            distinct[rollout.task_id, ids.tobytes()] = VerifierExample(
-                rollout.task_id, ids, correct
-            )
+    for rollouts in visited:
+        for rollout, label in zip(rollouts.items, rollouts.labels, strict=True):
+            for t, correct in enumerate(label):
+                ids = verifier_input(rollout, t)
+                of = rollout.task_id, ids.tobytes()
+                distinct[of] = VerifierExample(rollout.task_id, ids, correct)
     return list(distinct.values())

@@ -27,9 +27,6 @@ from mucode_jax.grading import Label
 from mucode_jax.lab import Lab, sample
 from mucode_jax.records import Benchmark, Rollout, SFTExample
 
-EXPERTS = ("lv", "ov", "ov+lv")
-SCOPES = ("all_turns", "final")
-
 Scores = Sequence[np.ndarray]  # per rollout: float32 [turns], the verifier's
 
 
@@ -90,10 +87,6 @@ def local_search(
     Returns:
       task_id -> int32 [C], the expert's completion ids.
     """
-    if expert not in EXPERTS:
-        raise ValueError(f"unknown expert.kind {expert!r}; one of {', '.join(EXPERTS)}")
-    if scope not in SCOPES:
-        raise ValueError(f"unknown expert.scope {scope!r}; one of {', '.join(SCOPES)}")
     seen = defaultdict(list)  # task_id -> [(correct, score, completion ids)]
     for rollout, label, score in zip(rollouts, labels, scores, strict=True):
         first = 0 if scope == "all_turns" else len(rollout.turns) - 1

@@ -20,15 +20,11 @@ from mucode_jax.algorithms import common
 from mucode_jax.lab import Lab, sample
 from mucode_jax.records import Benchmark, Rollout, SFTExample
 
-FORMS = ("multi_star", "multi_star_all", "multi_star_balanced", "rft_lv")
-
 
 def iterate(
     config: ConfigDict, lab: Lab, benchmark: Benchmark, form: str
 ) -> Iterator[common.Trained]:
-    """Runs one of `FORMS`; yields the generator of each iteration as it is finished."""
-    if form not in FORMS:
-        raise ValueError(f"unknown method {form!r}; one of {', '.join(FORMS)}")
+    """Runs one of the four forms; yields the generator of each iteration as it is finished."""
     generator = lab.base
     visited, made_of, examples = [], [], []
     for i in range(config.iterations):
@@ -36,9 +32,11 @@ def iterate(
         visited.append(rollouts)
         made_of.append(rollouts)
         if form == "rft_lv":
-            scores = sample.scores(lab, common.train_verifier(config, lab, visited), rollouts)
-            made_of.append(scores)
-            examples += best_scored(rollouts.items, scores.items)
+            verifier = common.train_verifier(config, lab, visited)
+            if verifier is not None:  # without one nothing is better than the rest
+                scores = sample.scores(lab, verifier, rollouts)
+                made_of.append(scores)
+                examples += best_scored(rollouts.items, scores.items)
         else:
             successful = [
                 rollout

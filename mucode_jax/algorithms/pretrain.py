@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from mucode_jax import interruption, keys
 from mucode_jax.benchmarks.mini import corpus
 from mucode_jax.conversation import Chat
+from mucode_jax.lab import digest
 from mucode_jax.models import huggingface, llama, sharding
 from mucode_jax.progress import Progress
 from mucode_jax.records import SFTExample
@@ -110,7 +111,7 @@ def pretrain(config: ConfigDict, workdir: Workdir) -> pathlib.Path:
             epochs=config.train.epochs,
             optimizer=OptimizerConfig(**config.optimizer.to_dict()),
             mesh=sharding.make_mesh(devices=jax.devices()[:1]),
-            checkpoints=str(workdir.path / "checkpoints"),
+            checkpoints=str(workdir.path / "checkpoints" / digest(config.to_dict())),
             on_step=on_step,
             stop=interruption.asked,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import pathlib
 import shutil
@@ -11,8 +12,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
-from mucode_jax import interruption, keys, summaries
+from mucode_jax import hosts, interruption, keys, summaries
 from mucode_jax.lab import Json, Lab, LabelledRollouts, Model, Scores
 from mucode_jax.models import huggingface, llama
 from mucode_jax.models import verifier as verifiers
@@ -20,29 +22,51 @@ from mucode_jax.models.llama import Params
 from mucode_jax.records import SFTExample, VerifierExample
 from mucode_jax.score import Scorer
 from mucode_jax.training import batches, fit, losses, metrics
+from mucode_jax.training.checkpoints import OtherRun
 from mucode_jax.training.lora import LoRA
 from mucode_jax.training.step import OptimizerConfig
 
 CHECKPOINTS = "checkpoints"  # in a stage's folder, until it is done
 
 
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes:
+      epochs: passes over the examples.
+      batch: SFT examples, or pairs of the verifier's (twice as many single ones), a step.
+      rows, length: of the packed batches; rows 0: what holds `batch` (see `_shape`).
+      optimizer, microbatches: see `training.fit`.
+      lora: train adapters only, merged in the end.
+      seed: of the order, of a verifier's head, split and pairs, and of fresh adapters.
+    """
+
+    epochs: int
+    batch: int
+    rows: int
+    length: int
+    optimizer: OptimizerConfig
+    microbatches: int
+    lora: LoRA | None
+    seed: int
+
+    def settings(self) -> dict[str, Json]:
+        """For a stage."""
+        found = dataclasses.asdict(self)
+        return found | {"microbatches": self.microbatches if self.microbatches > 1 else None}
+
+
 def train_verifier(
     lab: Lab,
     visited: Sequence[LabelledRollouts],
     examples: Sequence[VerifierExample],
+    recipe: Recipe,
     *,
     loss: str,
-    epochs: int,
     pairs_per_problem: int,
-    batch: int,
-    rows: int,
-    length: int,
     score_penalty: float,
     held_out: float,
-    optimizer: OptimizerConfig,
-    microbatches: int = 1,
-    lora: LoRA | None = None,
-    seed: int,
 ) -> Model | None:
     """A verifier trained from the base's trunk and a fresh head, measured on held-out problems.
 
@@ -51,12 +75,9 @@ def train_verifier(
       examples: labelled completions.
       loss: of `losses.VERIFIER`: `bt` (pairs of one problem) or `bce` (single examples, those that
         the pairs are made of).
-      epochs, length, score_penalty, optimizer: see `training`.
       pairs_per_problem: at most so many pairs are drawn.
-      batch: pairs, or twice as many single examples, a step; `rows`: see `_shape`.
+      score_penalty: see `training.losses`.
       held_out: share of the problems that are not trained on.
-      microbatches, lora: see `training.fit`; with adapters the result is the merged model.
-      seed: of the head, the split, the pairs, the order and fresh adapters.
 
     Returns:
       the verifier; its stage counts what `verifiers` in results.json shows. None where no
@@ -65,21 +86,14 @@ def train_verifier(
     last = visited[-1]
     name = f"{last.generator.name}/verifier" + ("" if last.name == "rollouts" else f"_{last.name}")
     settings = {
+        **recipe.settings(),
         "loss": loss,
-        "epochs": epochs,
         "pairs_per_problem": pairs_per_problem,
-        "batch": batch,
-        "rows": rows,
-        "length": length,
         "score_penalty": score_penalty,
         "held_out": held_out,
-        "optimizer": dataclasses.asdict(optimizer),
-        "microbatches": microbatches if microbatches > 1 else None,
-        "lora": dataclasses.asdict(lora) if lora else None,
-        "seed": seed,
     }
 
-    key = (seed, "verifier")
+    key = (recipe.seed, "verifier")
     train, test = batches.split_by_problem(examples, fraction=held_out, key=key)
     pairs = batches.make_pairs(train, pairs_per_problem=pairs_per_problem, key=key)
     if not pairs:
@@ -102,9 +116,8 @@ def train_verifier(
                 batches.single_size,
                 batches.pack_singles,
             )
-        per_batch = batch if of.pairs else 2 * batch
-        sizes = [size(item) for item in items]
-        shape = _shape(lab, name, sizes, per_batch, rows, length, microbatches)
+        each = recipe if of.pairs else dataclasses.replace(recipe, batch=2 * recipe.batch)
+        length, rows = _shape(lab, name, [size(item) for item in items], each)
         mesh = lab.mesh if lab.mesh.size > 1 else None
 
         def measure(epoch: int, params: Params) -> None:
@@ -122,17 +135,11 @@ def train_verifier(
             name,
             of.make(config, l2=score_penalty),
             fresh,
-            lambda epoch: pack(items, length=shape[0], rows=shape[1], key=(*key, "epoch", epoch)),
+            lambda epoch: pack(items, length=length, rows=rows, key=(*key, "epoch", epoch)),
+            each,
             axes=verifiers.logical_axes(config),
-            epochs=epochs,
-            optimizer=optimizer,
-            microbatches=microbatches,
-            lora=lora,
-            seed=seed,
             on_epoch=measure,
         )
-        if not quality:  # taken up after the last epoch's end
-            measure(epochs - 1, params)
         huggingface.save_verifier(params, config, path / "model", tokenizer_from=lab.base.path)
 
     def make(path: pathlib.Path) -> Mapping[str, Json]:
@@ -150,16 +157,8 @@ def fine_tune(
     iteration: int,
     examples: Sequence[SFTExample],
     inputs: Sequence[LabelledRollouts | Scores],
-    *,
+    recipe: Recipe,
     selection: Mapping[str, Json],
-    epochs: int,
-    batch: int,
-    rows: int,
-    length: int,
-    optimizer: OptimizerConfig,
-    microbatches: int = 1,
-    lora: LoRA | None = None,
-    seed: int,
 ) -> Model:
     """The base generator fine-tuned on `examples` (paper, equation 5).
 
@@ -167,68 +166,47 @@ def fine_tune(
       method, iteration: what the result is called.
       examples: what is learned.
       inputs: what they were made of, by the settings `selection`.
-      epochs, batch (examples a step), length, optimizer, microbatches, lora (merged in the end):
-        see `training`; rows: see `_shape`.
-      seed: of the order and of fresh adapters.
 
     Without examples (nothing was solved) the result is the base, and that is said.
     """
     name = f"{method}_{iteration}/generator"
-    settings = {
-        "selection": dict(selection),
-        "epochs": epochs,
-        "batch": batch,
-        "rows": rows,
-        "length": length,
-        "optimizer": dataclasses.asdict(optimizer),
-        "microbatches": microbatches if microbatches > 1 else None,
-        "lora": dataclasses.asdict(lora) if lora else None,
-        "seed": seed,
-    }
+    settings = {**recipe.settings(), "selection": dict(selection)}
 
+    @functools.cache
     def epoch_batches(epoch: int) -> batches.Batches:
-        sizes = [batches.sft_size(e) for e in examples]
-        length_, rows_ = _shape(lab, name, sizes, batch, rows, length, microbatches)
-        key = (seed, method, iteration, "epoch", epoch)
-        return batches.pack_sft(examples, length=length_, rows=rows_, key=key)
+        length, rows = _shape(lab, name, [batches.sft_size(e) for e in examples], recipe)
+        key = (recipe.seed, method, iteration, "epoch", epoch)
+        return batches.pack_sft(examples, length=length, rows=rows, key=key)
 
     def share(path: pathlib.Path) -> None:
-        if not examples:
-            return
         config = lab.config(lab.base)
-        params = _fit(
-            lab,
-            path,
-            name,
-            losses.sft(config),
-            lambda: huggingface.load_generator(lab.base.path, config, mesh=lab.mesh),
-            epoch_batches,
-            axes=llama.logical_axes(config),
-            epochs=epochs,
-            optimizer=optimizer,
-            microbatches=microbatches,
-            lora=lora,
-            seed=seed,
-        )
+
+        def base() -> Params:
+            return huggingface.load_generator(lab.base.path, config, mesh=lab.mesh)
+
+        if examples:
+            axes = llama.logical_axes(config)
+            params = _fit(
+                lab, path, name, losses.sft(config), base, epoch_batches, recipe, axes=axes
+            )
+        else:
+            lab.progress.say(
+                f"{name}: nothing was solved, so there is nothing to learn from; it is the base"
+            )
+            params = base()
         huggingface.save_generator(params, config, path / "model", tokenizer_from=lab.base.path)
         lab.carry(f"{method}_{iteration}", params)
 
     def make(path: pathlib.Path) -> Mapping[str, Json]:
         shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         if not examples:
-            lab.progress.say(
-                f"{name}: nothing was solved, so there is nothing to learn from; it is the base"
-            )
-            config = lab.config(lab.base)
-            base = huggingface.load_generator(lab.base.path, config)
-            huggingface.save_generator(base, config, path / "model", tokenizer_from=lab.base.path)
             return {"examples": 0, "steps": 0}
         first = epoch_batches(0)
         return {
             "examples": len(examples),
             "dropped": first.dropped,
-            "steps": epochs * len(first),
-            "trained_tokens": epochs * first.real_tokens,
+            "steps": recipe.epochs * len(first),
+            "trained_tokens": recipe.epochs * first.real_tokens,
             "supervised_tokens": int(sum(np.count_nonzero(e.weights) for e in examples)),
         }
 
@@ -237,28 +215,25 @@ def fine_tune(
     return Model(method, iteration, stage.path / "model", stage)
 
 
-def _shape(
-    lab: Lab,
-    name: str,
-    sizes: Sequence[int],
-    per_batch: int,
-    rows: int,
-    length: int,
-    microbatches: int,
-) -> tuple[int, int]:
-    """(length, rows) of every batch: as told, or where `rows` is 0 what holds `per_batch`.
+def _shape(lab: Lab, name: str, sizes: Sequence[int], recipe: Recipe) -> tuple[int, int]:
+    """(length, rows) of every batch: as told, or where `rows` is 0 what holds `batch` examples.
 
     Raises ValueError where every example is too long.
     """
-    if min(sizes) > length:
+    if min(sizes) > recipe.length:
         raise ValueError(
             f"{name}: the shortest of {len(sizes)} examples takes {min(sizes)} tokens, more than "
-            f"the section's length of {length}; raise it"
+            f"the section's length of {recipe.length}; raise it"
         )
-    if rows:
-        return length, rows
-    multiple = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"] * microbatches
-    return batches.batch_shape(sizes, per_batch=per_batch, longest=length, rows_multiple=multiple)
+    if recipe.rows:
+        return recipe.length, recipe.rows
+    parts = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"]
+    return batches.batch_shape(
+        sizes,
+        per_batch=recipe.batch,
+        longest=recipe.length,
+        rows_multiple=parts * recipe.microbatches,
+    )
 
 
 def _fit(
@@ -268,47 +243,68 @@ def _fit(
     loss: losses.Loss,
     params: Callable[[], Params],
     epoch_batches: Callable[[int], batches.Batches],
+    recipe: Recipe,
     *,
     axes: Any,
-    epochs: int,
-    optimizer: OptimizerConfig,
-    microbatches: int,
-    lora: LoRA | None,
-    seed: int,
     on_epoch: Callable[[int, Params], None] | None = None,
 ) -> Params:
-    """`training.fit` with progress, its checkpoints in the stage's folder until it is done."""
+    """`training.fit` with progress, its checkpoints in the stage's folder until it is done.
+
+    Where what is there was begun on a mesh that makes other batches, training begins anew.
+    """
     lab.forget()
-    steps = sum(len(epoch_batches(epoch)) for epoch in range(epochs))
-    if long := epoch_batches(0).dropped:
-        lab.progress.say(f"{name}: {long} examples are longer than the section's length, left out")
-    with (
-        lab.progress.task(name.replace("/", ": "), steps, "steps") as advance,
-        summaries.watched(
-            lab.workdir.path / "tensorboard", name, profile_steps=lab.profile_steps
-        ) as note,
-    ):
-
-        def on_step(step: int, steps: int, found: dict[str, float]) -> None:
-            note(step, found)
-            advance(1, f"loss {found['loss']:.4f}")
-
-        return fit.fit(
-            loss,
-            params,
-            epoch_batches,
-            axes=axes,
-            epochs=epochs,
-            optimizer=optimizer,
-            mesh=lab.mesh,
-            microbatches=microbatches,
-            lora=lora,
-            seed=seed,
-            checkpoints=lab.workdir.address(path / CHECKPOINTS),
-            on_step=on_step,
-            on_epoch=on_epoch,
-            stop=interruption.asked,
+    first = epoch_batches(0)
+    steps = sum(len(epoch_batches(epoch)) for epoch in range(recipe.epochs))
+    if first.dropped:
+        lab.progress.say(
+            f"{name}: {first.dropped} examples are longer than the section's length, left out"
         )
+    taken = sum(len(row) for group in first.groups for row in group) / len(first)
+    if not recipe.rows and taken > 1.25 * recipe.batch:
+        lab.progress.say(
+            f"{name}: {taken:.0f} examples a step instead of {recipe.batch}: so many devices take "
+            f"{first.shape[0]} rows at least; a step has none smaller"
+        )
+    checkpoints = lab.workdir.address(path / CHECKPOINTS)
+
+    def train() -> Params:
+        with (
+            lab.progress.task(name.replace("/", ": "), steps, "steps") as advance,
+            summaries.watched(
+                lab.workdir.path / "tensorboard", name, profile_steps=lab.profile_steps
+            ) as note,
+        ):
+
+            def on_step(step: int, steps: int, found: dict[str, float]) -> None:
+                note(step, found)
+                advance(1, f"loss {found['loss']:.4f}")
+
+            return fit.fit(
+                loss,
+                params,
+                epoch_batches,
+                axes=axes,
+                epochs=recipe.epochs,
+                optimizer=recipe.optimizer,
+                mesh=lab.mesh,
+                microbatches=recipe.microbatches,
+                lora=recipe.lora,
+                seed=recipe.seed,
+                checkpoints=checkpoints,
+                on_step=on_step,
+                on_epoch=on_epoch,
+                stop=interruption.asked,
+            )
+
+    try:
+        return train()
+    except OtherRun:
+        lab.progress.say(
+            f"{name}: it was begun on another number of devices, whose batches are other ones; "
+            "trained from the start"
+        )
+        hosts.first_does(name, lambda: epath.Path(checkpoints).rmtree(), lab.progress.say)
+        return train()
 
 
 def verifier_quality(

@@ -59,6 +59,7 @@ def rollouts(
         "key": list(key),
         "stop_on_pass": stop_on_pass,
         "add_correct": add_correct,
+        "solutions": digest(sorted(benchmark.solutions.items())) if add_correct else None,
         **lab.sandbox,
     }
     order = {problem.task_id: i for i, problem in enumerate(benchmark.problems)}
@@ -192,6 +193,7 @@ def searches(
         search_chunk,
         "problems",
         count=_search_counts,
+        chunk=max(1, 128 // searches),
     )
     items = [found for line in lines for found in search.decode(line)]
     problems = {problem.task_id: problem for problem in benchmark.problems}

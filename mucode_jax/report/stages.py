@@ -120,7 +120,7 @@ def solved(
             source = "pt" if e["search"] == "oracle" else e["search"]
             found.setdefault(e["search"], {})[items[0].task_id] = np.mean(
                 [
-                    evaluate.search_outcome(s, label, e["search"], e["turns"], e["protocol"])
+                    evaluate.search_outcome(s, label, e["search"], e["turns"])
                     for s, label in zip(items, labels, strict=True)
                     if s.choice == source
                 ],

@@ -128,6 +128,7 @@ def fit(
     run = {
         "steps": steps,
         "epochs": ends,
+        "shape": [list(x.shape) for x in jax.tree.leaves(plans[0][0])],
         "microbatches": microbatches,
         "optimizer": dataclasses.asdict(optimizer),
         "lora": None if lora is None else dataclasses.asdict(lora),

@@ -73,12 +73,6 @@ def test_an_unsolved_problem_is_dropped_unless_it_is_asked_for():
     assert experts(drop_unsolved=False)["b"] == "b11"
 
 
-@pytest.mark.parametrize("setting", [{"expert": "best"}, {"scope": "some"}])
-def test_an_unknown_expert_is_refused_with_the_choices(setting):
-    with pytest.raises(ValueError, match="one of"):
-        experts(**setting)
-
-
 def relabelled(experts_of, **settings):
     arguments = {"max_unsuccessful": 3, **settings}
     found = mucode.relabel(ROLLOUTS, LABELS, SCORES, experts_of, **arguments)
