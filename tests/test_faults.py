@@ -21,6 +21,7 @@ import pytest
 import mucode_jax
 from mucode_jax import faults, interruption, main
 from mucode_jax.sandbox import Outcome, pool
+from mucode_jax.training.checkpoints import Checkpoints
 from mucode_jax.workdir import Workdir
 from tests import micro
 
@@ -197,22 +198,42 @@ class Same(pool.Pool):
         return done
 
 
-@pytest.mark.parametrize("status", ["pass", "fail"])
+@pytest.mark.parametrize(
+    ("status", "choices", "left"),
+    [("pass", ("pt", "lv"), {"greedy", "pt"}), ("fail", ("lv", "pt+lv"), {"greedy"})],
+)
 def test_an_iteration_without_pairs_goes_on_and_says_what_was_skipped(
-    tmp_path, capsys, monkeypatch, status
+    tmp_path, capsys, monkeypatch, status, choices, left
 ):
     monkeypatch.setattr(Same, "outcome", Outcome(status, "wrong" * (status == "fail"), ""))
     monkeypatch.setattr(main, "Pool", Same)
-    assert micro.run(tmp_path) == 0
+    assert micro.run(tmp_path, f"--config.search.choices={choices}") == 0
     said = capsys.readouterr().err
     assert "base/verifier: skipped, because no problem has both" in said
     nothing = "mucode_1/generator: nothing was solved, so there is nothing to learn from"
     assert (nothing in said) == (status == "fail")
     searches = {e["search"] for e in micro.results(tmp_path)["evaluations"]}
-    assert searches == {"greedy", "pt"}  # by a verifier that there is not, none
+    assert searches == left  # by a verifier that there is not, none
 
 
-# Settings and the ledger.
+# Settings, devices and the ledger.
+
+
+def test_a_training_that_was_begun_on_another_mesh_begins_anew(copy, finished, capsys):
+    stage = copy / "stages/mucode_1/generator"
+    record = json.loads((stage / "stage.json").read_text())
+    shutil.rmtree(stage)
+    stage.mkdir()
+    begun = {k: record[k] for k in ("settings", "inputs", "seconds")}
+    (stage / "begun.json").write_text(json.dumps(begun))
+    with Checkpoints(str(stage / "checkpoints"), {"steps": 10**6}) as saved:
+        saved.save(3, {"w": np.zeros(3)})
+    capsys.readouterr()
+    assert micro.run(copy) == 0
+    said = capsys.readouterr().err
+    assert "mucode_1/generator: it was begun on another number of devices" in said
+    assert not (stage / "checkpoints").exists()
+    assert micro.results(copy) == micro.results(finished)
 
 
 def test_a_changed_setting_reruns_what_depends_on_it_and_nothing_else(copy, capsys):

@@ -7,10 +7,6 @@ from configs import base, mini_pretrain, quickstart, smoke_mbpp
 from mucode_jax import settings
 
 
-def leaves(config):
-    return dict(settings._leaves(config))
-
-
 def good(pretrain=False):
     return mini_pretrain.get_config() if pretrain else quickstart.get_config("tiny")
 
@@ -45,13 +41,13 @@ def test_the_projects_own_configs_are_right(config):
 
 def test_there_is_a_rule_for_every_setting_and_for_nothing_else():
     required = {name for name, rule in settings.ITERATE.items() if not rule.optional}
-    assert set(leaves(base.get_config())) == required
-    assert set(leaves(mini_pretrain.get_config())) <= set(settings.PRETRAIN)
+    assert set(settings.flat(base.get_config())) == required
+    assert set(settings.flat(mini_pretrain.get_config())) <= set(settings.PRETRAIN)
 
 
 @pytest.mark.parametrize("pretrain", [False, True])
 def test_every_setting_of_a_wrong_type_is_named(pretrain):
-    for name in leaves(good(pretrain)):
+    for name in settings.flat(good(pretrain)):
         for wrong in (object(), ("?",), float("nan")):
             said = refusal(put(good(pretrain), name, wrong))
             assert said.startswith(f"config.{name} is ") and "it is to be" in said
@@ -78,6 +74,12 @@ def test_every_setting_of_a_wrong_type_is_named(pretrain):
         ("mesh.fsdp", -1, "more than one -1"),
         ("rollout.context", 100, "config.rollout.context is 100, but 3 turns of 40 new tokens"),
         ("rollout.tempature", 0.5, "is no setting; did you mean config.rollout.temperature?"),
+        (
+            "evaluation.also",
+            ("mbpp:test", "mbpp:test:b.jsonl"),
+            "mbpp:test is evaluated on already",
+        ),
+        ("evaluation.also", ("mbpp",), "a tuple of NAME:SPLIT"),
         ("generator.random.d_model", 64, "takes d_model, n_layers and tokenizer together"),
         ("generator.random.d_model", 33, "a multiple of 32"),
     ],

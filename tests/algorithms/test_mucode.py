@@ -1,5 +1,7 @@
 """μCode's decisions, each by its name in the paper: expert, relabelling, targets, masks."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,12 @@ def test_scope_final_looks_at_final_turns_only():
 def test_an_unsolved_problem_is_dropped_unless_it_is_asked_for():
     assert "b" not in experts()
     assert experts(drop_unsolved=False)["b"] == "b11"
+
+
+def test_a_verifier_learns_a_completion_once_however_many_iterations_sampled_it():
+    visited = [types.SimpleNamespace(items=ROLLOUTS, labels=LABELS)] * 2
+    found = [(e.task_id, e.correct) for e in common.verifier_examples(visited)]
+    assert sorted(found) == [("a", False)] * 2 + [("a", True)] * 2 + [("b", False)] * 4
 
 
 def relabelled(experts_of, **settings):
