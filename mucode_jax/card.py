@@ -160,22 +160,8 @@ def _generator_numbers(whose: Json, results: Json) -> list[str]:
         for e in results["evaluations"]
         if e["method"] == "base" or {key: e[key] for key in whose} == whose
     ]
-    lines: list[str] = []
-    for group in text.groups(of):
-        first = group[0]
-        greedy = [e for e in group if e["search"] == "greedy"]
-        searched = [e for e in group if e["search"] != "greedy"]
-        lines += [
-            f"Per cent of {first['problems']} problems solved (`{first['benchmark']}`, split "
-            f"`{first['split']}`, protocol `{first['protocol']}`), with 95 % interval.",
-            "",
-        ]
-        if greedy:
-            lines += [text.markdown(text.greedy_rows(greedy)), ""]
-        for n in sorted({e["n"] for e in searched}):
-            lines += [f"Multi-turn Best-of-{n}:", ""]
-            lines += [text.markdown(text.search_rows([e for e in searched if e["n"] == n])), ""]
-    return lines[:-1] or ["Nothing was measured of it."]
+    parts = [part for group in text.groups(of) for part in text.section(group, text.markdown)]
+    return ["\n\n".join(parts) or "Nothing was measured of it."]
 
 
 def _verifier_numbers(whose: Json, results: Json) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from flax import traverse_util
 
 from mucode_jax.report import stages, text, words
 
@@ -78,7 +79,7 @@ def _groups(compared: Sequence[Run]) -> list[list[Json]]:
 
 def differing(compared: Sequence[Run]) -> dict[str, list[str]]:
     """The settings in which the runs differ, the seed aside: name -> value in each run."""
-    configs = [words.flat(run.results["config"]) for run in compared]
+    configs = [traverse_util.flatten_dict(run.results["config"], sep=".") for run in compared]
     names = dict.fromkeys(name for config in configs for name in config if name != "seed")
     shown = {
         name: [json.dumps(config[name]) if name in config else "–" for config in configs]

@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from flax import traverse_util
 from markupsafe import Markup
 
 from mucode_jax import evaluate
@@ -102,8 +103,7 @@ def render(directory: pathlib.Path, results: Json) -> str:
             protocols={p: words.PROTOCOLS[p] for p in sorted({g[0]["protocol"] for g in groups})},
             isolation={
                 _ISOLATION.get(name, name): of if isinstance(of, str) else json.dumps(of)
-                for name, of in words.flat(results["isolation"]).items()
-                if of != {}
+                for name, of in traverse_util.flatten_dict(results["isolation"], sep=".").items()
             },
             versions=results["versions"],
             config=json.dumps(results["config"], indent=2, ensure_ascii=False),
@@ -113,7 +113,7 @@ def render(directory: pathlib.Path, results: Json) -> str:
 
 def _last(group: Sequence[Json]) -> Json | None:
     """The greedy evaluation that the page is about: μCode's last, else the last method's."""
-    greedy = [e for e in group if e["search"] == "greedy"]
+    greedy, _ = text.apart(group)
     if not greedy:
         return None
     methods = {e["method"] for e in greedy}
@@ -146,10 +146,7 @@ def _said(directory: pathlib.Path, group: Sequence[Json]) -> list[str]:
         )
         if base is not None and base is not last:
             sentences.append(_difference(directory, last, base))
-    searched = [e for e in group if e["search"] != "greedy"]
-    best = [e for e in searched if e["search"] == "pt+lv"] or [
-        e for e in searched if e["search"] == "pt"
-    ]
+    best = [e for e in group if e["search"] == "pt+lv"] or [e for e in group if e["search"] == "pt"]
     if best:
         which = ", ".join(f"{words.generator(e)} {words.percent(e['accuracy'])}" for e in best)
         sentences.append(f"Multi-turn Best-of-{best[0]['n']} by {best[0]['search']}: {which}.")
@@ -195,20 +192,18 @@ def _searched(directory: pathlib.Path, group: Sequence[Json]) -> list[stages.Sea
 
 def _group(name: str, group: Sequence[Json], found: Sequence[stages.Searched]) -> dict[str, Any]:
     """Tables and plots of the evaluations of one benchmark by one protocol."""
-    greedy = [e for e in group if e["search"] == "greedy"]
-    searched = [e for e in group if e["search"] != "greedy"]
+    greedy, searched = text.apart(group)
     drawn: list[plots.Plot | None] = []
     if greedy:
         drawn.append(plots.by_turn(name, greedy))
         if any(e["iteration"] for e in greedy):
             drawn.append(plots.by_iteration(name, greedy))
     tables = []
-    for n in sorted({e["n"] for e in searched}):
-        of_n = [e for e in searched if e["n"] == n]
+    for n, of_n in searched.items():
         tables.append((of_n[0], text.search_rows(of_n)))
         drawn.append(plots.by_choice(f"{name}-{n}", of_n))
     if len(tables) > 1:
-        drawn.append(plots.by_n(name, searched))
+        drawn.append(plots.by_n(name, [e for of_n in searched.values() for e in of_n]))
     drawn += [plots.first_turn_by_n(f"{name}-{i}", of) for i, of in enumerate(found)]
     return {
         "about": group[0],

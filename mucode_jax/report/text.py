@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mucode_jax.evaluate import wilson
@@ -58,7 +58,7 @@ def table(results: Json) -> str:
     """All that a run found, for the terminal: at most 100 columns, no colours."""
     parts = []
     for group in groups(results["evaluations"]):
-        parts += _group(group)
+        parts += section(group, grid)
     if results["verifiers"]:
         verifiers = grid(verifier_rows(results))
         parts.append(f"Verifiers, on problems held out from their training\n\n{verifiers}")
@@ -68,23 +68,33 @@ def table(results: Json) -> str:
     return "\n\n".join(parts)
 
 
-def _group(evaluations: Sequence[Json]) -> list[str]:
+def apart(evaluations: Sequence[Json]) -> tuple[list[Json], dict[int, list[Json]]]:
+    """The greedy ones, and the searches by N."""
+    searched: dict[int, list[Json]] = {}
+    for e in sorted(evaluations, key=lambda e: e["n"]):
+        if e["search"] != "greedy":
+            searched.setdefault(e["n"], []).append(e)
+    return [e for e in evaluations if e["search"] == "greedy"], searched
+
+
+def section(
+    evaluations: Sequence[Json], drawn: Callable[[Sequence[Sequence[str]]], str]
+) -> list[str]:
+    """The paragraphs on one of `groups`, its tables by `grid` or `markdown`."""
     first = evaluations[0]
     about = f"% of {first['problems']} problems ({first['benchmark']}, {first['split']})"
+    greedy, searched = apart(evaluations)
     parts = []
-    greedy = [e for e in evaluations if e["search"] == "greedy"]
     if greedy:
         parts.append(
             f"Solved by one greedy conversation a problem, had it stopped after that turn\n"
-            f"{about}, with 95 % interval\n\n{grid(greedy_rows(greedy))}"
+            f"{about}, with 95 % interval\n\n{drawn(greedy_rows(greedy))}"
         )
-    searched = [e for e in evaluations if e["search"] != "greedy"]
-    for n in sorted({e["n"] for e in searched}):
-        of_n = [e for e in searched if e["n"] == n]
+    for n, of_n in searched.items():
         parts.append(
             f"Solved by multi-turn Best-of-{n}: {n} candidates a turn, at most {of_n[0]['turns']} "
             f"turns, and which candidate is taken\n{about}, with 95 % interval, "
-            f"searches a problem: {of_n[0]['searches']}\n\n{grid(search_rows(of_n))}"
+            f"searches a problem: {of_n[0]['searches']}\n\n{drawn(search_rows(of_n))}"
         )
     protocol = first["protocol"]
     return [*parts, _wrapped(f"Protocol {protocol}: {words.PROTOCOLS[protocol]}")]
@@ -190,16 +200,14 @@ def line(evaluations: Sequence[Json], name: str) -> str:
       evaluations: as in results.json; those of other generators are passed over.
       name: method and iteration, as `lab.Model.name`: "base", "mucode_1".
     """
-    own = [e for e in evaluations if words.folder(e) == name]
+    greedy, searched = apart([e for e in evaluations if words.folder(e) == name])
     parts = []
-    for e in own:
-        if e["search"] == "greedy":
-            said = f"greedy {words.percent(e['per_turn'][0])} after turn 1"
-            if e["turns"] > 1:
-                said += f", {words.percent(e['per_turn'][-1])} after turn {e['turns']}"
-            parts.append(said)
-    for n in sorted({e["n"] for e in own if e["search"] != "greedy"}):
-        found = [e for e in own if e["search"] != "greedy" and e["n"] == n]
+    for e in greedy:
+        said = f"greedy {words.percent(e['per_turn'][0])} after turn 1"
+        if e["turns"] > 1:
+            said += f", {words.percent(e['per_turn'][-1])} after turn {e['turns']}"
+        parts.append(said)
+    for n, found in searched.items():
         said = ", ".join(f"{e['search']} {words.percent(e['accuracy'])}" for e in found)
         parts.append(f"best of {n}: {said}")
     return f"{name}: " + ("; ".join(parts) if parts else "not evaluated")

@@ -60,17 +60,6 @@ def evaluation(e: Json) -> str:
     return f"{generator(e)}, {way}"
 
 
-def flat(values: Json, prefix: str = "") -> dict[str, Json]:
-    """Nested mappings as one with dotted names."""
-    if not isinstance(values, dict) or not values:
-        return {prefix: values}
-    return {
-        name: value
-        for key, part in values.items()
-        for name, value in flat(part, f"{prefix}.{key}" if prefix else key).items()
-    }
-
-
 def folder(of: Json) -> str:
     """The name of the generator's folder, as `lab.Model.name`."""
     return f"{of['method']}_{of['iteration']}" if of["iteration"] else of["method"]
