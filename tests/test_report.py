@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import statistics
-import struct
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -16,7 +15,7 @@ from mucode_jax.benchmarks import load
 from mucode_jax.conversation import Chat
 from mucode_jax.models import huggingface
 from mucode_jax.records import dumps
-from mucode_jax.report import compare, page, picture, plots, stages, talks, text, words
+from mucode_jax.report import compare, page, plots, stages, talks, text, words
 from mucode_jax.report.__main__ import main
 from tests import invented
 
@@ -310,18 +309,6 @@ def test_the_command_writes_the_report_anew(runs, tmp_path, capsys):
     assert "μCode 2" in capsys.readouterr().out
     assert (directory / "report.html").is_file()
     assert (directory / "results.json").read_bytes() == before
-
-
-def test_a_picture_shows_the_reports_upper_part(runs, tmp_path, monkeypatch, capsys):
-    if not any(map(shutil.which, picture.BROWSERS)):
-        pytest.skip("no chromium (apt install chromium)")
-    out = tmp_path / "report.png"
-    assert main([str(runs[0]), "--picture", str(out)]) == 0
-    head = out.read_bytes()[:24]
-    assert head.startswith(b"\x89PNG") and struct.unpack(">II", head[16:]) == (1280, 1240)
-    monkeypatch.setenv("PATH", "")
-    assert main([str(runs[0]), "--picture", str(out)]) == 1
-    assert "a picture needs chromium or Chrome" in capsys.readouterr().err
 
 
 def test_a_comparison_is_written_as_a_page_where_asked_for(runs, tmp_path, capsys):

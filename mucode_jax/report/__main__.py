@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from mucode_jax import bucket, report
 from mucode_jax.command import Parser, fail
-from mucode_jax.report import compare, evidence, findings, picture
+from mucode_jax.report import compare, evidence, findings
 from mucode_jax.workdir import write_atomically
 
 
@@ -34,12 +34,6 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="HTML",
         type=pathlib.Path,
         help="write the comparison of several as a page",
-    )
-    parser.add_argument(
-        "--picture",
-        metavar="PNG",
-        type=pathlib.Path,
-        help="of the first report's upper part; needs chromium",
     )
     flags = parser.parse_args(argv)
     if flags.page and len(flags.directories) == 1:
@@ -104,11 +98,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             return fail("report", f"{path} cannot be written: {error.strerror}", 1)
         print(path, file=sys.stderr)
-    if flags.picture is not None and pages:
-        try:
-            picture.take(next(iter(pages)), flags.picture)
-        except (ValueError, OSError) as error:
-            return fail("report", str(error), 1)
     return 0
 
 
