@@ -10,7 +10,6 @@ Axes: B slots, R rows of one prefill, T query length, S cache length, K decode s
 from __future__ import annotations
 
 import functools
-import logging
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +17,6 @@ import numpy as np
 
 from mucode_jax.models import llama
 from mucode_jax.sampling import sampler
-
-_log = logging.getLogger(__name__)
 
 # The columns of decode's `slots` argument; the forced tokens of the K steps follow.
 TOKEN, LENGTH, LEFT, LIVE, KEY, TEMPERATURE, FORCED = 0, 1, 2, 3, 4, 6, 7
@@ -41,7 +38,6 @@ def prefill(
         Rows with no tokens change nothing.
       read: the columns of the cache that attention reads; every position written lies below it.
     """
-    _log.info("compiling prefill %s reading %d columns", rows.shape, read)
     slot, start, count, tokens = rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3:]
     offsets = jnp.arange(tokens.shape[1], dtype=jnp.int32)
     positions = jnp.minimum(start[:, None] + offsets, read - 1)
@@ -57,7 +53,6 @@ def copy(cache: llama.Cache, pairs: jax.Array, *, read: int) -> llama.Cache:
 
     A destination outside the cache is dropped. All sources are read before any is written.
     """
-    _log.info("compiling copy %s of %d columns", pairs.shape, read)
     source, target = pairs[:, 0], pairs[:, 1]
 
     def one(x: jax.Array) -> jax.Array:
@@ -98,7 +93,6 @@ def decode(
       steps not run and the entries of finished slots mean nothing; the number of steps run.
     """
     steps = slots.shape[1] - FORCED
-    _log.info("compiling decode of %d slots, %d steps, %d columns", slots.shape[0], steps, read)
     keys = jax.lax.bitcast_convert_type(slots[:, KEY : KEY + 2], jnp.uint32)
     temperature = jax.lax.bitcast_convert_type(slots[:, TEMPERATURE], jnp.float32)
     forced = slots[:, FORCED:].T

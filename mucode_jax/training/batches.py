@@ -57,12 +57,6 @@ class Batches(Sequence[Batch]):
             return [self[k] for k in range(*i.indices(len(self)))]
         return self.build(self.groups[i])
 
-    @property
-    def share(self) -> float:
-        """The fraction of all positions that hold a real token; 1.0 where there is no batch."""
-        total = len(self.groups) * self.shape[0] * self.shape[1]
-        return self.real_tokens / total if total else 1.0
-
 
 def first_fit_decreasing(
     sizes: Sequence[int], length: int, rng: np.random.Generator

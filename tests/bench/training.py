@@ -344,9 +344,10 @@ def padding(data: str) -> int:
                 sizes, per_batch=per_batch, longest=longest, rows_multiple=devices
             )
             packed = pack(items, length=length, rows=rows, key=(0,))
+            share = packed.real_tokens / (len(packed) * rows * length)
             print(
                 f"{name}: {len(items)} of mean length {np.mean(sizes):.0f}, {devices} devices: "
-                f"{rows} × {length}, {len(packed)} batches, {packed.share:.1%} real tokens, "
+                f"{rows} × {length}, {len(packed)} batches, {share:.1%} real tokens, "
                 f"{packed.dropped} dropped"
             )
     return 0

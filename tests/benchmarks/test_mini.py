@@ -144,12 +144,6 @@ def test_an_ambiguous_problem_is_decided_by_its_public_test():
     assert 0.03 < ambiguous / COUNT < 0.2
 
 
-def test_wrong_variants_are_found_again_from_the_problem_alone():
-    task = made()[7]
-    assert mini.task_of(task.problem) == task
-    assert mini.wrong_variants(task.problem) == task.wrong
-
-
 def test_concepts_are_named_once_and_every_piece_of_code_is_python():
     assert len({concept.name for concept in CONCEPTS}) == len(CONCEPTS)
     for concept in CONCEPTS:

@@ -13,12 +13,12 @@ The completion is the code itself, without fences. The feedback is one line.
 from __future__ import annotations
 
 from mucode_jax.benchmarks.mini.tasks import SHARES, Task, task
-from mucode_jax.records import Benchmark, Problem
+from mucode_jax.records import Benchmark
 
 SPLITS = tuple(SHARES)
 SIZES = {"train": 400, "validation": 200, "test": 400, "pretrain": 1000}
 
-__all__ = ["SIZES", "SPLITS", "Task", "load", "task", "task_of", "wrong_variants"]
+__all__ = ["SIZES", "SPLITS", "Task", "load", "task"]
 
 
 def load(split: str, *, size: int | None = None, seed: int = 0) -> Benchmark:
@@ -37,14 +37,3 @@ def load(split: str, *, size: int | None = None, seed: int = 0) -> Benchmark:
         private={t.problem.task_id: t.private for t in tasks},
         solutions={t.problem.task_id: t.solution for t in tasks},
     )
-
-
-def task_of(problem: Problem) -> Task:
-    """All that is known of a problem of this suite, made again from its task_id."""
-    split, seed, index = problem.task_id.split("/")
-    return task(split, int(seed), int(index))
-
-
-def wrong_variants(problem: Problem) -> tuple[str, ...]:
-    """Programs that look like solutions of this problem; its private tests fail each of them."""
-    return task_of(problem).wrong
