@@ -140,10 +140,9 @@ def save_verifier(
     directory: Path,
     *,
     tokenizer_from: Path | None = None,
-    shard_bytes: int = 5_000_000_000,
 ) -> None:
     """Writes a LlamaForSequenceClassification directory with one label; see `save_generator`."""
-    _save(params, config, pathlib.Path(directory), VERIFIER, tokenizer_from, shard_bytes)
+    _save(params, config, pathlib.Path(directory), VERIFIER, tokenizer_from)
 
 
 def _check_architecture(directory: pathlib.Path, expected: str) -> None:
@@ -301,7 +300,7 @@ def _save(
     directory: pathlib.Path,
     architecture: str,
     tokenizer_from: Path | None,
-    shard_bytes: int,
+    shard_bytes: int = 5_000_000_000,
 ) -> None:
     outgoing = [
         _outgoing(params, entry, layer)

@@ -350,12 +350,10 @@ def logits(config: LlamaConfig, params: Params, hidden: jax.Array) -> jax.Array:
     return jnp.einsum("...d,dv->...v", hidden, kernel, preferred_element_type=jnp.float32)
 
 
-def init_cache(
-    config: LlamaConfig, batch: int, length: int, dtype: str | jnp.dtype | None = None
-) -> Cache:
-    """An empty cache: per layer {"k", "v"}, each [B, S, K*H] in `dtype` (default config.dtype)."""
+def init_cache(config: LlamaConfig, batch: int, length: int) -> Cache:
+    """An empty cache: per layer {"k", "v"}, each [B, S, K*H] in config.dtype."""
     shape = (batch, length, config.n_kv_heads * config.head_dim)
-    dtype = jnp.dtype(dtype or config.dtype)
+    dtype = jnp.dtype(config.dtype)
     return tuple(
         {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)} for _ in range(config.n_layers)
     )

@@ -165,7 +165,6 @@ class Engine:
         top_k: int = 0,
         steps: int = STEPS,
         refill: int | None = None,
-        prefill_tokens: int | None = None,
         wait_seconds: float | None = None,
         mesh: Mesh | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -180,8 +179,6 @@ class Engine:
           top_p, top_k: see `sampler.draw`; 1 and 0 are off.
           steps: K, the most decode steps of one dispatch.
           refill: a dispatch ends once so many slots have finished (default: an eighth of B).
-          prefill_tokens: how many token places one prefill has, whatever their length; default by
-            backend.
           wait_seconds: how long a kept slot is left to its conversation while other requests need
             it; None: as long as a replay of that conversation would take. With nothing to decode it
             is given away at once. No outcome depends on this.
@@ -205,8 +202,6 @@ class Engine:
             slots = fitting_slots(config, context, mesh)
         if slots < 1 or steps < 1:
             raise ValueError(f"slots {slots} and steps {steps} must be at least 1")
-        if prefill_tokens is None:
-            prefill_tokens = 128 if jax.default_backend() == "cpu" else PREFILL_TOKENS
         self.slots, self.context = slots, context
         self._config, self._mesh, self._clock = config, mesh, clock
         self._eot_ids = eot_ids
@@ -214,7 +209,7 @@ class Engine:
         self._temperature = float(temperature)
         self._steps = steps
         self._refill = max(1, slots // 8) if refill is None else refill
-        self._prefill_tokens = prefill_tokens
+        self._prefill_tokens = 128 if jax.default_backend() == "cpu" else PREFILL_TOKENS
         self._lengths = prompt_lengths(context)
         # A CPU reads of each row what that row has (`models.rows`): one program serves all lengths.
         by_row = jax.default_backend() == "cpu" and (mesh is None or mesh.size == 1)
@@ -325,7 +320,8 @@ class Engine:
             read = length if start == 0 else self.context
             groups.setdefault((length, read), []).append((slot, start, tokens))
         for (length, read), texts in groups.items():
-            rows = min(self.slots, max(1, self._prefill_tokens // length))
+            rows = max(1, self._prefill_tokens // length)
+            rows = min(self.slots, sharding.padded_rows(rows, self._mesh))
             for first in range(0, len(texts), rows):
                 packed = np.zeros((rows, 3 + length), np.int32)
                 for row, (slot, start, tokens) in enumerate(texts[first : first + rows]):

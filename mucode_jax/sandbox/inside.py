@@ -54,7 +54,6 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         )
     },
 }
-OPERATIONS = tuple(_OPERATIONS)
 
 
 def describe(error: BaseException) -> dict[str, Any]:

@@ -20,7 +20,6 @@ import numpy as np
 from . import channel, codec
 
 _LIGHT_BYTES = 64 << 10
-_MAX_OBJECTS = 1_000_000
 
 
 class Unsendable(TypeError):

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 from . import inside, seccomp, starvation, system
 
 REQUEST = struct.Struct("!d?")  # seconds, stdio
-REPORT = struct.Struct("!id?")  # wait status, CPU seconds, whether the server killed it
+REPORT = struct.Struct("!i?")  # wait status, whether the server killed it
 DONE = b"D"  # the verdict is known: end it
 ENDING = b"E"  # it closed its connection: it is ending by itself, and how it does is of interest
 _ENDING_S = 0.5
@@ -92,9 +92,9 @@ def serve(control: socket.socket, namespace: dict[str, Any], limits: Limits) -> 
         for handle in handles:
             os.close(handle)
         most = seconds * (1 + starvation.MOST) + _GRACE_S
-        status, usage, killed = _wait(pid, control, most)
+        status, killed = _wait(pid, control, most)
         clean = _sweep(limits)
-        control.sendall(REPORT.pack(status, usage.ru_utime + usage.ru_stime, killed))
+        control.sendall(REPORT.pack(status, killed))
         if not clean:
             os._exit(1)  # the worker is replaced, and the scratch folder with it
 
@@ -159,7 +159,7 @@ def _limit_all(limits: Limits) -> None:
         resource.setrlimit(kind, pair)
 
 
-def _wait(pid: int, control: socket.socket, seconds: float) -> tuple[int, Any, bool]:
+def _wait(pid: int, control: socket.socket, seconds: float) -> tuple[int, bool]:
     """Waits for the child's end and for the judge to be done; kills at either's or time's call."""
     deadline = time.monotonic() + seconds
     poller = select.poll()
@@ -182,14 +182,14 @@ def _wait(pid: int, control: socket.socket, seconds: float) -> tuple[int, Any, b
                 os._exit(0)
             deadline = time.monotonic() + (_ENDING_S if word == ENDING else 0.0)
         if not ended:
-            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            ended, status = os.waitpid(pid, os.WNOHANG)
             if ended and handle >= 0:
                 poller.unregister(handle)
                 os.close(handle)
         if not (ended or killed) and time.monotonic() >= deadline:
             os.kill(pid, signal.SIGKILL)
             killed = True
-    return status, usage, killed
+    return status, killed
 
 
 def _sweep(limits: Limits) -> bool:

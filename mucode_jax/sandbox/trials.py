@@ -162,7 +162,7 @@ class _Process:
             report = b""
         if len(report) < server.REPORT.size:
             raise ServerLost("the fork server ended")
-        self.status, _, self.killed = server.REPORT.unpack(report)
+        self.status, self.killed = server.REPORT.unpack(report)
         self.stdout, self.stderr = map(_emptied, self._output)
 
 

@@ -91,13 +91,9 @@ def cross_entropy(
 
 
 @functools.lru_cache
-def sft(config: LlamaConfig, *, pieces: int | None = None) -> Loss:
-    """Cross-entropy of the supervised tokens, averaged by their weights (batches: `pack_sft`).
-
-    `pieces` is that of `cross_entropy`; None: as many as keep each at most VOCABULARY_PIECE ids.
-    """
-    if pieces is None:
-        pieces = -(-config.vocab_size // VOCABULARY_PIECE)
+def sft(config: LlamaConfig) -> Loss:
+    """Cross-entropy of the supervised tokens, averaged by their weights (batches: `pack_sft`)."""
+    pieces = -(-config.vocab_size // VOCABULARY_PIECE)
 
     def loss(params: Params, batch: Batch) -> Sums:
         states = llama.hidden(

@@ -69,9 +69,9 @@ def conversation(random: np.random.Generator, problem: Task) -> list[str]:
     return messages
 
 
-def conversations(count: int, seed: int, start: int = 0) -> Iterator[tuple[str, list[str]]]:
-    """(task_id, messages) of tasks start … start + count - 1 of the split `pretrain`."""
-    for index in range(start, start + count):
+def conversations(count: int, seed: int) -> Iterator[tuple[str, list[str]]]:
+    """(task_id, messages) of the first `count` tasks of the split `pretrain`."""
+    for index in range(count):
         problem = task("pretrain", seed, index, private=False)
         random = keys.rng("mini", "conversation", seed, index)
         yield problem.problem.task_id, conversation(random, problem)
