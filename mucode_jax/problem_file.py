@@ -62,16 +62,16 @@ def _of_json(path: str | pathlib.Path, source: str) -> Asked:
     if not isinstance(fields, dict):
         raise ValueError(f"{path} holds no JSON object; {_SHAPE}")
     row = files.Row(fields, str(path))
-    tests = files.python_tests(row, row.texts("tests"), timeout_s=TIMEOUT_S).statements
-    return Asked(row.text("prompt"), "", tests, "", _called(tests))
+    tests = files.python_tests(row, row.texts("tests"), timeout_s=TIMEOUT_S)
+    files.refuse_idle(row, tests)
+    return Asked(row.text("prompt"), "", tests.statements, "", _called(tests.statements))
 
 
 def _of_python(path: str, source: str) -> Asked:
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} is not Python: {error}") from error
-    words, stub, name = ast.get_docstring(tree) or "", "", ""
+    if error := files.syntax_error(source):
+        raise ValueError(f"{path} is not Python: {error}")
+    tree = ast.parse(source)
+    words, stub, name, written = ast.get_docstring(tree) or "", "", "", ""
     tests, setup = [], []
     for node in tree.body[1:] if words else tree.body:
         segment = ast.get_source_segment(source, node) or ""
@@ -81,6 +81,10 @@ def _of_python(path: str, source: str) -> Asked:
             words, stub, name = words or ast.get_docstring(node) or "", segment, node.name
         else:
             setup.append(segment)
+            if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
+                written = written or node.name
+    if written and not words:
+        raise ValueError(f"{path}: {written} has a body already; leave it empty (docstring only)")
     return Asked(words, stub, tuple(tests), "\n".join(setup), name or _called(tests))
 
 

@@ -108,7 +108,14 @@ def test_for_the_embedded_generator_a_problem_reads_as_in_its_suite(file):
         ("a.json", '{"prompt": " ", "tests": ["assert 1"]}', "the problem has no text"),
         ("a.json", '{"prompt": "x", "tests": []}', "the problem has no tests"),
         ("a.json", '{"prompt": "x", "tests": ["assert ("]}', "does not parse"),
-        ("a.py", "assert f(", "is not Python"),
+        ("a.json", '{"prompt": "x", "tests": ["print(1)"]}', "test 1 of 1 asserts nothing"),
+        ("a.py", "x = 1\nassert f(", "a.py is not Python: '(' was never closed, line 2"),
+        ("a.py", "assert f(1)\0", "is not Python"),
+        (
+            "a.py",
+            'def f():\n    """One."""\n    return 1\n\nassert f() == 1',
+            "f has a body already",
+        ),
         ("a.py", '"""x"""\n', "the problem has no tests"),
     ],
 )

@@ -14,7 +14,7 @@ import pathlib
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from mucode_jax.records import Problem, Tests
 
@@ -218,3 +218,52 @@ def python_tests(
             what = f"test {i} of {len(statements)}" if i else "the setup of the tests"
             raise ValueError(f"{row.where}: {what} does not parse ({error})")
     return Tests(statements=tuple(statements), setup=setup, timeout_s=timeout_s)
+
+
+def refuse_idle(row: Row, tests: Tests) -> None:
+    """Raises ValueError where a test passes whatever the program computes (`f(2) == 4`)."""
+    texts = (tests.setup, *tests.statements)
+    trees = [cast(ast.Module, parse(text)) for text in texts]
+    functions = {name for tree in trees for node in ast.walk(tree) for name in _binds(node)}
+    for i, tree in enumerate(trees[1:], start=1):
+        values = [node.value for node in tree.body if isinstance(node, ast.Expr)]
+        others = [node for node in tree.body if not isinstance(node, ast.Expr)]
+        named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        harmless = (ast.Assign, ast.Import, ast.ImportFrom)
+        if (
+            values
+            and all(map(_is_idle, values))
+            and all(isinstance(node, harmless) for node in others)
+            and not named & functions
+        ):
+            wanted = ".." if isinstance(values[-1], ast.Call) else ast.unparse(values[-1])
+            raise ValueError(
+                f"{row.where}: test {i} of {len(tests.statements)} asserts nothing; "
+                f"write 'assert {wanted}'"
+            )
+
+
+def _binds(node: ast.AST) -> Sequence[str]:
+    """The names by which tests call what they define or import; it may assert, wherever called."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return (name,)
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            return [(alias.asname or alias.name).partition(".")[0] for alias in names]
+        case ast.Assign(value=ast.Lambda(), targets=targets):
+            return [target.id for target in targets if isinstance(target, ast.Name)]
+    return ()
+
+
+def _is_idle(value: ast.expr) -> bool:
+    """Whether nothing comes of an expression that stands alone; any call but `print` may assert."""
+    match value:
+        case ast.Compare() | ast.Constant():
+            return True
+        case ast.Call(func=ast.Name(id="print")):
+            return True
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return _is_idle(operand)
+        case ast.BoolOp(values=values):
+            return all(map(_is_idle, values))
+    return False

@@ -10,7 +10,7 @@ after a failed turn, with {feedback} (all that happened) or {summary} (one line)
 from __future__ import annotations
 
 from mucode_jax.benchmarks import prompts
-from mucode_jax.benchmarks.files import Entry, Row, python_tests
+from mucode_jax.benchmarks.files import Entry, Row, python_tests, refuse_idle
 from mucode_jax.records import Problem
 
 TIMEOUT_S = 10.0
@@ -20,7 +20,8 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
     """One record. Its split is "" where it names none.
 
     Raises:
-      ValueError: a field is missing or of another kind, there is no test, or one does not parse.
+      ValueError: a field is missing or of another kind, there is no test, or one does not parse
+        or asserts nothing.
     """
     task_id, text = row.task_id(), row.text("prompt")
     shown, hidden = row.texts("public_tests"), row.texts("private_tests")
@@ -31,6 +32,8 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
     setup, name = row.text("setup", "").strip(), row.text("entry_point", "")
     public = python_tests(row, shown, setup=setup, timeout_s=TIMEOUT_S)
     private = python_tests(row, hidden, setup=setup, timeout_s=TIMEOUT_S) if hidden else None
+    for tests in filter(None, (public, private)):
+        refuse_idle(row, tests)
     if row.flag("verbatim"):
         prompt = text
     elif testless:

@@ -47,6 +47,11 @@ def load(path, name="jsonl", split="all"):
         ([GOOD, GOOD], r"line 2: id 'a/1' is there already \(.*line 1\)"),
         ([GOOD | {"public_tests": [], "private_tests": []}], "line 1: problem 'a/1' has no tests"),
         ([GOOD | {"private_tests": ["assert twice("]}], "line 1: test 1 of 1 does not parse"),
+        (
+            [GOOD | {"public_tests": ["assert twice(0) == 0", "twice(2) == 9"]}],
+            "line 1: test 2 of 2 asserts nothing; write 'assert twice",
+        ),
+        ([GOOD | {"private_tests": ["print(1)"]}], "line 1: test 1 of 1 asserts nothing"),
         ([GOOD | {"setup": "x = ("}], "line 1: the setup of the tests does not parse"),
         ([GOOD | {"public_tests": ["a\0b"]}], "line 1: test 1 of 1 does not parse"),
         ([GOOD | {"public_tests": "assert True"}], "line 1: 'public_tests' must be a list"),
@@ -174,3 +179,35 @@ def test_a_syntax_error_is_told_and_odd_escapes_are_not():
     assert files.syntax_error("x = '\\d'\nassert x is 'a'") == ""
     assert files.syntax_error("x = 1\ny = (") == "'(' was never closed, line 2"
     assert files.syntax_error("(" * 5000) != ""
+
+
+IDLE = ["f(2) == 4", "f(2) == 4 and not f(3) == 5", "print(f(2))", "import math\nx = f(2)\nx == 4"]
+MAY_ASSERT = [
+    "assert f(2) == 4",
+    "f(2)",
+    "x = f(2)",
+    "check(f)",
+    "check(f) is None",
+    "numpy.testing.assert_equal(f(2), 4)",
+    "helper(f) == 4",
+    "f(2) == 4 or fail()",
+    "for x in range(3): f(x) == x",
+    "if f(2) != 4: raise ValueError",
+    "f(2) == 4\nassert f(3) == 6",
+]
+
+
+def idle(text):
+    setup = "import numpy\nhelper = lambda f: check(f)"
+    check = "def check(f):\n    assert f(2) == 4"
+    row = files.Row({}, "here")
+    try:
+        files.refuse_idle(row, files.python_tests(row, [check, text], setup=setup))
+    except ValueError as error:
+        return "here: test 2 of 2 asserts nothing" in str(error)
+    return False
+
+
+def test_only_a_test_that_certainly_asserts_nothing_is_refused():
+    assert [text for text in IDLE if not idle(text)] == []
+    assert [text for text in MAY_ASSERT if idle(text)] == []
