@@ -9,7 +9,7 @@ import contextlib
 import pathlib
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -31,13 +31,27 @@ class OutOfMemory(RuntimeError):
     """The device has not the memory for what was asked; the message names the settings to lower."""
 
 
-def of_input(error: BaseException) -> str:
-    """What is wrong with the flags or with the config file, which may raise anything."""
+def of_input(error: BaseException, argv: Sequence[str] = ()) -> str:
+    """What is wrong with the flags `argv` or with the config file, which may raise anything."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {error.msg}"
-    if said := _of_config_file(error):
-        return said
-    return str(error.args[0] if isinstance(error, KeyError) else error)
+    said = str(error.args[0] if isinstance(error, KeyError) else error)
+    return _of_config_file(error) or _of_config_flag(said, argv) or said
+
+
+def _of_config_flag(said: str, argv: Sequence[str]) -> str | None:
+    """What is meant by what ml_collections says of `--config` and `--config.NAME`."""
+    if missing := re.search(r"failure to load:.*No such file or directory: '(.+)'", said, re.S):
+        return f"{missing[1]} is not there (run from the repository's folder)"
+    if "get_config() takes 0 positional arguments" in said:
+        return re.sub(r"flag --config=([^:]*):.*", r"\1 takes no variant", said, flags=re.S)
+    unknown = re.match(r"[\"'\\]+(\w+)", said)
+    likely = re.search(r'Did you mean "(\w+)"', said)
+    for flag in argv if unknown else ():
+        if found := re.match(rf"--?(config\.(?:\w+\.)*?){unknown[1]}\b", flag):
+            meant = f"; did you mean {found[1]}{likely[1]}?" if likely else ""
+            return f"{found[1]}{unknown[1]} is no setting{meant}"
+    return None
 
 
 def _of_config_file(error: BaseException | None) -> str | None:

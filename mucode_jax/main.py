@@ -354,7 +354,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return fail("interrupted", 130)
     except Exception as error:  # a config file is a program: it may raise anything
-        return fail(faults.of_input(error), 2)
+        return fail(faults.of_input(error, argv), 2)
     progress = Progress(quiet=not hosts.first())
     try:
         hosts.agree("settings", {"version": __version__} | settings.flat(config))

@@ -37,8 +37,17 @@ def call(*arguments):
     ("arguments", "message"),
     [
         ((), "give --config"),
-        (("--config", "configs/nowhere.py", "--workdir", "x"), "nowhere.py"),
-        ((*TINY, "--workdir", "x", "--config.seeed=3"), 'Did you mean "seed"'),
+        (
+            ("--config", "configs/nowhere.py", "--workdir", "x"),
+            "configs/nowhere.py is not there (run from the repository's folder)",
+        ),
+        (
+            (*TINY, "--workdir", "x", "--config.seeed=3"),
+            "config.seeed is no setting; did you mean config.seed?",
+        ),
+        ((*TINY, "--workdir", "x", "--config.sft.epocs=3"), "did you mean config.sft.epochs?"),
+        ((*TINY, "--workdir", "x", "--config.foo.bar=3"), "config.foo is no setting"),
+        (("--config", "configs/base.py:compat", "--workdir", "x"), "base.py takes no variant"),
         ((*TINY, "--workdir", "x", "--config.seed=many"), "--config.seed=many"),
         ((*TINY, "--workdir", "x", "--config.rollout.turns=0"), "config.rollout.turns is 0"),
         ((*TINY, "--workdir", "x", "--config.expert.kind=best"), "one of lv, ov, ov+lv"),
