@@ -165,16 +165,21 @@ def sampling(config: ConfigDict, base: LlamaConfig, mesh: Mesh, topology: str) -
 
     def filled(length: int) -> tuple[int, int]:
         length = next(n for n in engine.prompt_lengths(r.context) if length <= n)
-        return max(1, engine.PREFILL_TOKENS // length), length
+        rows = sharding.padded_rows(max(1, engine.PREFILL_TOKENS // length), mesh)
+        return min(slots, rows), length
 
     yield Program(
         "load", mesh, under_mesh(programs.prepare.lower, base, stacked), beside, "unstacked, cast"
     )
     first, later = filled(limits.max_prompt_tokens), filled(limits.max_feedback_tokens)
-    for name, (rows, length), read in (
+    again = filled(r.context - r.max_new_tokens)  # searches read whole conversations
+    prefills = [
         ("prefill (first turn)", first, first[1]),
         ("prefill (later turn)", later, r.context),
-    ):
+    ]
+    if config.search.methods and r.turns > 1:
+        prefills.append(("prefill (search)", again, again[1]))
+    for name, (rows, length), read in prefills:
         lower = under_mesh(
             programs.prefill.lower, base, params, cache, ints(rows, 3 + length), read=read
         )
@@ -196,8 +201,8 @@ def sampling(config: ConfigDict, base: LlamaConfig, mesh: Mesh, topology: str) -
     yield Program("decode", mesh, lower, beside, f"{slots} slots × {r.context}")
     if scored:
         length = limits.max_prompt_tokens + limits.max_new_tokens + 1
-        about = "{} × {}".format(*score.batch_shape(length))
-        lower = under_mesh(score.lower, base, judge, length)
+        about = "{} × {}".format(*score.batch_shape(length, mesh=mesh))
+        lower = under_mesh(score.lower, base, judge, length, mesh)
         yield Program("scoring", mesh, lower, generator + of_cache, about)
 
 

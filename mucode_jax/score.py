@@ -23,9 +23,10 @@ from mucode_jax.command import Parser, fail, writing
 from mucode_jax.conversation import Chat
 from mucode_jax.models import hub, huggingface, verifier
 from mucode_jax.models.llama import LlamaConfig, Params
-from mucode_jax.models.sharding import constrain
+from mucode_jax.models.sharding import constrain, padded_rows
 
 _TOKENS = 32768  # token places of a batch, at most
+_SHORTEST = 64  # columns
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -38,20 +39,23 @@ def _scores(config: LlamaConfig, params: Params, tokens: jax.Array, ends: jax.Ar
     return constrain(scores, None)  # whole on every device, so that every host can read them
 
 
-def batch_shape(length: int, rows: int = 64, shortest: int = 64) -> tuple[int, int]:
+def batch_shape(length: int, rows: int = 64, mesh: Mesh | None = None) -> tuple[int, int]:
     """(rows, columns) of the batch that a text of `length` ids is scored in.
 
-    Columns are `shortest` or twice, four times … as many; rows `rows`, fewer of very long texts.
+    Columns are 64 or twice, four times … as many; rows `rows`, fewer of very long texts, and a
+    multiple of what the mesh splits them into.
     """
-    columns = shortest
+    columns = _SHORTEST
     while columns < length:
         columns *= 2
-    return max(1, min(rows, _TOKENS // columns)), columns
+    return padded_rows(max(1, min(rows, _TOKENS // columns)), mesh), columns
 
 
-def lower(config: LlamaConfig, params: Params, length: int) -> jax.stages.Lowered:
+def lower(
+    config: LlamaConfig, params: Params, length: int, mesh: Mesh | None = None
+) -> jax.stages.Lowered:
     """The program that scores texts of `length` ids, for parameters given as shapes."""
-    rows, columns = batch_shape(length)
+    rows, columns = batch_shape(length, mesh=mesh)
     ids = jax.ShapeDtypeStruct((rows, columns), np.int32)
     return _scores.lower(config, params, ids, jax.ShapeDtypeStruct((rows,), np.int32))
 
@@ -66,7 +70,6 @@ class Scorer:
         *,
         mesh: Mesh | None = None,
         rows: int = 64,
-        shortest: int = 64,
     ) -> None:
         """Wraps verifier parameters.
 
@@ -74,13 +77,12 @@ class Scorer:
           config, params: the verifier (`models.verifier`).
           mesh: where the parameters lie; None: on one device. On a mesh of several hosts all of
             them score the same texts together.
-          rows, shortest: see `batch_shape`.
+          rows: see `batch_shape`.
         """
         self._config = config
         self._params = params
         self._mesh = mesh
         self._rows = rows
-        self._shortest = shortest
         self._known: dict[bytes, float] = {}
 
     def __call__(self, texts: Sequence[np.ndarray]) -> np.ndarray:
@@ -101,7 +103,7 @@ class Scorer:
             )
         buckets: dict[tuple[int, int], list[np.ndarray]] = {}
         for text in new.values():
-            shape = batch_shape(len(text), self._rows, self._shortest)
+            shape = batch_shape(len(text), self._rows, self._mesh)
             buckets.setdefault(shape, []).append(text)
         for (rows, columns), waiting in sorted(buckets.items(), key=lambda b: b[0][1]):
             for start in range(0, len(waiting), rows):

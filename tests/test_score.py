@@ -8,7 +8,7 @@ import pytest
 
 from mucode_jax import score
 from mucode_jax.conversation import Chat
-from mucode_jax.models import huggingface, verifier
+from mucode_jax.models import huggingface, sharding, verifier
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,13 @@ def test_the_score_is_the_models_at_the_last_token(mini_verifier):
         ends=np.array([[len(text) - 1]]),
     )[0, 0]
     assert score.Scorer(config, params)([text])[0] == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_rows_are_a_multiple_of_what_the_mesh_splits_them_into():
+    mesh = sharding.make_mesh(2, 4, 1)
+    assert score.batch_shape(100) == (64, 128) and score.batch_shape(20_000) == (1, 32768)
+    assert score.batch_shape(100, mesh=mesh) == (64, 128)
+    assert score.batch_shape(20_000, mesh=mesh) == (8, 32768)
 
 
 def test_identical_texts_are_scored_once(mini_verifier, monkeypatch):

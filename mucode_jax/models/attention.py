@@ -135,15 +135,20 @@ def _decode(
 def _cached(q: jax.Array, k: jax.Array, v: jax.Array, limits: jax.Array) -> jax.Array:
     """Long queries over a cache [B, S, K, H] block by block; every block sees all columns."""
     length = q.shape[1]
-    if length <= _QUERY_BLOCK or length % _QUERY_BLOCK:
+    blocked = length - length % _QUERY_BLOCK
+    if length <= _QUERY_BLOCK:
         return _xla(q, k, v, limits)
 
     def split(x: jax.Array) -> jax.Array:
-        shape = (x.shape[0], length // _QUERY_BLOCK, _QUERY_BLOCK, *x.shape[2:])
-        return jnp.moveaxis(x.reshape(shape), 1, 0)
+        shape = (x.shape[0], blocked // _QUERY_BLOCK, _QUERY_BLOCK, *x.shape[2:])
+        return jnp.moveaxis(x[:, :blocked].reshape(shape), 1, 0)
 
     out = jax.lax.map(lambda block: _xla(block[0], k, v, block[1]), (split(q), split(limits)))
-    return jnp.moveaxis(out, 0, 1).reshape(q.shape)
+    out = jnp.moveaxis(out, 0, 1).reshape(q.shape[0], blocked, *q.shape[2:])
+    if blocked == length:
+        return out
+    rest = _xla(q[:, blocked:], k, v, limits[:, blocked:])
+    return jnp.concatenate([out, rest], axis=1)
 
 
 def _causal(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None) -> jax.Array:

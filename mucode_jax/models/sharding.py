@@ -49,7 +49,8 @@ def make_mesh(
     """A mesh (data, fsdp, tensor) over `devices` (default: all); one size may be -1, the rest.
 
     Over several TPU slices `data` is laid across the slices, so that only gradients pass the slower
-    network between them.
+    network between them. GPUs' slices are their nodes or NVLink domains: there it is so where
+    `data` is a multiple of them, and else the devices come in their own order.
 
     Raises:
       ValueError: the sizes do not make up the number of devices, or `data` not the slices.
@@ -65,19 +66,23 @@ def make_mesh(
             " the product of the three must be their number (one of them may be -1)"
         )
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if slices > 1:
-        if shape[0] % slices:
-            raise ValueError(f"data={shape[0]} is not a multiple of the {slices} slices")
+    apart = slices > 1 and shape[0] % slices == 0
+    if slices > 1 and not apart and devices[0].platform == "tpu":
+        raise ValueError(f"data={shape[0]} is not a multiple of the {slices} slices")
+    if apart:
         grid = mesh_utils.create_hybrid_device_mesh(
             (shape[0] // slices, *shape[1:]), (slices, 1, 1), devices=devices
         )
+    elif slices > 1:
+        order = sorted(devices, key=lambda device: (device.process_index, device.id))
+        grid = np.array(order, object).reshape(shape)
     else:
         grid = mesh_utils.create_device_mesh(shape, devices=devices)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def host_mesh(tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh (data, 1, tensor) over one host's devices (default: this one's), in their own order.
+    """A mesh (data, 1, tensor) over one host's devices (default: this one's), in their ids' order.
 
     Args:
       tensor: how many of them the heads are split over; -1: all.
@@ -85,7 +90,7 @@ def host_mesh(tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     Raises:
       ValueError: `tensor` does not divide their number.
     """
-    devices = jax.local_devices() if devices is None else list(devices)
+    devices = sorted(devices or jax.local_devices(), key=lambda device: device.id)
     tensor = len(devices) if tensor == -1 else tensor
     if len(devices) % tensor:
         raise ValueError(
@@ -110,7 +115,7 @@ def to_hosts(params: Any, axes: Any, mesh: Mesh, local: Mesh, dtype: str) -> Any
 
     Every array becomes whole on each host: laid out as on `local`, with a copy a host, by one
     transfer over the devices' own network; the copy that is this host's is then an array of `local`
-    without another move. Where they are used up, arrays are freed one by one.
+    without another move.
 
     Args:
       params: arrays on `mesh`.
@@ -126,6 +131,15 @@ def to_hosts(params: Any, axes: Any, mesh: Mesh, local: Mesh, dtype: str) -> Any
         )
 
     return jax.tree.map(one, params, shardings(params, axes, local))
+
+
+def padded_rows(rows: int, mesh: Mesh | None) -> int:
+    """The next multiple of the parts that a batch's rows are split into (data × fsdp).
+
+    Of fewer rows, or of some over, every device would have to do all.
+    """
+    parts = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    return -(-rows // parts) * parts
 
 
 def spec(

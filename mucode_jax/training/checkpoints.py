@@ -70,6 +70,7 @@ class Checkpoints:
         self.pace = Pace(every_s)
         self._run = run
         self._began: float | None = None
+        self._bad: set[int] = set()  # steps passed over by `restore`
         self._manager = ocp.CheckpointManager(
             self.directory.absolute() if "://" not in str(directory) else self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -87,7 +88,7 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """The step of the latest whole checkpoint, or None."""
-        return self._manager.latest_step()
+        return max(set(self._manager.all_steps()) - self._bad, default=None)
 
     def due(self) -> bool:
         """Whether a save is due; also notes the end of one under way."""
@@ -106,6 +107,9 @@ class Checkpoints:
         if step == self.latest:
             return
         self.wait()
+        if step in self._bad:
+            self._manager.delete(step)
+            self._bad.remove(step)
         self._began = time.monotonic()
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
@@ -149,6 +153,7 @@ class Checkpoints:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 _log.warning("checkpoint %s of %s cannot be read: %s", step, self.directory, reason)
+                self._bad.add(step)
                 continue
             if checksums(state) == found["checksums"]:
                 return step, state
@@ -156,6 +161,7 @@ class Checkpoints:
                 "checkpoint %s of %s is damaged (its checksums differ); passing it over",
                 *(step, self.directory),
             )
+            self._bad.add(step)
         return None
 
     def _compare(self, step: int, run: dict) -> None:

@@ -272,3 +272,13 @@ def test_scan_and_remat_change_neither_output_nor_gradient(params, changes):
         run(dataclasses.replace(CONFIG, **changes)),
         run(CONFIG),
     )
+
+
+@pytest.mark.parametrize("length", [512, 1000, 1024])
+def test_long_queries_over_a_cache_are_read_in_blocks_that_need_not_divide_them(length):
+    rng = np.random.default_rng(length)
+    q = rng.normal(size=(1, length, 2, 8)).astype(np.float32)
+    k, v = rng.normal(size=(2, 1, 1100, 1, 8)).astype(np.float32)
+    limits = np.arange(length, dtype=np.int32)[None] + 50
+    blocks = jax.jit(attention._cached)(q, k, v, limits)
+    np.testing.assert_allclose(blocks, attention._xla(q, k, v, limits), atol=1e-5)

@@ -52,6 +52,26 @@ def test_a_size_that_does_not_divide_lies_whole_and_is_logged(caplog):
     assert "embed: vocab of 97 is not a multiple of the mesh's tensor=4" in caplog.text
 
 
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    id: int
+    process_index: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "one"
+
+
+def test_nodes_of_gpus_need_not_divide_data_but_slices_of_tpus_do():
+    gpus = [Accelerator(i, i // 4, i // 4) for i in range(8)]
+    mesh = sharding.make_mesh(1, -1, 1, devices=gpus[::-1])
+    assert [device.id for device in mesh.devices.flat] == list(range(8))
+    mesh = sharding.make_mesh(2, -1, 1, devices=gpus)
+    assert all(len({d.slice_index for d in row.flat}) == 1 for row in mesh.devices)
+    tpus = [dataclasses.replace(gpu, platform="tpu") for gpu in gpus]
+    with pytest.raises(ValueError, match="data=1 is not a multiple of the 2 slices"):
+        sharding.make_mesh(1, -1, 1, devices=tpus)
+
+
 @pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, -1, 1), (-1, 3, 1), (0, 8, 1)])
 def test_a_mesh_that_does_not_use_all_devices_is_refused(sizes):
     with pytest.raises(ValueError, match="does not make up 8 devices"):
