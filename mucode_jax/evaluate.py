@@ -22,6 +22,7 @@ from mucode_jax.training import metrics
 
 Json = Any
 Z95 = 1.959963984540054
+RESAMPLES = 10_000  # of the bootstrap
 
 
 def wilson(mean: float, problems: int) -> list[float]:
@@ -153,14 +154,8 @@ def verifier_by_turn(
                 scores += given.tolist()
                 correct += label[t]
                 groups += [str(i)] * len(label[t])
-        of_scores, of_labels = np.array(scores), np.array(correct, bool)
-        quality = {
-            "auc": metrics.auc(of_scores, of_labels),
-            "top1": metrics.top1(of_scores, of_labels, groups)[0],
-            "brier": metrics.brier(of_scores, of_labels),
-        }
-        rounded = {k: None if math.isnan(x) else round(x, 6) for k, x in quality.items()}
-        found.append({"turn": t + 1, "candidates": len(scores), **rounded})
+        quality = metrics.quality(np.array(scores), np.array(correct, bool), groups)
+        found.append({"turn": t + 1, "candidates": len(scores), **quality})
     return found
 
 
@@ -190,9 +185,7 @@ def _accuracy(per_turn: np.ndarray, problems: int) -> dict[str, Json]:
     }
 
 
-def paired_difference(
-    a: np.ndarray, b: np.ndarray, resamples: int = 10_000
-) -> tuple[float, list[float], float]:
+def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, list[float], float]:
     """Mean of a - b over problems (and seeds), its bootstrap interval and a two-sided p-value.
 
     Problems are resampled; where there are several seeds, seeds too, apart from problems (the
@@ -201,7 +194,6 @@ def paired_difference(
     Args:
       a, b: float [problems] or [seeds, problems]; two outcomes on the same problems (means over
         searches are fine).
-      resamples: bootstrap samples.
 
     Returns:
       (difference, [lower, upper] of the 95 % percentile interval, p); the same at every call.
@@ -210,15 +202,15 @@ def paired_difference(
     if difference.ndim not in (1, 2) or not difference.size:
         raise ValueError("paired outcomes must be over the same problems, and seeds if any")
     difference = np.atleast_2d(difference)
-    seeds, problems = (_weights(a, n, resamples) for a, n in enumerate(difference.shape))
+    seeds, problems = (_weights(a, n) for a, n in enumerate(difference.shape))
     means = np.einsum("rp,rp->r", seeds @ difference, problems)
     lower, upper = np.quantile(means, [0.025, 0.975])
-    tail = (np.sum(means <= 0) + 1) / (resamples + 1), (np.sum(means >= 0) + 1) / (resamples + 1)
+    tail = (np.sum(means <= 0) + 1) / (RESAMPLES + 1), (np.sum(means >= 0) + 1) / (RESAMPLES + 1)
     return float(difference.mean()), [float(lower), float(upper)], float(min(1.0, 2 * min(tail)))
 
 
 @functools.lru_cache(maxsize=8)
-def _weights(axis: int, count: int, resamples: int) -> np.ndarray:
-    """float64 [resamples, count]: how often each unit of an axis is drawn, as shares."""
-    generator = np.random.default_rng([axis, count, resamples])
-    return generator.multinomial(count, np.full(count, 1 / count), resamples) / count
+def _weights(axis: int, count: int) -> np.ndarray:
+    """float64 [RESAMPLES, count]: how often each unit of an axis is drawn, as shares."""
+    generator = np.random.default_rng([axis, count, RESAMPLES])
+    return generator.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count

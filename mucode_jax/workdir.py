@@ -47,7 +47,8 @@ def _digest(value: Json) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _checksum(path: pathlib.Path) -> str:
+def checksum(path: pathlib.Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
@@ -56,35 +57,52 @@ def _line(record: bytes) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(record), record)
 
 
-class Pieces:
-    """Records appended to a file, a checksum and JSON a line, readable after any interruption."""
+def _records(path: pathlib.Path, mend: bool = True) -> list[Json]:
+    """Every record up to one that is cut short or damaged; with `mend` the rest is removed."""
+    if not path.exists():
+        return []
+    whole = []
+    with open(path, "rb+" if mend else "rb") as f:
+        end = 0
+        for line in f:
+            record = line[9:-1]
+            if line != _line(record):
+                break
+            whole.append(json.loads(record))
+            end += len(line)
+        if mend:
+            f.truncate(end)
+    return whole
+
+
+class Shards:
+    """The pieces of a stage while it is made: records, a checksum and JSON a line, readable after
+    any interruption.
+
+    Each host appends to a file of its own. Whatever hosts there are, they take up what others left.
+    When the stage is done they are gone.
+    """
 
     def __init__(self, path: pathlib.Path) -> None:
-        self.path = path
+        self._folder = path / _SHARDS
+        self._own = self._folder / f"{hosts.index()}.jsonl"
         self._file = None
 
-    def read(self, mend: bool = True) -> list[Json]:
-        """Every record up to one that is cut short or damaged; with `mend` the rest is removed."""
-        if not self.path.exists():
-            return []
-        whole = []
-        with open(self.path, "rb+" if mend else "rb") as f:
-            end = 0
-            for line in f:
-                record = line[9:-1]
-                if line != _line(record):
-                    break
-                whole.append(json.loads(record))
-                end += len(line)
-            if mend:
-                f.truncate(end)
-        return whole
+    def read(self) -> list[Json]:
+        """Every whole record of every host; all of them read before one appends."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        found = _records(self._own)
+        for path in sorted(self._folder.glob("*.jsonl")):
+            if path != self._own:
+                found += _records(path, mend=False)
+        hosts.wait("what is there already")
+        return found
 
     def append(self, line: str) -> None:
         """Writes one record, through to the file; OSError where it does not take all of it."""
         if self._file is None:
             # Without a buffer, which would try again, and fail again, when it is closed.
-            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed below)
+            self._file = open(self._own, "ab", buffering=0)  # noqa: SIM115 (closed below)
         left = memoryview(_line(line.encode()))
         while left:
             left = left[self._file.write(left) :]
@@ -94,38 +112,10 @@ class Pieces:
             self._file.close()
             self._file = None
 
-
-class Shards:
-    """The pieces of a stage while it is made: each host appends to a file of its own.
-
-    Whatever hosts there are, they take up what others left. When the stage is done they are gone.
-    """
-
-    def __init__(self, path: pathlib.Path) -> None:
-        self._folder = folder = path / _SHARDS
-        self._own = Pieces(folder / f"{hosts.index()}.jsonl")
-
-    def read(self) -> list[Json]:
-        """Every whole record of every host; all of them read before one appends."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        found = self._own.read()
-        for path in sorted(self._folder.glob("*.jsonl")):
-            if path != self._own.path:
-                found += Pieces(path).read(mend=False)
-        hosts.wait("what is there already")
-        return found
-
-    def append(self, line: str) -> None:
-        """See `Pieces`."""
-        self._own.append(line)
-
-    def close(self) -> None:
-        self._own.close()
-
     def gather(self) -> list[Json]:
         """Every record of every host, when all have done their share; for the first host."""
         files = sorted(self._folder.glob("*.jsonl"))
-        return [record for path in files for record in Pieces(path).read()]
+        return [record for path in files for record in _records(path)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +238,7 @@ class Workdir:
             path = stage.path / file
             if not path.is_file():
                 return f"{file} is missing"
-            if _checksum(path) != expected:
+            if checksum(path) != expected:
                 return f"{file} does not match its checksum"
         return None
 
@@ -354,7 +344,7 @@ class Workdir:
         record = {
             "settings": before["settings"],
             "inputs": before["inputs"],
-            "files": {str(file.relative_to(path)): _checksum(file) for file in _files(path)},
+            "files": {str(file.relative_to(path)): checksum(file) for file in _files(path)},
             "seconds": round(before["seconds"], 3),
             "metered": before["metered"],
             "counts": counts,

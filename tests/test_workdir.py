@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mucode_jax.workdir import Pieces, Workdir, write_atomically
+from mucode_jax.workdir import Shards, Workdir, write_atomically
 
 
 @pytest.fixture
@@ -81,12 +81,13 @@ def test_a_damaged_or_missing_file_is_noticed(workdir, said):
 
 def test_an_interrupted_stage_keeps_its_pieces_if_its_settings_are_the_same(workdir, said):
     def stop(path):
-        with contextlib.closing(Pieces(path / "p.jsonl")) as pieces:
-            pieces.append("1")
+        with contextlib.closing(Shards(path)) as shards:
+            shards.read()
+            shards.append("1")
         raise KeyboardInterrupt
 
     def go_on(path):
-        return {"found": Pieces(path / "p.jsonl").read()}
+        return {"found": Shards(path).gather()}
 
     for name, settings, found in (("a", {"n": 1}, [1]), ("b", {"n": 2}, [])):
         with pytest.raises(KeyboardInterrupt):
@@ -108,17 +109,19 @@ def test_what_was_metered_adds_up_over_interruptions(workdir):
 
 @pytest.mark.parametrize("spoil", ["cut short", "flipped"])
 def test_pieces_are_read_up_to_the_last_whole_record(tmp_path, spoil):
-    with contextlib.closing(Pieces(tmp_path / "p")) as pieces:
+    with contextlib.closing(Shards(tmp_path)) as shards:
+        shards.read()
         for i in range(3):
-            pieces.append(json.dumps({"a": i}))
-    data = bytearray(pieces.path.read_bytes())
+            shards.append(json.dumps({"a": i}))
+    file = tmp_path / "pieces" / "0.jsonl"
+    data = bytearray(file.read_bytes())
     if spoil == "flipped":
         data[-3] ^= 1  # still JSON: {"a":3}
-    pieces.path.write_bytes(data if spoil == "flipped" else data[:-1])
-    with contextlib.closing(Pieces(tmp_path / "p")) as pieces:
-        assert pieces.read() == [{"a": 0}, {"a": 1}]
-        pieces.append('{"a":4}')
-        assert pieces.read() == [{"a": 0}, {"a": 1}, {"a": 4}]
+    file.write_bytes(data if spoil == "flipped" else data[:-1])
+    with contextlib.closing(Shards(tmp_path)) as shards:
+        assert shards.read() == [{"a": 0}, {"a": 1}]
+        shards.append('{"a":4}')
+        assert shards.read() == [{"a": 0}, {"a": 1}, {"a": 4}]
 
 
 def test_a_second_process_is_told_that_the_directory_is_in_use(workdir, tmp_path):

@@ -8,7 +8,6 @@ was made by `configs/mini_pretrain.py`.
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from mucode_jax.benchmarks.mini import corpus
 from mucode_jax.conversation import Chat
 from mucode_jax.lab import digest
 from mucode_jax.models import huggingface, llama, sharding
+from mucode_jax.models.tokenizer import write_json
 from mucode_jax.progress import Progress
 from mucode_jax.records import SFTExample
 from mucode_jax.training import batches, losses
@@ -149,7 +149,7 @@ def train_tokenizer(
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(directory / "tokenizer.json"))
     end, pad = SPECIAL.index(END), SPECIAL.index(PAD)
-    _write_json(
+    write_json(
         directory / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -160,7 +160,7 @@ def train_tokenizer(
             "chat_template": CHAT_TEMPLATE,
         },
     )
-    _write_json(directory / "generation_config.json", {"eos_token_id": end, "pad_token_id": pad})
+    write_json(directory / "generation_config.json", {"eos_token_id": end, "pad_token_id": pad})
 
 
 def example(
@@ -175,7 +175,3 @@ def example(
         ids += [asked, np.asarray(answered, np.int32)]
         weights += [np.full(len(asked), message_weight), np.ones(len(answered))]
     return SFTExample(task_id, np.concatenate(ids), np.concatenate(weights).astype(np.float32))
-
-
-def _write_json(file: pathlib.Path, value: dict[str, Any]) -> None:
-    file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

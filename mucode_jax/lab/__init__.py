@@ -32,7 +32,7 @@ from mucode_jax.sampling import programs
 from mucode_jax.sampling.engine import Engine
 from mucode_jax.sandbox import Pool
 from mucode_jax.score import Scorer
-from mucode_jax.workdir import Shards, Stage, Workdir, write_atomically
+from mucode_jax.workdir import Shards, Stage, Workdir, checksum, write_atomically
 
 Json = Any
 
@@ -150,7 +150,7 @@ class Lab:
         self._engines: list[Engine] = []  # of the stage being made
         workdir.meter = self._meter
         base = pathlib.Path(base)
-        checksums = {f.name: _sha256(f) for f in sorted(base.iterdir()) if f.is_file()}
+        checksums = {f.name: checksum(f) for f in sorted(base.iterdir()) if f.is_file()}
         # float32, the default, goes without saying.
         held = {"dtype": dtype, "param_dtype": param_dtype}
         settings = {"files": checksums} | {k: v for k, v in held.items() if v != "float32"}
@@ -295,8 +295,3 @@ def verifier_input(rollout: Rollout, turn: int) -> np.ndarray:
 def digest(value: Any) -> str:
     """A short hash of records, for stages' settings."""
     return hashlib.sha256(json.dumps(encode(value)).encode()).hexdigest()[:16]
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

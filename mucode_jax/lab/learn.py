@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -313,10 +312,4 @@ def verifier_quality(
     """How well a verifier tells the completions of held-out problems apart; None: undefined."""
     scores = scorer([e.ids for e in examples])
     correct = np.array([e.correct for e in examples], bool)
-    top1, _ = metrics.top1(scores, correct, [e.task_id for e in examples])
-    quality = {
-        "auc": metrics.auc(scores, correct),
-        "top1": top1,
-        "brier": metrics.brier(scores, correct),
-    }
-    return {name: None if math.isnan(x) else round(x, 6) for name, x in quality.items()}
+    return metrics.quality(scores, correct, [e.task_id for e in examples])

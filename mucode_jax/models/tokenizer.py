@@ -108,21 +108,22 @@ def build_llama3_tokenizer(source: Path, directory: Path) -> None:
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    _write_json(directory / "tokenizer_config.json", settings)
+    write_json(directory / "tokenizer_config.json", settings)
     ids = special["special_tokens"]
     generation = {
         "bos_token_id": ids[begin],
         "eos_token_id": [ids[n] for n in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")],
         "pad_token_id": ids["<|finetune_right_pad_id|>"],
     }
-    _write_json(directory / "generation_config.json", generation)
+    write_json(directory / "generation_config.json", generation)
     (template,) = source.glob("*.jinja")
     shutil.copyfile(template, directory / "chat_template.jinja")
     for licence in source.glob("LICENSE*"):
         shutil.copyfile(licence, directory / licence.name)
 
 
-def _write_json(file: pathlib.Path, value: dict[str, Any]) -> None:
+def write_json(file: pathlib.Path, value: dict[str, Any]) -> None:
+    """Writes `value`, indented as in the hub's model directories."""
     file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 

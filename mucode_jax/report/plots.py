@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mucode_jax.evaluate import wilson
 from mucode_jax.report import stages, text, words
+from mucode_jax.training import metrics
 
 Json = Any
 
@@ -312,16 +313,12 @@ def first_turn_by_n(name: str, found: stages.Searched) -> Plot | None:
     )
 
 
-def _probability(scores: np.ndarray) -> np.ndarray:
-    return 0.5 * (1 + np.tanh(scores.astype(np.float64) / 2))  # the sigmoid; does not overflow
-
-
 def reliability_bins(
     scores: np.ndarray, correct: np.ndarray, bins: int = 10
 ) -> list[tuple[float, float, int]]:
     """(mean predicted probability, fraction correct, size) of equally large groups by score."""
     order = np.argsort(scores, kind="stable")
-    probability, right = _probability(scores)[order], correct[order]
+    probability, right = metrics.probability(scores)[order], correct[order]
     parts = np.array_split(np.arange(len(order)), min(bins, len(order)))
     return [(float(probability[p].mean()), float(right[p].mean()), len(p)) for p in parts]
 

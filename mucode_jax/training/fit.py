@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from mucode_jax import interruption
 from mucode_jax.models import sharding
 from mucode_jax.training import lora as adapters
 from mucode_jax.training.batches import Batch
@@ -35,21 +36,13 @@ from mucode_jax.training.step import (
 
 _log = logging.getLogger(__name__)
 
-# A save that took longer than this is not begun when the run is asked to stop: notice of preemption
-# comes half a minute ahead.
-GRACE_S = 25.0
-
 
 class Diverged(RuntimeError):
     """The loss or the gradient's norm is not finite."""
 
 
 class Interrupted(RuntimeError):
-    """The run was asked to stop, and has: `checkpoint` is the step it can go on from, or None."""
-
-    def __init__(self, message: str, checkpoint: int | None):
-        super().__init__(message)
-        self.checkpoint = checkpoint
+    """The run was asked to stop, and has; the message says where it can go on."""
 
 
 def fit(
@@ -246,15 +239,13 @@ def _read(
 def _interrupted(step: int, steps: int, state: State, saved: Checkpoints | None) -> Interrupted:
     """Saves if there is time; the exception that says where the run can go on."""
     if saved is None:
-        return Interrupted(f"stopped at step {step} of {steps}, without checkpoints", None)
+        return Interrupted(f"stopped at step {step} of {steps}, without checkpoints")
     saved.wait()
-    quick = saved.pace.seconds is None or saved.pace.seconds <= GRACE_S
+    quick = saved.pace.seconds is None or saved.pace.seconds <= interruption.GRACE_S
     if jax.process_count() > 1:  # all hosts save, or none does
         quick = bool(multihost_utils.broadcast_one_to_all(np.asarray(quick)))
     if quick:
         saved.save(step, state)
         saved.wait()
     where = f"it goes on from step {saved.latest}" if saved.latest else "it will start again"
-    return Interrupted(
-        f"stopped at step {step} of {steps}; run again, {where} ({saved.directory})", saved.latest
-    )
+    return Interrupted(f"stopped at step {step} of {steps}; run again, {where} ({saved.directory})")

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+
+
+def quality(
+    scores: np.ndarray, labels: np.ndarray, problems: Sequence[str]
+) -> dict[str, float | None]:
+    """`auc`, `top1` and `brier` as results.json holds them; None: undefined."""
+    found = {
+        "auc": auc(scores, labels),
+        "top1": top1(scores, labels, problems),
+        "brier": brier(scores, labels),
+    }
+    return {name: None if math.isnan(x) else round(x, 6) for name, x in found.items()}
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -33,18 +46,21 @@ def brier(scores: np.ndarray, labels: np.ndarray) -> float:
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels, np.float64)
     if not len(scores):
         return float("nan")
-    # tanh form of the sigmoid: it does not overflow.
-    return float(np.mean((0.5 * (1 + np.tanh(scores / 2)) - labels) ** 2))
+    return float(np.mean((probability(scores) - labels) ** 2))
 
 
-def top1(scores: np.ndarray, labels: np.ndarray, problems: Sequence[str]) -> tuple[float, int]:
+def probability(scores: np.ndarray) -> np.ndarray:
+    """The sigmoid of float scores, in float64."""
+    # By tanh it does not overflow.
+    return 0.5 * (1 + np.tanh(np.asarray(scores, np.float64) / 2))
+
+
+def top1(scores: np.ndarray, labels: np.ndarray, problems: Sequence[str]) -> float:
     """How often the best-scored completion of a problem is correct.
 
     Counts the problems that have completions of both kinds: the others are decided whatever the
-    verifier says. Where several share the best score, the fraction of them that is correct counts.
-
-    Returns:
-      (fraction, number of problems counted); (nan, 0) where there is none.
+    verifier says. Where several share the best score, the fraction of them that is correct counts;
+    nan where there is no such problem.
     """
     groups: dict[str, list[int]] = {}
     for i, problem in enumerate(problems):
@@ -56,4 +72,4 @@ def top1(scores: np.ndarray, labels: np.ndarray, problems: Sequence[str]) -> tup
         if own.any() and not own.all():
             best = scores[members] == scores[members].max()
             hits.append(own[best].mean())
-    return (float(np.mean(hits)) if hits else float("nan")), len(hits)
+    return float(np.mean(hits)) if hits else float("nan")

@@ -43,7 +43,7 @@ def main() -> None:
     try:
         toys.fit(mesh, checkpoints=f"{folder}/checkpoints", checkpoint_every_s=1e9, stop=stop)
     except fit.Interrupted as stopped:
-        print(f"stopped {stopped.checkpoint}", flush=True)
+        print(stopped, flush=True)
     jax.distributed.shutdown()
 
 
