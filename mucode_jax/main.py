@@ -61,11 +61,12 @@ Json = Any
 
 
 def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, Json]:
-    """The whole experiment; returns what results.json holds (DESIGN: contracts).
+    """The whole experiment; returns what results.json holds.
 
     Every generator, the base first, is evaluated greedily over T turns; the base and each method's
     last generator, where `config.search.methods` names them, by multi-turn Best-of-N too.
     """
+    problems, held_out = _benchmark(config.train), _held_out(config.evaluation)
     plan.check(config)
     evaluations: list[dict[str, Json]] = []
     sandbox = Pool(
@@ -77,7 +78,6 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
     with sandbox as pool, faults.device_memory(config, workdir):
         isolation = pool.isolation
         progress.say(f"backend {_backend()}; sandbox isolation {isolation['level']}")
-        problems, held_out = _benchmark(config.train), _held_out(config.evaluation)
         progress.say(
             f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
             + ", ".join(f"{len(b.problems)} held out ({b.name}, {b.split})" for b in held_out)
@@ -112,7 +112,7 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
         "wall_seconds": round(sum(stage.record["seconds"] for stage in stages), 1),
         "stages": [_stage(stage) for stage in stages],
         "verifiers": [
-            {**_whose(stage.name), **stage.record["counts"]}
+            {**report.words.whose(stage.name), **stage.record["counts"]}
             for stage in stages
             if re.search(r"/verifier(_singles)?$", stage.name)
         ],
@@ -269,17 +269,11 @@ def _best_of_n(
     return evaluations
 
 
-def _whose(stage_name: str) -> dict[str, Json]:
-    method, iteration = re.fullmatch(r"(.*?)(?:_(\d+))?/.*", stage_name).groups()
-    return {"method": method, "iteration": int(iteration or 0)}
-
-
 def _stage(stage: Stage) -> dict[str, Json]:
-    whose = _whose(stage.name)
     counts = {"tokens": 0, "executions": 0, **stage.record["counts"]}
     return {
         "name": stage.name,
-        "iteration": whose["iteration"],
+        "iteration": report.words.whose(stage.name)["iteration"],
         "seconds": stage.record["seconds"],
         **counts,
         **_sampling(stage.record.get("metered")),

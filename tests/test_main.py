@@ -82,6 +82,14 @@ def test_a_config_file_that_fails_is_told_in_one_line(line, said, tmp_path, caps
     assert f"{path}, line 4" in told and said in told and "Traceback" not in told
 
 
+def test_problems_that_are_not_there_are_told_before_the_model_is_looked_for(tmp_path, capsys):
+    own = ("--config.train.benchmark=jsonl", "--config.train.data=own.jsonl")
+    model = ("--config.generator.path=no/such-model", "--config.evaluation.size=1")
+    where = ("--config", str(ROOT / "configs/base.py"), "--workdir", str(tmp_path / "run"))
+    assert main.main(["main", *where, *own, *model]) == 2
+    assert "own.jsonl: cannot be read" in capsys.readouterr().err
+
+
 def test_the_module_is_a_command_with_help_and_exit_status():
     done = call("--help")
     assert done.returncode == 0 and "--config configs/quickstart.py" in done.stdout
