@@ -51,12 +51,10 @@ def find(
     """
     found = []
     for record in sorted(workdir.glob(f"stages/*/{what}*/stage.json")):
-        name, _, number = record.parts[-3].rpartition("_")
-        if not number.isdecimal():
-            name, number = record.parts[-3], "0"
+        of = report.words.whose(record.parts[-3])
         if record.parts[-2] == "verifier_singles":  # of single-turn samples
-            name = "star"
-        found.append(Trained(name, int(number), record.parent / "model"))
+            of["method"] = "star"
+        found.append(Trained(**of, path=record.parent / "model"))
     there = ", ".join(f"{t.method} {t.iteration}" if t.iteration else t.method for t in found)
     if not found:
         raise ValueError(f"{workdir} holds no trained {what} (a stage that is finished)")

@@ -131,10 +131,7 @@ def _spoken(name: str) -> tuple[str, str, str]:
     """(cell, generator, way) of what a difference calls "bce/mucode_2" or "mucode: pt"."""
     cell, _, rest = name.rpartition("/")
     folder, _, way = rest.partition(": ")
-    method, _, iteration = folder.rpartition("_")
-    if not iteration.isdecimal():
-        method, iteration = folder, "0"
-    return cell, words.generator({"method": method, "iteration": int(iteration)}), way
+    return cell, words.generator(words.whose(folder)), way
 
 
 def _pair(d: Json) -> str:

@@ -65,6 +65,15 @@ def folder(of: Json) -> str:
     return f"{of['method']}_{of['iteration']}" if of["iteration"] else of["method"]
 
 
+def whose(stage: str) -> Json:
+    """`method` and `iteration` of the generator in whose folder a stage is."""
+    folder = stage.partition("/")[0]
+    method, _, iteration = folder.rpartition("_")
+    if not iteration.isdecimal():
+        method, iteration = folder, "0"
+    return {"method": method, "iteration": int(iteration)}
+
+
 def work(stage: str) -> str:
     """What a stage of that name does."""
     kind = stage.rpartition("/")[2]
