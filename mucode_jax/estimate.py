@@ -85,7 +85,7 @@ def left(config: ConfigDict, done: Sequence[Stage]) -> str:
             cost = before[0] + cost[0], before[1] + cost[1]
         measured[kind].append(cost)
     todo = stages(config) - collections.Counter({k: len(costs) for k, costs in measured.items()})
-    untimed = [_WORDS[kind] for kind in todo if kind not in measured]
+    untimed = [words.work(kind) for kind in todo if kind not in measured]
     if not todo:
         return ""
     time = sampled = 0.0
@@ -95,16 +95,6 @@ def left(config: ConfigDict, done: Sequence[Stage]) -> str:
         sampled += todo[kind] * sum(tokens for _, tokens in costs) / len(costs)
     said = f"about {words.duration(time)} and {words.count(sampled)} tokens left"
     return said + (f", beside {' and '.join(untimed)}" if untimed else "")
-
-
-_WORDS = {
-    "rollouts": "rollouts",
-    "verifier": "training verifiers",
-    "scores": "scoring",
-    "generator": "fine-tuning",
-    "greedy": "greedy evaluation",
-    "search": "searches",
-}
 
 
 def _kind(name: str) -> str:

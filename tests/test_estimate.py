@@ -50,7 +50,7 @@ def test_the_time_left_follows_from_what_was_measured():
     # One set of rollouts and two greedy evaluations to come: 60 + 2 · 20 s, 1000 + 2 · 100 tokens.
     said = estimate.left(config, done)
     assert said.startswith("about 1 min 40 s and 1\u202f200 tokens left, beside ")
-    assert "fine-tuning" in said and "searches" in said
+    assert "fine-tuning" in said and "Best-of-N search" in said
     # A second one was faster: the first had compiled.
     done.append(stage("mucode_1/greedy_mini_test", 5, 90))
     assert estimate.left(config, done).startswith("about 1 min 05 s and 1\u202f090 tokens left")

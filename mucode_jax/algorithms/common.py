@@ -169,6 +169,16 @@ def relabelled(rollout: Rollout, target: np.ndarray) -> list[SFTExample]:
     return [example(rollout.task_id, rollout.state(t), target) for t in range(len(rollout.turns))]
 
 
+def successful(rollouts: LabelledRollouts) -> list[Rollout]:
+    """Those whose last turn is correct."""
+    return [r for r, label in zip(rollouts.items, rollouts.labels, strict=True) if label[-1]]
+
+
+def finals(rollouts: Sequence[Rollout]) -> list[SFTExample]:
+    """Every state of each rollout with the rollout's own final completion as its target."""
+    return [e for r in rollouts for e in relabelled(r, r.turns[-1].completion_ids)]
+
+
 def merge(examples: Sequence[SFTExample]) -> list[SFTExample]:
     """Identical examples once, with their weights added: fewer steps.
 

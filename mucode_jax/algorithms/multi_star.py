@@ -38,24 +38,11 @@ def iterate(
                 made_of.append(scores)
                 examples += best_scored(rollouts.items, scores.items)
         else:
-            successful = [
-                rollout
-                for rollout, label in zip(rollouts.items, rollouts.labels, strict=True)
-                if label[-1]
-            ]
-            examples += own_turns(successful) if form == "multi_star_all" else finals(successful)
+            right = common.successful(rollouts)
+            examples += own_turns(right) if form == "multi_star_all" else common.finals(right)
         selected = balance(examples) if form == "multi_star_balanced" else examples
         generator = common.fine_tune(config, lab, form, i + 1, selected, made_of, {})
         yield common.Trained(generator, visited)
-
-
-def finals(rollouts: Sequence[Rollout]) -> list[SFTExample]:
-    """Every state of each rollout with the rollout's own final completion as its target."""
-    return [
-        e
-        for rollout in rollouts
-        for e in common.relabelled(rollout, rollout.turns[-1].completion_ids)
-    ]
 
 
 def own_turns(rollouts: Sequence[Rollout]) -> list[SFTExample]:
@@ -90,4 +77,4 @@ def best_scored(rollouts: Sequence[Rollout], scores: Sequence[np.ndarray]) -> li
     of_problem = defaultdict(list)
     for rollout, score in zip(rollouts, scores, strict=True):
         of_problem[rollout.task_id].append((float(score[-1]), -rollout.index, rollout))
-    return finals([max(ranked, key=lambda r: r[:2])[2] for ranked in of_problem.values()])
+    return common.finals([max(ranked, key=lambda r: r[:2])[2] for ranked in of_problem.values()])

@@ -22,8 +22,6 @@ def iterate(config: ConfigDict, lab: Lab, benchmark: Benchmark) -> Iterator[comm
     for i in range(config.iterations):
         samples = common.roll_out(config, lab, benchmark, generator, single_turn=True)
         visited.append(samples)
-        for rollout, label in zip(samples.items, samples.labels, strict=True):
-            if label[-1]:
-                examples += common.relabelled(rollout, rollout.turns[-1].completion_ids)
+        examples += common.finals(common.successful(samples))
         generator = common.fine_tune(config, lab, "star", i + 1, examples, visited, {})
         yield common.Trained(generator, visited)

@@ -125,7 +125,7 @@ def test_the_verifier_reads_the_first_prompt_and_one_completion_never_the_histor
 
 
 def test_multi_star_relabels_with_the_rollouts_own_final_completion():
-    found = multi_star.finals([A0])
+    found = common.finals([A0])
     assert [code(e.ids[e.weights > 0]) for e in found] == ["a02"] * 3
     (whole,) = multi_star.own_turns([A0])
     assert code(whole.ids) == "pa00pa01pa02"
@@ -133,7 +133,7 @@ def test_multi_star_relabels_with_the_rollouts_own_final_completion():
 
 
 def test_balanced_examples_give_every_problem_the_same_weight_and_keep_the_total():
-    examples = [*multi_star.finals([A0]), *multi_star.finals([rollout("c", 0, turn("c0"))])]
+    examples = [*common.finals([A0]), *common.finals([rollout("c", 0, turn("c0"))])]
     balanced = multi_star.balance(examples)
     weight = {
         task: sum(e.weights.max() for e in balanced if e.task_id == task) for task in ("a", "c")

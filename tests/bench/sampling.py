@@ -188,7 +188,7 @@ def contestant(name: str, model: str, batch: int) -> None:
         import jax
 
         from mucode_jax.models import llama
-        from mucode_jax.sampling import Engine, Request
+        from mucode_jax.sampling.engine import Engine, Request
 
         config = _config()
         params = llama.init(config, jax.random.key(0))
@@ -306,7 +306,7 @@ def cpu(rounds: int, tunix: str | None) -> None:
 
 def rollouts(engine, problems: int, samples: int, seed: int, sizes: dict[str, int]) -> None:
     """Three turns of every sample, with log-normal lengths, the next turn following at once."""
-    from mucode_jax.sampling import Request
+    from mucode_jax.sampling.engine import Request
 
     rng = np.random.default_rng(seed)
     vocabulary = sizes["vocab"]
@@ -336,7 +336,7 @@ def throughput(config, slots: int, context: int, problems: int, sizes: dict[str,
     import jax
 
     from mucode_jax.models import llama
-    from mucode_jax.sampling import Engine
+    from mucode_jax.sampling.engine import Engine
 
     params = jax.jit(llama.init, static_argnums=0)(config, jax.random.key(0))
     engine = Engine(config, params, slots=slots, context=context, eot_ids=(EOT,), temperature=0.7)
@@ -361,7 +361,7 @@ def growth(requests: int, slots: int) -> None:
 
     from mucode_jax.models import llama
     from mucode_jax.models.llama import LlamaConfig
-    from mucode_jax.sampling import Engine, Request
+    from mucode_jax.sampling.engine import Engine, Request
 
     config = LlamaConfig(1024, 64, 2, 2, 1, 32, 128, tied=True, max_positions=256)
     params = llama.init(config, jax.random.key(0))
@@ -389,7 +389,7 @@ def ties(problems: int) -> None:
     from mucode_jax import benchmarks
     from mucode_jax.conversation import Chat
     from mucode_jax.models import huggingface
-    from mucode_jax.sampling import Engine, Request
+    from mucode_jax.sampling.engine import Engine, Request
 
     home = huggingface.resolve("mini")
     config = huggingface.read_config(home)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mucode_jax.models import huggingface, llama
-from mucode_jax.sampling import Engine, Request, sampler
+from mucode_jax.sampling import sampler
+from mucode_jax.sampling.engine import Engine, Request
 from tests.models import tiny
 
 CONFIG = tiny.CONFIGS["llama3"]
