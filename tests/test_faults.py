@@ -269,8 +269,8 @@ def test_a_changed_setting_reruns_what_depends_on_it_and_nothing_else(copy, caps
 def test_a_hub_that_hangs_is_asked_again_and_then_the_way_out_is_told():
     """A loopback listener that accepts and never answers."""
     script = (
-        "from mucode_jax.models import hub\nhub.TIMEOUT_S = 0.5\n"
-        "try: hub.resolve('owner/model', attempts=2, wait_s=0.1)\n"
+        "from mucode_jax.models import hub\nhub.TIMEOUT_S, hub.WAITS_S = 0.5, (0.1,)\n"
+        "try: hub.resolve('owner/model')\n"
         "except ValueError as error: print(error)\n"
     )
     asked = []

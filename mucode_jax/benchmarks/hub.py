@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import time
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mucode_jax.benchmarks.files import Row
-
-ATTEMPTS = 3
-TIMEOUT_S = 10.0  # for the hub's first answer
-FIRST_WAIT_S = 2.0  # doubled after every attempt
-
-log = logging.getLogger(__name__)
+from mucode_jax.models.hub import TIMEOUT_S, patiently
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +45,14 @@ def rows(source: Source, split: str) -> Iterator[Row]:
 def _load(source: Source, hub_split: str) -> Iterable[dict[str, Any]]:
     """The records of one of the hub's splits."""
     import datasets  # takes seconds, and a local file needs none of it
+    import huggingface_hub
 
     try:
         if not datasets.config.HF_HUB_OFFLINE:
-            _await_answer(source)
+            # `datasets` itself would try for many minutes before it gave up on a hub that hangs.
+            api = huggingface_hub.HfApi()
+            ask = functools.partial(api.dataset_info, source.path, timeout=TIMEOUT_S)
+            patiently(source.name, ask)
         if source.files:
             url = f"hf://datasets/{source.path}/{source.files}"
             return datasets.load_dataset("json", data_files={hub_split: url}, split=hub_split)
@@ -65,25 +63,6 @@ def _load(source: Source, hub_split: str) -> Iterable[dict[str, Any]]:
             "a local file in the same field names with --data FILE or config.benchmark.data, or "
             "set HF_HUB_OFFLINE=1 where the data set is in the cache"
         ) from error
-
-
-def _await_answer(source: Source) -> None:
-    """Returns once the hub has answered for this data set; asks again after growing waits.
-
-    `datasets` itself would try for many minutes before it gave up on a hub that hangs.
-    """
-    import huggingface_hub
-
-    for attempt in range(ATTEMPTS):
-        try:
-            huggingface_hub.HfApi().dataset_info(source.path, timeout=TIMEOUT_S)
-            return
-        except Exception as error:
-            if attempt == ATTEMPTS - 1:
-                raise
-            wait = FIRST_WAIT_S * 2**attempt
-            log.warning("%s: no answer (%s); again in %g s", source.name, _reason(error), wait)
-            time.sleep(wait)
 
 
 def _reason(error: Exception) -> str:

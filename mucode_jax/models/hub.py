@@ -7,6 +7,8 @@ import logging
 import pathlib
 import re
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 # The embedded generator, and a verifier that was trained on its rollouts by
 #   python -m mucode_jax.main --config configs/evidence.py --workdir DIR --config.seeds="(0,)"
@@ -14,8 +16,10 @@ import time
 MINI = pathlib.Path(__file__).parent / "mini"
 MINI_VERIFIER = pathlib.Path(__file__).parent / "mini_verifier"
 TIMEOUT_S = 10.0  # for the hub's first answer
+WAITS_S = (2.0, 4.0, 8.0)  # between attempts
 _FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer*", "LICENSE*", "NOTICE*")
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -30,13 +34,24 @@ def is_embedded(directory: pathlib.Path) -> bool:
     return own.is_file() and filecmp.cmp(own, embedded, shallow=False)
 
 
-def resolve(path: str | pathlib.Path, *, attempts: int = 4, wait_s: float = 2.0) -> pathlib.Path:
+def patiently(name: str, ask: Callable[[], T], lasting: tuple[type[Exception], ...] = ()) -> T:
+    """What `ask` returns; asked again where it fails, but for failures that are `lasting`."""
+    for wait in WAITS_S:
+        try:
+            return ask()
+        except lasting:
+            raise
+        except Exception as error:
+            _log.warning("%s: no answer (%s); again in %g s", name, type(error).__name__, wait)
+            time.sleep(wait)
+    return ask()
+
+
+def resolve(path: str | pathlib.Path) -> pathlib.Path:
     """The directory of a model: "mini" (the one that comes along), a directory, or a hub id.
 
-    A directory may also be that of a stage that trained a model, in a work directory.
-
-    A hub id is downloaded to the hub's own cache; a failing network is tried `attempts` times, with
-    `wait_s` seconds between, doubling.
+    A directory may also be that of a stage that trained a model, in a work directory. A hub id is
+    downloaded to the hub's own cache, `patiently`.
 
     Raises:
       ValueError: no such directory and no hub id, or the hub does not give it.
@@ -52,36 +67,33 @@ def resolve(path: str | pathlib.Path, *, attempts: int = 4, wait_s: float = 2.0)
     import huggingface_hub
     from huggingface_hub import constants, errors
 
+    def ask() -> pathlib.Path:
+        if not constants.HF_HUB_OFFLINE:
+            # Asked first, because the download itself would wait for ever for an answer.
+            huggingface_hub.HfApi().model_info(str(path), timeout=TIMEOUT_S)
+        return pathlib.Path(
+            huggingface_hub.snapshot_download(str(path), allow_patterns=list(_FILES))
+        )
+
     # The hub's HTTP library differs by version; its errors are what the hub's own derive from.
     failures = (OSError, *errors.HfHubHTTPError.__bases__)
-    for attempt in range(attempts):
-        try:
-            if not constants.HF_HUB_OFFLINE:
-                # Asked first, because the download itself would wait for ever for an answer.
-                huggingface_hub.HfApi().model_info(str(path), timeout=TIMEOUT_S)
-            return pathlib.Path(
-                huggingface_hub.snapshot_download(str(path), allow_patterns=list(_FILES))
-            )
-        except errors.GatedRepoError as error:
-            raise ValueError(
-                f"model {path} is gated: accept its licence at https://huggingface.co/{path} and"
-                " log in (`hf auth login`, or HF_TOKEN), or give the path of a local copy"
-            ) from error
-        except errors.RepositoryNotFoundError as error:
-            raise ValueError(
-                f"model {path}: no such directory here and no such model on the hub; if it is"
-                " private, log in (`hf auth login`, or HF_TOKEN), or give the path of a local copy"
-            ) from error
-        except failures as error:
-            offline = isinstance(error, errors.OfflineModeIsEnabled)
-            if attempt + 1 == attempts or offline or constants.HF_HUB_OFFLINE:
-                reason = " ".join([f"{type(error).__name__}:", *str(error).split()])[:300]
-                raise ValueError(
-                    f"model {path} cannot be fetched from the hub ({reason}); check the network,"
-                    " log in (`hf auth login`), or give the path of a local copy; where the hub's"
-                    " cache has it, set HF_HUB_OFFLINE=1"
-                ) from error
-            wait = wait_s * 2**attempt
-            _log.warning("%s: no answer (%s); again in %g s", path, type(error).__name__, wait)
-            time.sleep(wait)
-    raise ValueError(f"attempts is {attempts}; it must be at least 1")
+    lasting = (errors.RepositoryNotFoundError, errors.OfflineModeIsEnabled)
+    try:
+        return ask() if constants.HF_HUB_OFFLINE else patiently(str(path), ask, lasting)
+    except errors.GatedRepoError as error:
+        raise ValueError(
+            f"model {path} is gated: accept its licence at https://huggingface.co/{path} and"
+            " log in (`hf auth login`, or HF_TOKEN), or give the path of a local copy"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ValueError(
+            f"model {path}: no such directory here and no such model on the hub; if it is"
+            " private, log in (`hf auth login`, or HF_TOKEN), or give the path of a local copy"
+        ) from error
+    except failures as error:
+        reason = " ".join([f"{type(error).__name__}:", *str(error).split()])[:300]
+        raise ValueError(
+            f"model {path} cannot be fetched from the hub ({reason}); check the network,"
+            " log in (`hf auth login`), or give the path of a local copy; where the hub's"
+            " cache has it, set HF_HUB_OFFLINE=1"
+        ) from error
