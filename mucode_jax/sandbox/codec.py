@@ -19,7 +19,7 @@ from typing import Any
 MAX_DEPTH = 100
 MAX_BYTES = 16 << 20
 _MAX_ITEMS = 4_000_000
-_MAX_RANGE = 1_000_000
+_SHORT = 1_000
 _MAX_EXPONENT = 10_000
 _BIG = 1 << 63
 _KEEP = frozenset({str, float, bool, type(None)})
@@ -94,7 +94,7 @@ def _encode_rare(value: Any, kind: type, items: Any, opaque: Opaque, depth: int)
     if issubclass(kind, (bytes, bytearray)):
         base = bytes if issubclass(kind, bytes) else bytearray
         return [base.__name__, base.hex(value)]
-    if kind is range and len(value) <= _MAX_RANGE:
+    if kind is range:
         return ["range", items((value.start, value.stop, value.step))]
     if kind is type({}.keys()):
         return ["keys", items(value)]
@@ -130,8 +130,8 @@ def decode(data: Any, refer: Callable[[list], Any]) -> Any:
 
     Args:
       data: what `json.loads` gave.
-      refer: gives the stand-in for a `[tag, ...]` that is not of a plain type; raises Malformed for
-        one that it does not know.
+      refer: gives the stand-in for a `[tag, ...]` that is not of a plain type, and builds a range
+        that is long to go through; raises Malformed for one that it does not know.
 
     Raises:
       Malformed: not in the format.
@@ -171,7 +171,7 @@ def _decode(data: list, refer: Callable[[list], Any]) -> Any:
             return _COLLECTIONS[tag].fromhex(rest[0])
         case "range":
             made = range(*items(rest[0]))
-            return made if len(made) <= _MAX_RANGE else refer(data)
+            return made if len(made) <= _SHORT else refer(data)
         case "keys":
             return dict.fromkeys(items(rest[0])).keys()
         case "values":
@@ -181,7 +181,7 @@ def _decode(data: list, refer: Callable[[list], Any]) -> Any:
         case "Decimal":
             return _decimal(rest[0])
         case "Fraction":
-            return fractions.Fraction(*items(rest))
+            return _fraction(*items(rest))
         case "array":
             return _array(*rest)
     if tag in _DATE_NAMES:
@@ -216,10 +216,20 @@ def _decimal(text: str) -> decimal.Decimal:
     return value
 
 
+def _fraction(above: int, below: int) -> fractions.Fraction:
+    # Fraction("1e9999999999") would take for ever.
+    if not (isinstance(above, int) and isinstance(below, int)):
+        raise Malformed("a fraction of what are no integers")
+    return fractions.Fraction(above, below)
+
+
 def _array(dtype: str, shape: list[int], data: str) -> Any:
     import numpy as np  # not above: where no program has an array it is never loaded
 
     kind = np.dtype(dtype)
     if kind.kind not in _ARRAY_KINDS:
         raise Malformed(f"an array of {dtype}")
+    # One side of 0 lets the others be of any length, at no cost but to who goes through them.
+    if any(side > max(_SHORT, len(data)) for side in shape):
+        raise Malformed("an array of nothing, too long to go through")
     return np.frombuffer(bytes.fromhex(data), kind).reshape(shape).copy()

@@ -108,7 +108,7 @@ def _names(node: ast.expr, name: str) -> bool:
 
 def _argument(data: Any) -> str:
     try:
-        return shown(codec.decode(data, lambda _: ...))
+        return shown(codec.decode(data, lambda x: range(*x[1]) if x[0] == "range" else ...))
     except codec.Malformed:
         return "..."
 

@@ -152,6 +152,8 @@ class _Session:
                 return getattr(builtins, name)
             case ["theirs", number]:
                 return lambda *arguments: self._call_back(number, arguments)
+            case ["range", parts]:
+                return range(*(codec.decode(x, self._refer) for x in parts))
         raise codec.Malformed(f"unknown tag {data[:1]}")
 
     def _send(self, message: list) -> None:

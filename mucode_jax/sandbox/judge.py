@@ -20,6 +20,7 @@ from typing import Any
 from . import channel, codec, feedback, remote, starvation, statements
 
 _FORK_GRACE_S = 0.5  # a fork of the judge knows its own deadline; this is for one that hangs
+_JUDGE_GRACE_S = 1.0  # of processor time, beyond what the program has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,22 +42,24 @@ class Verdict:
     values: str = ""
 
 
-class _HandedOver(Exception):
-    """A fork of this process goes on with the program; its verdict comes through `pipe`."""
-
-    def __init__(self, pid: int, pipe: int):
-        super().__init__()
-        self.pid = pid
-        self.pipe = pipe
+class _HandedOver(BaseException):
+    """A fork of this process goes on with the program. No Exception, that no test may catch it."""
 
 
 class _Hand:
-    """Moves what is under way to a fork of this process, at most once."""
+    """Moves what is under way to a fork of this process, at most once.
 
-    def __init__(self, strangers: tuple[socket.socket, ...]):
-        """Args: sockets that the fork has no business with."""
+    Attributes:
+      fork: in the judge, once it was done: the fork's pid, and the pipe with its verdict.
+      pipe: in the fork: where the verdict goes.
+    """
+
+    def __init__(self, end: socket.socket, stranger: socket.socket):
+        """Args: the connection, the fork's from then on; a socket it has no business with."""
+        self.fork: tuple[int, int] | None = None
         self.pipe: int | None = None
-        self._strangers = strangers
+        self._end = end
+        self._stranger = stranger
 
     def over(self) -> None:
         """Returns in the fork; raises _HandedOver in the judge itself."""
@@ -66,10 +69,11 @@ class _Hand:
         pid = os.fork()
         if pid:
             os.close(writer)
-            raise _HandedOver(pid, reader)
+            self.fork = pid, reader
+            self._end.close()  # numpy clears any exception: who goes on all the same finds nobody
+            raise _HandedOver
         os.close(reader)
-        for stranger in self._strangers:
-            stranger.close()
+        self._stranger.close()
         random.seed(0)  # a fork is seeded anew by Python; tests that draw numbers draw the same
         self.pipe = writer
 
@@ -85,6 +89,8 @@ def examine(
     allowance: starvation.Allowance,
     prelude: dict[str, Any],
     own: frozenset[str],
+    *,
+    apart: bool,
 ) -> Verdict:
     """Runs `program`, then `setup`, then the tests `texts`.
 
@@ -96,25 +102,34 @@ def examine(
       allowance: what is added to the deadline where the machine was busy.
       prelude: what the tests find, by name.
       own: those names.
+      apart: judge in a fork, whatever the tests are.
     """
     try:
         prepared = statements.prepare(texts, own)
     except statements.BrokenTest as error:
         return Verdict("broken", summary=str(error))
-    hand = _Hand((control,))
-    link = remote.Link(channel.Guarded(end, owner, deadline, allowance.more), hand.over)
+    hand = _Hand(end, control)
+    guarded = channel.Guarded(end, owner, deadline, allowance.more)
+    link = remote.Link(guarded, hand.over)
     try:
-        if not prepared.light:
+        if apart or not prepared.light:
             hand.over()
+        else:
+            # A value may hang the judge itself. The alarm ends it, and the next one tries `apart`.
+            left = max(0.0, deadline - time.monotonic())
+            signal.setitimer(signal.ITIMER_PROF, left + _JUDGE_GRACE_S)
         verdict = _run(program, setup, prepared, link, prelude)
         if hand.pipe is not None:
             channel.write(hand.pipe, channel.pack(dataclasses.asdict(verdict)))
-        return verdict
-    except _HandedOver as other:
-        return _await(other, owner, deadline, allowance)
+    except _HandedOver:
+        pass  # there is hand.fork
     finally:
         if hand.pipe is not None:
             os._exit(0)  # the fork must never go on as the judge
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    if hand.fork is not None:
+        return _await(*hand.fork, owner, guarded.deadline, allowance)
+    return verdict
 
 
 def _run(
@@ -156,6 +171,8 @@ def _run(
         return Verdict("error", summary=f"no result: {error}")
     except remote.Unsendable as error:
         return Verdict("broken", summary=str(error))
+    except _HandedOver:
+        raise
     except BaseException as error:
         if isinstance(error, MemoryError) and not hasattr(error, "remote"):
             return Verdict("oom", summary="MemoryError: the returned values are too large")
@@ -186,7 +203,10 @@ def _raised(
         status = "oom" if isinstance(error, MemoryError) else "error"
         text = feedback.joined(frames, inside["text"])
         return Verdict(status, text, inside["last"].strip().split("\n")[-1])
-    line = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        line = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    except Exception:  # a message of the program's: an object that is gone, too long an integer
+        line = type(error).__name__
     if not isinstance(error, AssertionError):
         return Verdict("error", feedback.whole(frames, line), line.split("\n")[0])
     values = ""
@@ -200,17 +220,21 @@ def _raised(
 
 
 def _await(
-    other: _HandedOver, owner: socket.socket, deadline: float, allowance: starvation.Allowance
+    pid: int,
+    pipe: int,
+    owner: socket.socket,
+    deadline: float,
+    allowance: starvation.Allowance,
 ) -> Verdict:
     """The verdict of a fork, which is ended shortly after the deadline."""
     poller = select.poll()
-    poller.register(other.pipe, select.POLLIN)
+    poller.register(pipe, select.POLLIN)
     poller.register(owner.fileno(), 0)
     ready: dict[int, int] = {}
     while not ready:
         left = deadline + _FORK_GRACE_S - time.monotonic()
         ready = dict(poller.poll(max(0.0, left) * 1000))
-        more = 0.0 if ready else allowance.more(other.pid)
+        more = 0.0 if ready else allowance.more(pid)
         if not more:
             break
         deadline += more
@@ -218,15 +242,15 @@ def _await(
     try:
         if owner.fileno() in ready:
             os._exit(0)
-        if other.pipe in ready:
-            verdict = Verdict(**channel.read(other.pipe))
+        if pipe in ready:
+            verdict = Verdict(**channel.read(pipe))
     except channel.Gone:
         verdict = Verdict("error", summary="the returned values are too large to be compared")
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(other.pid, signal.SIGKILL)
-        os.waitpid(other.pid, 0)
-        os.close(other.pipe)
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(pipe)
     return verdict
 
 

@@ -297,7 +297,8 @@ class Pool:
             except (_Lost, OSError) as error:
                 return None, Outcome("infra", summary=f"infrastructure: {error}")
             try:
-                answer = worker.run(job, patience)
+                # Perhaps it was the tests, run on the program's values, that ended a worker.
+                answer = worker.run({**job, "apart": attempt > 0}, patience)
                 final = answer.pop("final", False)
                 if answer["status"] != "infra" or final:
                     return worker, Outcome(**answer)

@@ -123,6 +123,7 @@ class Link:
     def _call_back(self, number: int, sent: list) -> None:
         if not 0 <= number < len(self._functions):
             raise codec.Malformed("a callback that does not exist")
+        self._before_heavy()  # the program chose the arguments
         try:
             result = self._functions[number](*(self._decode(x) for x in sent))
             reply = ["return", codec.encode(result, self._opaque)]
@@ -151,6 +152,9 @@ class Link:
         match data:
             case ["object", int(number), str(kind), str(name), bool(truth)]:
                 return Remote(self, number, kind[:200], name[:200], truth)
+            case ["range", list(parts)]:
+                self._before_heavy()
+                return range(*map(self._decode, parts))
         raise codec.Malformed(f"unknown tag {str(data[:1])[:50]}")
 
     def _opaque(self, value: Any) -> list:

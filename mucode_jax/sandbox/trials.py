@@ -52,7 +52,8 @@ class Trials:
         """The outcome of one job.
 
         Args:
-          job: program, setup, statements, stdio, timeout_s, feedback (a mode of `feedback`).
+          job: program, setup, statements, stdio, timeout_s, feedback (a mode of `feedback`), apart
+            (see `judge.examine`).
 
         Returns:
           status, feedback, summary, stdout, stderr, seconds; `final` where trying again is useless.
@@ -76,6 +77,7 @@ class Trials:
                     process.allowance,
                     self.prelude,
                     self._names,
+                    apart=job["apart"],
                 )
                 process.ending = verdict.status == "gone"
             outcome = _outcome(verdict, process, job)

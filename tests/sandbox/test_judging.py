@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
+import time
+
 import pytest
 
 from mucode_jax.records import Tests
@@ -202,6 +206,85 @@ def test_tests_of_half_a_megabyte_are_judged(run):
 def test_a_large_value_passes(run):
     code = "def f(n): return list(range(n))"
     assert run(code, "assert f(200_000) == list(range(200_000))", timeout_s=60).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("code", "test", "status"),
+    [
+        ("def f(n): return list(range(n))", "assert len(f(20_000)) == 20_000", "pass"),
+        ("def f(n): return list(range(n))", "assert f(20_000) == 1", "fail"),
+        ("def f(n): return 'a' * n", "assert f(15 << 20).strip('a') == ''", "pass"),
+        ("def f(n): return 'a' * n", "assert f(17 << 20) == ''", "error"),
+        ("def f(n): return range(n)", "assert f(10**12) == range(10**12)", "pass"),
+        ("def f(n): return range(n)", "assert sum(f(3000)) == 4498500", "pass"),
+    ],
+)
+def test_a_large_value_may_meet_a_light_test(run, code, test, status):
+    assert run(code, test).status == status
+
+
+@pytest.mark.parametrize(
+    ("code", "test"),
+    [
+        ("def f(x): return 'a' * 100_000", "assert f(1) == 'b'"),
+        # numpy asks for the length, and clears whatever that raises
+        (
+            "class L:\n    def __len__(s): raise ValueError('\\0' * 20_000)\n"
+            "    def __getitem__(s, i): raise IndexError\ndef f(x): return L()",
+            "assert np.allclose(f(1), [1.0])",
+        ),
+    ],
+)
+def test_judging_apart_leaves_neither_descriptors_nor_processes(code, test):
+    with Pool(workers=1) as pool:
+
+        def state():
+            assert pool.submit(code, Tests((test,))).result().status in ("fail", "error")
+            (pid,) = [worker.process.pid for worker in pool._workers]
+            children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+            return len(os.listdir(f"/proc/{pid}/fd")), children
+
+        assert len({state() for _ in range(3)}) == 1
+
+
+FORGED = """\
+import json, os, struct, time
+def send(*m):
+    b = json.dumps(m).encode()
+    os.write(3, struct.pack("!I", len(b)) + b)
+    time.sleep(99)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "test", "status"),
+    [
+        ("send('loaded', [['is', ['Fraction', '1e9999999999']]])", "assert f == 2", "error"),
+        ("def f(x): return np.empty((2**50, 0))", "assert sum(f(1)) == 3", "error"),
+        ("def f(g): return g(10**9)", "assert f(math.factorial) == 120", "timeout"),
+        ("def f(x): return [range(10**6)] * 1500", "assert np.allclose(f(1), [1])", "timeout"),
+        # Nobody has thought of this one: the alarm ends the judge, the next judges in a fork.
+        ("def f(x): return -(10**10) if x else 7", "assert round(f(0), f(1)) == 3", "timeout"),
+    ],
+)
+def test_no_value_hangs_the_judge(run, code, test, status):
+    began = time.monotonic()
+    assert run(FORGED + code, test, timeout_s=0.3).status == status
+    assert time.monotonic() - began < 40
+
+
+@pytest.mark.parametrize(
+    ("code", "test", "status"),
+    [
+        ("def f(x): return 10**5000", "assert f(1) == 2, f(1)", "fail"),
+        ("def f(x): return 10**5000", "assert {1: 2}[f(1)] == 2", "error"),
+        ("class f:\n    def __init__(s, x): 0\n    __str__ = 0", "assert f(1) == 2, f(1)", "fail"),
+    ],
+)
+def test_a_message_that_cannot_be_written_is_left_out(run, code, test, status):
+    outcome = run(code, test)
+    assert outcome.status == status
+    assert outcome.feedback.startswith("Traceback (most recent call last):\n")
 
 
 @pytest.mark.parametrize(
