@@ -1,10 +1,10 @@
-"""The whole algorithm on a laptop: μCode, STaR and Multi-STaR on the embedded suite.
+"""The whole algorithm on two cores: μCode, STaR and Multi-STaR on the embedded suite.
 
     python -m mucode_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
-At most 6 minutes and 4 GB on two idle cores. The expected results stand in README.md. `:tiny` is
-the same in about 40 seconds, for tests: too small to learn anything from. `:compat` makes the
-published code's choices where ours differ (`base.compat`).
+At most 6 minutes and 4 GB on two idle cores. The expected results stand in BENCHMARKS.md, "The
+quickstart". `:tiny` is the same in about a minute, for tests: too small to learn anything from.
+`:compat` makes the published code's choices where ours differ (`base.compat`).
 """
 
 from ml_collections import ConfigDict

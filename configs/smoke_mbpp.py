@@ -3,7 +3,7 @@
     python -m mucode_jax.main --config configs/smoke_mbpp.py:DATA --workdir runs/smoke_mbpp
 
 DATA is a folder with mbpp.jsonl and llama3/ (tokenizer.model, special_tokens.json and the chat
-template). Takes a few minutes on a laptop. A random generator solves nothing, so each problem's
+template). Takes a few minutes on two cores. A random generator solves nothing, so each problem's
 reference solution is put among its rollouts (`rollout.add_correct`): without a correct completion
 there is nothing to train on.
 """

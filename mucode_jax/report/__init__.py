@@ -1,7 +1,7 @@
 """What a run found, for people: results.json, report.html, a table for the terminal.
 
-`results.json` is the contract (DESIGN: contracts); everything shown is read from it and, for curves
-and conversations, from the stages that the run left in its work directory.
+`results.json` is the contract; everything shown is read from it and, for curves and conversations,
+from the stages that the run left in its work directory.
 
     python -m mucode_jax.report DIR [DIR …]
 """
