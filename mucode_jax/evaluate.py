@@ -103,8 +103,8 @@ def search_evaluation(
       protocol: `deployable` or `paper`.
       about: method, iteration, benchmark, split.
 
-    Beside the fields of every evaluation there are `pass_at_k`, of the first turn's candidates, and with `lv`
-    how good the verifier is (`verifier_by_turn`).
+    Beside the fields of every evaluation there are `pass_at_k`, of the first turn's candidates, and
+    with `lv` how good the verifier is (`verifier_by_turn`).
     """
     problems = sorted({s.task_id for s in searches})
     outcome = np.zeros((len(searches), turns))

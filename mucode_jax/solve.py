@@ -1,15 +1,15 @@
 """Solves one problem of yours by multi-turn Best-of-N, showing each turn as it happens.
 
     python -m mucode_jax.solve problem.py
-    python -m mucode_jax.solve problem.json --generator runs/quickstart --verifier runs/quickstart
-    python -m mucode_jax.solve problem.py --generator meta-llama/Llama-3.2-1B-Instruct \\
-        --verifier none --json
+    python -m mucode_jax.solve problem.json --generator runs/quickstart
+    python -m mucode_jax.solve problem.py --generator meta-llama/Llama-3.2-1B-Instruct --json
 
 The problem is {"prompt", "tests": [..]} in JSON, or Python: a docstring, of the file or of a
 function that is still empty, and asserts. The tests decide: all of them run on every candidate.
 --generator and --verifier take "mini" (the small pair that comes along; it knows short functions on
 lists of numbers and strings, see README.md), a model directory, a stage's or a whole run's work
-directory, or a hub id.
+directory, or a hub id. Without --verifier, "mini" and a whole run bring their own, and any other
+generator goes without one.
 """
 
 from __future__ import annotations
@@ -103,12 +103,18 @@ def _model(path: str, what: str) -> pathlib.Path:
     return hub.resolve_verifier(path) if what == "verifier" else hub.resolve(path)
 
 
+def _own_verifier(generator: str) -> str:
+    """The verifier that comes along with a generator: the embedded one's, a run's, else "none"."""
+    of_run = any(pathlib.Path(generator).glob("stages/*/verifier*/stage.json"))
+    return generator if generator == "mini" or of_run else "none"
+
+
 def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("solve", __doc__, "0 solved, 1 not solved, 2 bad input")
     parser.add_argument("file", nargs="?", metavar="PROBLEM", help="a .json or .py file")
     parser.add_argument("--problem", help="the same as a flag")
     parser.add_argument("--generator", default="mini", help="default: %(default)s")
-    parser.add_argument("--verifier", default="mini", help='default: %(default)s; "none" for none')
+    parser.add_argument("--verifier", help='default: the generator\'s own; "none" for none')
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the story")
     parser.add_argument("--n", type=positive, default=5, help="candidates a turn (%(default)s)")
     parser.add_argument("--turns", type=positive, default=3, help="at most (%(default)s)")
@@ -125,6 +131,8 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     if not flags.temperature >= 0:
         parser.error("argument --temperature: 0 is greedy, else above 0")
     flags.file = flags.file or flags.problem
+    if flags.verifier is None:
+        flags.verifier = _own_verifier(flags.generator)
     flags.search = flags.search or ("pt" if flags.verifier == "none" else "pt+lv")
     if "lv" in flags.search and flags.verifier == "none":
         parser.error(f"--search {flags.search} needs a verifier")
@@ -151,8 +159,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not flags.json:
                 show.say(problem.prompt)
                 show.say("")
+                verifier = flags.verifier
+                if verifier == "none":
+                    verifier += " (--verifier names one trained from the same base)"
                 show.say(
-                    f"generator {flags.generator}; verifier {flags.verifier}; {flags.n} candidates "
+                    f"generator {flags.generator}; verifier {verifier}; {flags.n} candidates "
                     f"a turn, at most {flags.turns} turns; chosen by {flags.search}; sandbox "
                     f"isolation {pool.isolation['level']}"
                 )

@@ -205,6 +205,22 @@ def test_the_folder_of_a_stage_stands_for_its_model(tmp_path):
     assert hub.resolve(stage) == hub.resolve(stage / "model") == stage / "model"
 
 
+def test_a_generator_that_brings_no_verifier_goes_without_one(tmp_path):
+    trained(tmp_path / "run", "mucode_1/generator", "mucode_1/verifier")
+    trained(tmp_path / "half", "mucode_1/generator")
+
+    def taken(*arguments):
+        flags = solve._flags(["problem.py", *arguments])
+        return flags.verifier, flags.search
+
+    run, half = str(tmp_path / "run"), str(tmp_path / "half")
+    assert taken() == ("mini", "pt+lv")
+    assert taken("--generator", run) == (run, "pt+lv")
+    for other in (half, f"{run}/stages/mucode_1/generator", "meta-llama/Llama-3.2-1B-Instruct"):
+        assert taken("--generator", other) == ("none", "pt")
+    assert taken("--generator", half, "--verifier", run) == (run, "pt+lv")
+
+
 # What is shown -----------------------------------------------------------------------------------
 
 
