@@ -36,7 +36,11 @@ def middle_cut(text: str, limit: int) -> str:
 
 
 def stable(text: str) -> str:
-    """`text` without what differs from run to run: addresses and names of temporary files."""
+    """`text` without what differs from run to run (addresses, names of temporary files), in UTF-8.
+
+    Half of a surrogate pair, which no tokenizer takes, becomes a question mark.
+    """
+    text = text.encode("utf-8", "replace").decode()
     return _TEMPORARY.sub("/tmp/tmp", _ADDRESS.sub("at 0x...", text))
 
 

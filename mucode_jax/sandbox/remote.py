@@ -20,6 +20,7 @@ import numpy as np
 from . import channel, codec
 
 _LIGHT_BYTES = 64 << 10
+_MAX_TEXT = 20_000  # characters of what an exception says
 
 
 class Unsendable(TypeError):
@@ -183,7 +184,8 @@ def rebuilt(description: dict[str, Any]) -> Exception:
     kind, bases = description.get("kind"), description.get("bases")
     if type(kind) is not str or type(bases) is not list:
         raise codec.Malformed("an exception without a kind")
-    texts = {key: str(description.get(key, "")) for key in ("message", "text", "last")}
+    kind = _text(kind)[:200].replace("\0", "")
+    texts = {key: _text(description.get(key)) for key in ("message", "text", "last")}
     base: type[Exception] = Exception
     for name in bases:
         found = getattr(builtins, name, None) if type(name) is str else None
@@ -197,9 +199,16 @@ def rebuilt(description: dict[str, Any]) -> Exception:
     }
     if issubclass(base, BaseExceptionGroup):
         base = Exception
-    error = type(kind[:200].replace("\0", ""), (base,), body)(texts["message"])
-    error.remote = {"kind": kind[:200], **texts}
+    error = type(kind, (base,), body)(texts["message"])
+    error.remote = {"kind": kind, **texts}
     return error
+
+
+def _text(value: object) -> str:
+    """What the other side calls a text, bounded and in UTF-8."""
+    if type(value) is not str:
+        return ""
+    return value[:_MAX_TEXT].encode("utf-8", "replace").decode()
 
 
 class Remote:

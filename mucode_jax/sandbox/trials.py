@@ -203,8 +203,8 @@ def _run_whole(job: dict[str, Any], process: _Process, owner: socket.socket) -> 
         return judge.Verdict("error", summary=f"no result: {error}")
     except Exception as error:
         inside = getattr(error, "remote", None)
-        if inside is None:
-            raise
+        if inside is None:  # the description of an exception that made no sense
+            return judge.Verdict("error", summary="no result")
         status = "oom" if isinstance(error, MemoryError) else "error"
         return judge.Verdict(status, inside["text"], inside["last"].strip().split("\n")[-1])
 

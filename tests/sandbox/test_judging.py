@@ -287,6 +287,25 @@ def test_a_message_that_cannot_be_written_is_left_out(run, code, test, status):
     assert outcome.feedback.startswith("Traceback (most recent call last):\n")
 
 
+def test_half_of_a_surrogate_pair_does_not_reach_the_feedback(run):
+    outcome = run("def f(x): raise ValueError('\\ud83d')", "assert f(1) == 2")
+    assert outcome.summary == "ValueError: ?"
+    assert outcome.feedback.endswith("\nValueError: ?\n") and outcome.stderr.isascii()
+
+
+def test_an_exception_whose_class_has_no_proper_name_is_an_error(run):
+    code = "class M(type):\n    __name__ = property(lambda c: '\\ud800')\n"
+    code += "class E(Exception, metaclass=M): pass\nraise E\n"
+    assert run(code).status == "error"
+    assert run(code, stdio=(("1", "2"),)).status == "error"
+
+
+def test_of_a_forged_exception_no_more_is_kept_than_of_a_real_one(run):
+    forged = "send('raised', dict(kind='E', bases=[], message=[], text='x' * 15_000_000, last='y'))"
+    outcome = run(FORGED.replace("time.sleep(99)", "os._exit(0)") + forged, "assert f(1) == 2")
+    assert outcome.status == "error" and len(outcome.stderr) == 20_000
+
+
 @pytest.mark.parametrize(
     ("code", "status"),
     [
