@@ -176,15 +176,16 @@ def _training(what: str, results: Json) -> list[str]:
     config = results["config"]
     r, section = config["rollout"], "sft" if what == "generator" else "verifier_training"
     s = config[section]
+    batch = f"{s['rows']} rows of {s['length']} tokens" if s["rows"] else s["batch"]
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     lines = [
         f"- {r['n']} rollouts a problem, at most {r['turns']} turns, temperature "
         f"{r['temperature']}, {config['iterations']} iterations",
         f"- learning rate {s['learning_rate']:g} ({s['schedule']}), {s['epochs']} epochs, batch "
-        f"{s['batch']}" + (f", loss `{s['loss']}`" if "loss" in s else ""),
+        f"{batch}" + (f", loss `{s['loss']}`" if "loss" in s else ""),
         f"- seed {results['seed']}, backend {results['backend']}, sandbox isolation "
-        f"{results['isolation']['level']}, {words.duration(results['wall_seconds'])} for the "
-        "whole run",
+        f"{results['isolation']['level']}, {words.duration(results['wall_seconds'])} in "
+        "stages",
         f"- {versions}",
         "",
         "<details><summary>All settings</summary>",

@@ -26,10 +26,11 @@ def workdir(tmp_path_factory):
         "train": {"benchmark": "mini", "split": "train"},
         "rollout": {"n": 3, "turns": 3, "temperature": 0.7},
         "iterations": 2,
-        "sft": {"learning_rate": 7e-4, "schedule": "linear", "epochs": 2, "batch": 16},
+        "sft": {"learning_rate": 7e-4, "schedule": "linear", "epochs": 2, "batch": 16}
+        | {"rows": 8, "length": 288},
         "verifier_training": {
             **{"learning_rate": 1e-3, "schedule": "linear", "epochs": 2, "batch": 64},
-            "loss": "bt",
+            **{"loss": "bt", "rows": 0, "length": 224},
         },
     }
     report.write(directory, results)
@@ -63,11 +64,13 @@ def test_the_card_tells_what_results_json_holds(workdir, exported):
     last = next(e for e in results["evaluations"] if (e["iteration"], e["search"]) == (2, "greedy"))
     low, high = (f"{100 * bound:.0f}" for bound in last["ci95"])
     assert f"{100 * last['accuracy']:.1f} ({low}–{high}) |" in shown
+    assert "batch 8 rows of 288 tokens\n" in shown
     assert "learning rate 0.0007" in shown and "seed 0" in shown and "jax 0.10.2" in shown
     assert "μCode 1" not in shown  # another iteration's numbers are not this one's
     config = shown.split("```json\n")[1].split("\n```")[0]
     assert json.loads(config) == results["config"]
     shown = (exported / "verifier" / "README.md").read_text()
+    assert "batch 64, loss `bt`\n" in shown
     assert "| base | Bradley-Terry | 1\u202f200 | 0.810 | 72.5 % | 0.200 |" in shown
 
 

@@ -80,7 +80,10 @@ def test_the_table_holds_every_accuracy_with_its_interval_within_100_columns(run
     assert re.search(r"lv: the learned verifier's favourite .*25\.0 \(20–31\)", shown)
     assert "base                     Bradley-Terry   1\u202f200   0.810" in shown
     assert "Backend cpu; sandbox isolation landlock; seed 0" in shown
-    assert "Time: 5 min 07 s: rollouts 33 %, fine-tuning 26 %, Best-of-N search 20 %" in shown
+    assert (
+        "Time in stages: 5 min 07 s: rollouts 33 %, fine-tuning 26 %, Best-of-N search 20 %"
+        in shown
+    )
 
 
 def test_a_way_to_choose_of_ones_own_stands_after_the_others():

@@ -99,7 +99,7 @@ def repeats(compared: Sequence[Run]) -> bool:
 
 def side_by_side(compared: Sequence[Run]) -> str:
     """The runs' settings and accuracies for the terminal."""
-    head = ["", "seed", "backend", "isolation", "time"]
+    head = ["", "seed", "backend", "isolation", "time in stages"]
     about = [
         [
             run.name,

@@ -177,7 +177,7 @@ def _facts(results: Json) -> list[tuple[str, str]]:
         ("backend", results["backend"]),
         ("sandbox isolation", results["isolation"]["level"]),
         ("seed", str(results["seed"])),
-        ("time", words.duration(results["wall_seconds"])),
+        ("time in stages", words.duration(results["wall_seconds"])),
         ("tokens sampled", words.count(sum(s["tokens"] for s in stages))),
         ("programs executed", words.count(sum(s["executions"] for s in stages))),
     ]

@@ -12,7 +12,10 @@ from mucode_jax.report import words
 
 Json = Any
 WIDTH = 100
-BY_TURN = "Verifiers, on the candidates of the searches that they chose in"
+BY_TURN = (
+    "Verifiers, on the candidates of the searches that they chose in; “best one is correct” of the "
+    "problems that have both kinds at that turn"
+)
 
 
 def grid(rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
@@ -63,8 +66,9 @@ def table(results: Json) -> str:
         verifiers = grid(verifier_rows(results))
         parts.append(f"Verifiers, on problems held out from their training\n\n{verifiers}")
     if len(by_turn := verifier_turn_rows(results["evaluations"])) > 1:
-        parts.append(f"{BY_TURN}\n\n{grid(by_turn)}")
-    parts.append(_wrapped(f"Time: {time_line(results)}") + "\n" + _wrapped(setting_line(results)))
+        parts.append(f"{_wrapped(BY_TURN)}\n\n{grid(by_turn)}")
+    time = _wrapped(f"Time in stages: {time_line(results)}")
+    parts.append(f"{time}\n{_wrapped(setting_line(results))}")
     return "\n\n".join(parts)
 
 
