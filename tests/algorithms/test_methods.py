@@ -9,7 +9,8 @@ METHODS = ("multi_star_all", "multi_star_balanced", "rft_lv")
 
 def test_the_baselines_forms_run_to_their_end_and_learn_from_their_own_choice(tmp_path):
     """The others do in tests/test_main.py."""
-    assert micro.run(tmp_path, f"--config.methods={METHODS}", "--config.search.methods=()") == 0
+    settings = (f"--config.methods={METHODS}", "--config.search.methods=()")
+    assert micro.run(tmp_path, *settings, "--config.sft.merge=False") == 0
     found = micro.results(tmp_path)
     assert {e["method"] for e in found["evaluations"]} == {"base", *METHODS}
     # RFT by the verifier learns from every problem's best rollout (one or two states), solved or
