@@ -227,6 +227,14 @@ def test_the_page_is_well_formed_and_its_ids_are_unique(shown):
     assert len(ids) == len(set(ids))
 
 
+def test_headings_leave_out_no_level_and_every_stop_of_the_keyboard_has_a_name(shown):
+    tree = ElementTree.fromstring(shown.split("<!DOCTYPE html>")[1])
+    levels = [int(e.tag[1]) for e in tree.iter() if e.tag in ("h1", "h2", "h3", "h4", "h5", "h6")]
+    assert all(after <= before + 1 for before, after in itertools.pairwise([0, *levels]))
+    stops = [e for e in tree.iter() if e.get("tabindex") is not None]
+    assert stops and all(e.get("role") == "region" and e.get("aria-label") for e in stops)
+
+
 def test_the_page_refers_to_nothing_outside_it(shown):
     assert "http" not in shown.replace("http-equiv", "") and "@import" not in shown
     references = re.findall(r'(?:href|src|action|data)="([^"]*)"|url\(([^)]*)\)', shown)

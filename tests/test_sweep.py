@@ -1,6 +1,7 @@
 """A sweep: cells share what they have in common, and its evidence is paired and complete."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -171,6 +172,27 @@ def test_findings_are_shown_as_table_markdown_and_page(runs):
     assert "| one: base |" in markdown and "30 problems, 2 seeds" in markdown
     page = findings.page(found)
     assert page.count("<svg") >= 3 and "one: μCode 2" in page and "http" not in page
+
+
+def test_a_sweeps_page_leads_with_what_was_gained_and_tells_how_it_was_made(runs, tmp_path):
+    found = evidences.evidence({"": runs})
+    (made,) = found["made"]
+    assert made["backend"] == "cpu" and made["isolation"]["level"] == "landlock"
+    (base,) = of(found["cells"], method="base", search="greedy", turns=3)
+    (mucode,) = of(found["cells"], method="mucode", iteration=2, search="greedy", turns=3)
+    page = findings.page(found).replace("\u00a0", " ")
+    title = f"<h1>μCode 2 solves {100 * mucode['accuracy']:.1f} %, its base "
+    assert title + f"{100 * base['accuracy']:.1f} %</h1>" in page
+    (d,) = of(found["differences"], kind="methods", b="base", a="mucode", search="greedy", turns=3)
+    low, high = (f"{100 * bound:+.1f}".replace("-", "−") for bound in d["ci95"])
+    assert f"points (95 % interval {low} to {high}, paired over problems and seeds)" in page
+    assert "<dt>sandbox isolation</dt><dd>landlock</dd>" in page and "<dt>jax</dt>" in page
+    results = json.loads((runs[0] / "results.json").read_text()) | {"backend": "gpu"}
+    shutil.copytree(runs[0], tmp_path / "run")
+    write_atomically(tmp_path / "run/results.json", json.dumps(results))
+    found = evidences.evidence({"": [tmp_path / "run", *runs[1:]]})
+    assert [of["backend"] for of in found["made"]] == ["gpu", "cpu"]
+    assert "How it was made" not in findings.page({**found, "made": []})
 
 
 def test_what_is_the_same_in_every_cell_is_shown_once(runs):

@@ -3,12 +3,14 @@
     {"cells": [{"cell", "benchmark", "split", "protocol", "method", "iteration", "search", "n",
                 "turns", "accuracy", "ci95", "seeds", "problems"}],
      "differences": [{"kind", "cell", "benchmark", "split", "protocol", "a", "b", "search", "n",
-                      "turns", "difference", "ci95", "p"}]}
+                      "turns", "difference", "ci95", "p"}],
+     "made": [{"backend", "isolation", "versions"}]}
 
 A cell of a sweep is one set of settings, run with every seed. Differences are a - b on the same
 problems and seeds, by `kind`: "methods", their last generators ("mucode", "star"); "iterations" of
 one method ("mucode_2", "mucode_1"); "ways" of choosing for one generator ("mucode: pt+lv",
-"mucode: pt"; `search` is the first); "cells" ("bce/mucode_2", "bt/mucode_2"; `cell` is "").
+"mucode: pt"; `search` is the first); "cells" ("bce/mucode_2", "bt/mucode_2"; `cell` is ""). "made"
+is how the runs were: one entry where all agree.
 """
 
 from __future__ import annotations
@@ -57,7 +59,12 @@ def evidence(cells: Mapping[str, Sequence[pathlib.Path]]) -> Json:
       ValueError: a run lacks its results or stages, or the seeds of a cell were evaluated on
         different problems.
     """
-    found = [m for cell, directories in cells.items() for m in _measured(cell, directories)]
+    results = {d: report.read(d) for directories in cells.values() for d in directories}
+    found = [m for cell, runs in cells.items() for m in _measured(cell, runs, results)]
+    made: list[Json] = []
+    for of in results.values():
+        about = {name: of[name] for name in ("backend", "isolation", "versions")}
+        made += [about] if about not in made else []
     pairs = {"methods": _methods, "iterations": _iterations, "ways": _ways, "cells": _cells}
     return {
         "cells": [line for m in found for line in _accuracies(m)],
@@ -67,11 +74,14 @@ def evidence(cells: Mapping[str, Sequence[pathlib.Path]]) -> Json:
             for pair in of(found)
             for line in _differences(*pair)
         ],
+        "made": made,
     }
 
 
-def _measured(cell: str, directories: Sequence[pathlib.Path]) -> Iterator[Measured]:
-    runs = compare.runs(directories, [report.read(directory) for directory in directories])
+def _measured(
+    cell: str, directories: Sequence[pathlib.Path], results: Mapping[pathlib.Path, Json]
+) -> Iterator[Measured]:
+    runs = compare.runs(directories, [results[directory] for directory in directories])
     for e in runs[0].results["evaluations"]:
         outcomes = [run.outcomes.get(compare.key(e)) for run in runs]
         for run, outcome in zip(runs, outcomes, strict=True):

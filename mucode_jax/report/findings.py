@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mucode_jax.report import plots, text, words
-from mucode_jax.report.page import environment
+from mucode_jax.report.page import bound, environment
 
 Json = Any
 Rows = list[list[str]]
@@ -244,19 +244,50 @@ def page(found: Json) -> str:
         }
         for i, (name, cells) in enumerate(_groups(found).items())
     ]
-    cells = list(dict.fromkeys(c["cell"] for c in found["cells"] if c["cell"]))
+    title, said = _headline(found)
     return (
         environment()
         .get_template("findings.html.jinja")
         .render(
-            title=f"{len(cells)} settings side by side" if cells else "Methods side by side",
-            said=", ".join(cells),
+            title=bound(title),
+            said=bound(said),
             groups=groups,
+            made=[
+                {"backend": of["backend"], "sandbox isolation": of["isolation"]["level"]}
+                | of["versions"]
+                for of in found.get("made", ())
+            ],
             config=json.dumps(found["config"], indent=2, ensure_ascii=False)
             if "config" in found
             else "",
         )
     )
+
+
+def _headline(found: Json) -> tuple[str, str]:
+    """The page's title and the sentences below it; of methods, what μCode (or the last) gained."""
+    cells = list(dict.fromkeys(c["cell"] for c in found["cells"] if c["cell"]))
+    if cells:
+        return f"{len(cells)} settings side by side", ", ".join(cells)
+    group = next(iter(_groups(found).values()))
+    greedy = {c["method"]: c for c in _final(_last(_apart(group)[0]))}
+    last = greedy.get("mucode") or [*greedy.values()][-1]
+    title = f"{words.generator(last)} solves {words.percent(last['accuracy'])}"
+    seeds = "one seed" if last["seeds"] == 1 else f"mean of {last['seeds']} seeds"
+    said = (
+        f"of {last['problems']} held-out problems, in greedy conversations of at most "
+        f"{last['turns']} turns, {seeds}."
+    )
+    wanted = {"kind": "methods", "a": last["method"], "b": "base", "search": "greedy"}
+    for d in _of(found, group):
+        if d.items() >= wanted.items() and d["turns"] == last["turns"]:
+            low, high = map(words.signed, d["ci95"])
+            title += f", its base {words.percent(greedy['base']['accuracy'])}"
+            said += (
+                f" The difference is {words.signed(d['difference'])} points (95 % interval {low} "
+                f"to {high}, paired over problems and seeds)."
+            )
+    return title, said
 
 
 def _without_constant(rows: Rows) -> tuple[str, Rows]:

@@ -52,7 +52,7 @@ def _entry(cell: str) -> Markup:
     return Markup("{} <small>{}</small>").format(printable(value), printable(shown))
 
 
-def _bound(sentence: str) -> str:
+def bound(sentence: str) -> str:
     """Keeps a number and its per cent sign on one line."""
     return sentence.replace(" %", "\u00a0%")
 
@@ -81,8 +81,8 @@ def render(directory: pathlib.Path, results: Json) -> str:
         environment()
         .get_template("page.html.jinja")
         .render(
-            title=_bound(_title(groups[0])) if groups else "Nothing was evaluated",
-            said=_bound(" ".join(_said(directory, groups[0]))) if groups else "",
+            title=bound(_title(groups[0])) if groups else "Nothing was evaluated",
+            said=bound(" ".join(_said(directory, groups[0]))) if groups else "",
             about=_about(groups),
             facts=_facts(results),
             groups=[_group(str(i), group, searched[i]) for i, group in enumerate(groups)],
