@@ -1,7 +1,7 @@
 """Compiles every program of an experiment for a TPU slice that is not there: does it fit?
 
     python -m mucode_jax.aot --config configs/llama32_1b_mbpp.py --topology v5e:2x2
-    python -m mucode_jax.aot --config configs/llama31_8b_mbpp.py --topology v5e:4x4 --slices 2 \
+    python -m mucode_jax.aot --config configs/llama31_8b_mbpp.py --topology v5e:4x4 --slices 2 \\
         --config.mesh.data=2
 
 Needs the package `libtpu` (pip install -e '.[aot]') and minutes a program; no TPU and no weights.
@@ -363,7 +363,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             names = ", ".join(program.name for program in chosen)
             raise ValueError(f"--only {unknown.pop()!r}: the programs are {names}")
     except Exception as error:  # a config file is a program: it may raise anything
-        return fail("aot", faults.of_input(error), 2)
+        return fail("aot", faults.of_input(error, argv), 2)
     wanted = [program for program in chosen if not found.only or program.name in found.only]
     return 0 if table(wanted, int(HBM_GIB[found.topology.split(":")[0]] * GIB)) else 1
 

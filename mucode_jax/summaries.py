@@ -1,6 +1,6 @@
 """What a training leaves for TensorBoard: its metrics by step, and a profile of a few steps.
 
-tensorboard --logdir runs/quickstart/tensorboard
+tensorboard --logdir runs/quickstart/tensorboard   (pip install tensorboard)
 """
 
 from __future__ import annotations
