@@ -2,15 +2,15 @@
 
     python -m mucode_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
-`--config FILE[:VARIANT]`: an experiment; its variants stand at the top of its file. Every setting is
-in configs/base.py, and `--config.NAME=VALUE` changes it: `--config.seed=3
+`--config FILE[:VARIANT]`: an experiment; its variants stand at the top of its file. Every setting
+is in configs/base.py, and `--config.NAME=VALUE` changes it: `--config.seed=3
 --config.rollout.temperature=0.9`.
 
 `--workdir DIR`: a folder, or a place in a bucket: `gs://BUCKET/PATH` (needs `pip install -e
 '.[gcs]'`). Run again after any interruption, it goes on where it was.
 
-On several hosts the same command is started on each, with one work directory: the bucket, or a folder
-that all of them see. On Cloud TPU, GKE and under SLURM they find each other; elsewhere add
+On several hosts the same command is started on each, with one work directory: the bucket, or a
+folder that all of them see. On Cloud TPU, GKE and under SLURM they find each other; elsewhere add
 `--coordinator=HOST:PORT --processes=N --process=I` (launch/README.md).
 
 Exit status: 0 done, 1 what was asked failed, 2 bad input, 130 interrupted.
