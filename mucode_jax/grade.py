@@ -18,6 +18,7 @@ import collections
 import dataclasses
 import json
 import logging
+import pathlib
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -51,8 +52,12 @@ def check_candidates(path: str, known: Iterable[str]) -> int:
     """How many candidates `path` holds.
 
     Raises:
-      ValueError: a line is not {"task_id", "code"} with an id of the benchmark, or there is none.
+      ValueError: a line is not {"task_id", "code"} with an id of the benchmark, or there is none,
+        or `path` is a pipe.
     """
+    file = pathlib.Path(path)
+    if file.is_fifo() or file.is_char_device() or file.is_socket():
+        raise ValueError(f"{path}: must be a file that can be read twice, no pipe")
     known = frozenset(known)
     count = 0
     for row in read_jsonl(path):

@@ -121,6 +121,13 @@ def test_verdicts_come_in_the_order_of_the_candidates_with_all_they_brought(tmp_
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_pipe_which_cannot_be_read_twice_is_refused(tmp_path, problems, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert grade.main(flags(problems, tmp_path / "pipe", tmp_path / "out.jsonl")) == 2
+    assert "can be read twice" in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_humaneval_bodies_whole_functions_and_helpers_are_graded(tmp_path, data_dir):
     bodies = {
         row.task_id(): row.text("canonical_solution")
@@ -147,7 +154,7 @@ def test_humaneval_bodies_whole_functions_and_helpers_are_graded(tmp_path, data_
 def test_standard_input_programs_are_graded(tmp_path, data_dir):
     source = data_dir / "code_contests_sample.jsonl"
     (problem,) = (p for p in benchmarks.load("code_contests", "all", data=source).problems[:1])
-    answers = dict(problem.public.stdio)
+    answers = {given + "\n": expected for given, expected in problem.public.stdio}
     lookup = f"import sys\nprint({answers!r}.get(sys.stdin.read(), ''))"  # knows the public ones
     out = tmp_path / "out.jsonl"
     candidates = write(tmp_path / "in.jsonl", [{"task_id": problem.task_id, "code": lookup}])

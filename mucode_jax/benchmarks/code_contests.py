@@ -42,16 +42,11 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry | None:
         task_id=name,
         split="",  # filled in by `load`: the record does not say
         prompt=prompts.program_prompt(_EXAMPLES.sub("", description) if testless else description),
-        public=_tests(public, timeout_s),
+        public=Tests(stdio=public, timeout_s=timeout_s),
         feedback=prompts.COMPAT_FEEDBACK if compat else prompts.FEEDBACK,
     )
-    return Entry(problem, _tests(private, timeout_s) if private else None, _solution(row))
-
-
-def _tests(pairs: tuple[tuple[str, str], ...], timeout_s: float) -> Tests:
-    """Every input ends with a newline, which re-hosts of the data cut off."""
-    ended = tuple((given.rstrip("\n") + "\n", expected) for given, expected in pairs)
-    return Tests(stdio=ended, timeout_s=timeout_s)
+    hidden = Tests(stdio=private, timeout_s=timeout_s) if private else None
+    return Entry(problem, hidden, _solution(row))
 
 
 def _time_limit(row: Row, default: float) -> float:

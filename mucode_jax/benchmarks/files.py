@@ -209,6 +209,15 @@ def syntax_error(text: str) -> str:
     return ""
 
 
+def with_shapes(test: str) -> str:
+    """A test program of EvalPlus in which a value of another shape is not close.
+
+    numpy compares what it can stretch: `np.allclose([], 3.5)` is true.
+    """
+    close = "np.allclose(out, exp,"
+    return test.replace(f"assert {close}", f"assert np.shape(out) == np.shape(exp) and {close}")
+
+
 def python_tests(
     row: Row, statements: Sequence[str], *, setup: str = "", timeout_s: float = 10.0
 ) -> Tests:

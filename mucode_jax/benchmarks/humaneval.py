@@ -2,7 +2,8 @@
 
 A function's head with its docstring is given; the body is asked for. An answer may be a body (it
 begins indented and runs after the whole prompt) or the whole function (it runs after what the
-prompt holds before the function: imports, and helpers that the tests call).
+prompt holds before the function: imports, and helpers). Tests that call a helper bring their own,
+but in `compat`, so that a program cannot put another in its place.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 
 from mucode_jax.benchmarks import prompts
 from mucode_jax.benchmarks.examples import docstring_asserts
-from mucode_jax.benchmarks.files import Entry, Row, python_tests, syntax_error
+from mucode_jax.benchmarks.files import Entry, Row, python_tests, syntax_error, with_shapes
 from mucode_jax.records import Problem, Tests
 
 SPLITS = ("test",)
@@ -35,11 +36,13 @@ def read_plus(row: Row, *, compat: bool, testless: bool) -> Entry:
 
 def _read(row: Row, benchmark: str, timeout_s: float, *, compat: bool, testless: bool) -> Entry:
     name = row.text("entry_point")
-    _, function = _split_prompt(row, name)
+    preamble, function = _split_prompt(row, name)
     docstring = function.partition("\n")[2]
     public = python_tests(row, docstring_asserts(docstring, name), timeout_s=timeout_s)
     # `test` only defines `check`: somebody has to call it.
-    program = f"{_test(row).rstrip()}\n\ncheck({name})\n"
+    program = f"{with_shapes(_test(row)).rstrip()}\n\ncheck({name})\n"
+    if not compat:
+        program = _with_helpers(preamble, program)
     private = python_tests(row, (program,), timeout_s=timeout_s)
     shown = "" if testless else "\n".join(public.statements)
     return _entry(row, benchmark, public, private, shown, compat=compat)
@@ -68,9 +71,11 @@ def read_pack(row: Row, *, compat: bool, testless: bool) -> Entry:
             private_text = f"exec({private_text!r})"
         private = python_tests(row, (private_text,), timeout_s=TIMEOUT_S)
     else:
+        preamble, _ = _split_prompt(row, row.text("entry_point"))
         shown = _without_indented_head(example).strip()
-        public = python_tests(row, (shown,) if shown else (), timeout_s=TIMEOUT_S)
-        private = python_tests(row, (test,), timeout_s=TIMEOUT_S)
+        text = _with_helpers(preamble, shown)
+        public = python_tests(row, (text,) if text else (), timeout_s=TIMEOUT_S)
+        private = python_tests(row, (_with_helpers(preamble, test),), timeout_s=TIMEOUT_S)
         impossible = False
     shown = "" if testless else shown
     return _entry(
@@ -118,6 +123,12 @@ def _split_prompt(row: Row, name: str) -> tuple[str, str]:
     if not name or not match:
         raise ValueError(f"{row.where}: the prompt has no 'def {name}', its entry point")
     return prompt[: match.start()], prompt[match.start() :]
+
+
+def _with_helpers(preamble: str, test: str) -> str:
+    """`test` with the helpers of the prompt that it names, which are so no longer the program's."""
+    helpers = re.findall(r"^def (\w+)", preamble, re.MULTILINE)
+    return preamble + test if any(re.search(rf"\b{name}\b", test) for name in helpers) else test
 
 
 def _without_indented_head(text: str) -> str:

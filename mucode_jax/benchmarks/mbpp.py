@@ -11,7 +11,7 @@ import ast
 import re
 
 from mucode_jax.benchmarks import prompts
-from mucode_jax.benchmarks.files import Entry, Row, parse, python_tests
+from mucode_jax.benchmarks.files import Entry, Row, parse, python_tests, with_shapes
 from mucode_jax.records import Problem, Tests
 
 SPLITS = ("prompt", "train", "validation", "test")
@@ -67,7 +67,7 @@ def read_plus(row: Row, *, compat: bool, testless: bool) -> Entry:
         text=row.text("prompt"),
         setup="\n".join(row.texts("test_imports")),
         public=tests[:1],
-        private=(*tests[1:], program) if compat else (program,),
+        private=(*(tests[1:] if compat else ()), with_shapes(program)),
         timeout_s=PLUS_TIMEOUT_S,
         compat=compat,
         testless=testless,

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from mucode_jax import benchmarks
-from mucode_jax.benchmarks import mbpp
+from mucode_jax import benchmarks, sandbox
+from mucode_jax.benchmarks import files, mbpp
 
 FILES = {
     "mbpp": "mbpp.jsonl",
@@ -26,6 +26,12 @@ FILES = {
 @functools.cache
 def load(data_dir, name, split, **options):
     return benchmarks.load(name, split, data=data_dir / FILES[name], **options)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with sandbox.Pool(workers=1) as made:
+        yield made
 
 
 def by_id(benchmark):
@@ -142,6 +148,52 @@ def test_references_run_as_whole_programs_and_as_bodies(data_dir):
             assert names[-1] == problem.entry_point
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "cheat"),
+    [
+        (name, task, cheat)
+        for task, cheat in (
+            ("38", "def encode_cyclic(s): return s\ndef decode_cyclic(s): return s"),
+            ("50", "def encode_shift(s): return s\ndef decode_shift(s): return s"),
+            ("32", "def poly(xs, x): return 0\ndef find_zero(xs): return 7"),
+        )
+        for name in ("humaneval", "humanevalpack")
+    ],
+)
+def test_a_program_cannot_bring_the_helper_that_its_test_calls(data_dir, pool, name, task, cheat):
+    benchmark = load(data_dir, name, "test")
+    prefix = {"humaneval": "HumanEval", "humanevalpack": "Python"}[name]
+    problem = by_id(benchmark)[f"{prefix}/{task}"]
+    for code in (benchmark.solutions[problem.task_id], problem.program(cheat)):
+        status = "fail" if cheat in code else "pass"
+        sides = [benchmark.private[problem.task_id], problem.public]
+        for tests in sides[: 1 + (name == "humanevalpack" and task == "32")]:
+            assert pool.submit(code, tests).result(timeout=300).status == status
+    assert "def check" not in problem.prompt or name == "humanevalpack"
+    published = load(data_dir, name, "test", compat=True)
+    assert problem.preamble not in published.private[problem.task_id].statements[0]
+
+
+def test_an_empty_list_is_not_close_to_any_float(data_dir, pool, tmp_path):
+    with open(data_dir / FILES["mbpp_plus"], encoding="utf-8") as file:
+        line = next(line for line in file if '"task_id": 82,' in line)
+    (tmp_path / "one.jsonl").write_text(line)
+    benchmark = benchmarks.load("mbpp_plus", "all", data=tmp_path / "one.jsonl")
+    tests, right = benchmark.private["82"], benchmark.solutions["82"]
+    wrong = "def volume_sphere(*a): return []"
+    statuses = [pool.submit(code, tests).result(timeout=300).status for code in (right, wrong)]
+    assert statuses == ["pass", "fail"]
+
+
+@pytest.mark.parametrize(("name", "count"), [("mbpp_plus", 375), ("humaneval_plus", 163)])
+def test_every_test_that_says_close_asks_for_the_shape(data_dir, name, count):
+    path = data_dir / FILES[name]
+    texts = [row.text("test") for row in files.read_jsonl(path)]
+    shaped = "assert np.shape(out) == np.shape(exp) and np.allclose(out, exp, rtol="
+    assert sum(shaped in files.with_shapes(text) for text in texts) == count
+    assert sum("allclose" in text for text in texts) == count
+
+
 def test_humanevalpack_shows_the_whole_example_test(data_dir, caplog):
     benchmark = load(data_dir, "humanevalpack", "test")
     problems = by_id(benchmark)
@@ -172,13 +224,12 @@ def test_compat_makes_exactly_25_humanevalpack_problems_impossible_and_says_so(d
     assert private.count(second) == 0 and private.count("def check(") == 2
 
 
-def test_code_contests_pairs_end_with_a_newline(data_dir):
+def test_code_contests_pairs_are_as_they_come(data_dir):
     benchmark = load(data_dir, "code_contests", "train")
     assert len(benchmark.problems) == len(benchmark.private) == 100
     for problem in benchmark.problems:
         private = benchmark.private[problem.task_id].stdio
         assert len(problem.public.stdio) + len(private) <= 10
-        assert all(given.endswith("\n") for given, _ in (*problem.public.stdio, *private))
     shown = benchmark.problems[0].prompt
     hidden = load(data_dir, "code_contests", "train", testless=True).problems[0].prompt
     assert "\nExamples\n" in shown and "\nExamples\n" not in hidden
@@ -192,7 +243,7 @@ def test_code_contests_limits_solutions_and_omissions(tmp_path, caplog):
         "description": "Double it.",
         "public_tests": pairs,
         "private_tests": {"input": [], "output": []},
-        "generated_tests": {"input": ["3"], "output": ["6"]},
+        "generated_tests": {"input": ["3\n\n"], "output": ["6"]},
         "solutions": {"language": [2, 3], "solution": ["int main(){}", "print(2 * int(input()))"]},
         "time_limit": {"seconds": 2, "nanos": 500_000_000},
     }
@@ -209,7 +260,7 @@ def test_code_contests_limits_solutions_and_omissions(tmp_path, caplog):
     assert [problem.task_id for problem in benchmark.problems] == ["p", "free"]
     assert "2 problems left out" in caplog.text
     assert [problem.public.timeout_s for problem in benchmark.problems] == [2.5, 10.0]
-    assert benchmark.private["p"].stdio == (("3\n", "6"),)
+    assert benchmark.private["p"].stdio == (("3\n\n", "6"),)  # the empty line may be read
     assert benchmark.solutions["p"] == "print(2 * int(input()))"
     compat = benchmarks.load("code_contests", "test", data=path, compat=True)
     assert [problem.public.timeout_s for problem in compat.problems] == [2.5, 1.0]
