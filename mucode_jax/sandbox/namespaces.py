@@ -1,9 +1,9 @@
 """A private root, process table and network, made of Linux namespaces.
 
-Inside there is: the interpreter and the system's libraries, read-only; /dev/null, /dev/zero and
-/dev/urandom; a /tmp of 16 MiB in memory. There is no /proc, no other process, no network interface
-that is up, and nothing of the operator's files. (The layout is bubblewrap's: the new root is
-entered first, so that what is bound may lie below any folder, /tmp too.)
+Inside there is: the interpreter and the system's libraries, read-only; /dev/null, /dev/zero,
+/dev/random and /dev/urandom; a /tmp of 16 MiB in memory. There is no /proc, no other process, no
+network interface that is up, and nothing of the operator's files. (The layout is bubblewrap's: the
+new root is entered first, so that what is bound may lie below any folder, /tmp too.)
 """
 
 from __future__ import annotations

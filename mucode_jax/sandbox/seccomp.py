@@ -74,7 +74,8 @@ _PAIR_ENDS = """
 """
 _IOCTL, _SOCKETPAIR, _CLONE, _KILL = 16, 53, 56, 62
 _FCNTL, _PRCTL, _TGKILL, _PRLIMIT = 72, 157, 234, 302
-_FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1031, 1032)  # no F_SETOWN, F_SETSIG
+# No F_SETOWN and F_SETSIG; no F_OFD_SETLK: such a lock would stay on the next program's stdout.
+_FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1031, 1032)
 _IOCTL_REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # no TIOCSTI
 _PR_SET_NAME, _PR_GET_NAME = 15, 16
 

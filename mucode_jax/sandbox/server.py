@@ -106,7 +106,7 @@ def _become_main(namespace: dict[str, Any], scratch: str) -> dict[str, Any]:
     sys.modules["__main__"] = main
     for name in [name for name in sys.modules if name.split(".")[0] == "mucode_jax"]:
         del sys.modules[name]
-    sys.argv[:] = [inside.FILE]
+    sys.argv[:] = sys.orig_argv[:] = [inside.FILE]
     os.environ.clear()
     os.environ.update(HOME=scratch, TMPDIR=scratch, PATH="/usr/bin:/bin", LANG="C.UTF-8")
     sys.stdin = sys.__stdin__ = io.TextIOWrapper(
@@ -199,9 +199,7 @@ def _sweep(limits: Limits) -> bool:
             os.kill(-1, signal.SIGKILL)
             while True:
                 os.waitpid(-1, 0)
-        if not _is_clean(limits.scratch):
-            _clean(limits.scratch)
-            return _is_clean(limits.scratch)
+        return _empty(limits.scratch)
     elif not limits.filtered and sys.platform == "linux":
         _kill_children()
     return True
@@ -217,6 +215,16 @@ def _kill_children() -> None:
         for child in map(int, children):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+
+
+def _empty(scratch: str) -> bool:
+    """Makes the scratch folder what it was at first; whether that succeeded."""
+    with contextlib.suppress(PermissionError):  # it belongs to root: no program can have closed it
+        os.chmod(scratch, 0o1777)
+    if _is_clean(scratch):
+        return True
+    _clean(scratch)
+    return _is_clean(scratch)
 
 
 def _is_clean(scratch: str) -> bool:

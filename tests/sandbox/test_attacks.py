@@ -9,7 +9,7 @@ import secrets
 
 import pytest
 
-from mucode_jax.sandbox import make_runner, probe
+from mucode_jax.sandbox import make_runner, probe, server
 
 from . import attacks
 
@@ -65,6 +65,17 @@ OWN = {
         "    try:\n        resource.setrlimit(k, (resource.RLIM_INFINITY,) * 2)\n"
         "        bad = True\n    except (OSError, ValueError):\n        pass\n"
         "def f(x): return None if bad else 3 * x + 1\n",
+        expect=("pass",),
+    ),
+    "a_lock_that_outlives_the_process_is_refused": case(
+        "import fcntl, struct\ntry:\n"
+        "    fcntl.fcntl(1, 37, struct.pack('hhqqi4x', 1, 0, 0, 1, 0))\n    bad = True\n"
+        "except OSError:\n    bad = False\n"
+        "def f(x): return None if bad else 3 * x + 1\n",
+        expect=("pass",),
+    ),
+    "the_workers_command_line_is_not_told": case(
+        "import sys\ndef f(x): return 3 * x + 1 if sys.orig_argv == ['program.py'] else None\n",
         expect=("pass",),
     ),
     "a_memory_file_is_refused": case(
@@ -170,6 +181,15 @@ def test_every_case_of_the_attack_suite_is_survived(runners, attacks_dir, tmp_pa
     assert len(cases) >= 119
     assert all_faults(cases, runners, tmp_path) == []
     assert secret  # of the environment; each case looks for its own as well
+
+
+def test_a_scratch_folder_that_a_program_closed_is_opened_again(tmp_path):
+    (tmp_path / "left").mkdir()
+    for mode in (0o555, 0):
+        tmp_path.chmod(mode)
+        assert server._empty(str(tmp_path))
+        assert tmp_path.stat().st_mode & 0o7777 == 0o1777
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_environment_is_empty(runners):
