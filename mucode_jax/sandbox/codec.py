@@ -96,6 +96,8 @@ def _encode_rare(value: Any, kind: type, items: Any, opaque: Opaque, depth: int)
         return [base.__name__, base.hex(value)]
     if kind is range:
         return ["range", items((value.start, value.stop, value.step))]
+    if kind is slice:
+        return ["slice", items((value.start, value.stop, value.step))]
     if kind is type({}.keys()):
         return ["keys", items(value)]
     if kind is type({}.values()):
@@ -172,6 +174,8 @@ def _decode(data: list, refer: Callable[[list], Any]) -> Any:
         case "range":
             made = range(*items(rest[0]))
             return made if len(made) <= _SHORT else refer(data)
+        case "slice":
+            return slice(*items(rest[0]))
         case "keys":
             return dict.fromkeys(items(rest[0])).keys()
         case "values":

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import gc
 import linecache
 import operator
 import os
@@ -36,6 +37,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "getattr": getattr,
     "setattr": setattr,
     "isinstance": isinstance,
+    "plain": lambda value: value,
     "iter": iter,
     "next": next,
     "len": len,
@@ -152,16 +154,14 @@ class _Session:
                 return getattr(builtins, name)
             case ["theirs", number]:
                 return lambda *arguments: self._call_back(number, arguments)
+            case ["iterator", values]:
+                return iter(codec.decode(values, self._refer))
             case ["range", parts]:
                 return range(*(codec.decode(x, self._refer) for x in parts))
         raise codec.Malformed(f"unknown tag {data[:1]}")
 
     def _send(self, message: list) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except Exception:
-                continue  # the program closed or replaced it
+        _flush(sys.stdout, sys.stderr)
         data = channel.pack(message)
         if len(data) > codec.MAX_BYTES:
             error = ValueError("a value is too large to be carried out of the sandbox")
@@ -189,6 +189,7 @@ class _Session:
             arguments = [codec.decode(x, self._refer) for x in sent]
             named = {key: codec.decode(x, self._refer) for key, x in sent_named.items()}
             result = _OPERATIONS[operation](*arguments, **named)
+            opaque = _is_of_own_class(arguments[0], result)
             changed = {}
             before = {**dict(enumerate(sent)), **sent_named}
             for place, value in {**dict(enumerate(arguments)), **named}.items():
@@ -196,7 +197,8 @@ class _Session:
                     after = codec.encode(value, self._opaque)
                     if after != before[place]:
                         changed[place] = after
-            return ["value", codec.encode(result, self._opaque), changed]
+            encoded = self._opaque(result) if opaque else codec.encode(result, self._opaque)
+            return ["value", encoded, changed]
         except BaseException as error:
             return ["raised", describe(error)]
 
@@ -240,8 +242,32 @@ def run(
     # What the interpreter does at its end: waits for threads, runs the exit handlers, flushes.
     threading._shutdown()
     atexit._run_exitfuncs()
+    _flush(sys.stdout, sys.stderr)
+    # Then objects go: files are closed, `__del__` is called. The last first, so that it finds what
+    # it needs; what was there before the program goes with the process.
+    for name in reversed([name for name in namespace if name not in prelude]):
+        namespace.pop(name, None)
+    gc.collect()
+    _flush(sys.__stdout__, sys.__stderr__)
     session._send(["ended"])
     os._exit(status)
+
+
+def _is_of_own_class(giver: Any, value: Any) -> bool:
+    """Whether a class of the program's gave this instance of itself, as by a call.
+
+    It stays here though it may have a plain form (`class Stack(list)`): a test made it, and means
+    to use its methods.
+    """
+    return isinstance(giver, type) and giver.__module__ == "__main__" and isinstance(value, giver)
+
+
+def _flush(*streams: Any) -> None:
+    for stream in streams:
+        try:
+            stream.flush()
+        except Exception:
+            continue  # the program closed or replaced it
 
 
 def _exit_status(code: object) -> int:

@@ -2,8 +2,9 @@
 
 A test runs in the judge. Where it names something that the program defines it meets a `Remote`,
 whose calls, attributes and items are carried out inside and whose results come back as plain
-values. A `Remote` never equals a plain value, whatever its class says of itself: an equality that
-the program defines is asked only where both sides are the program's own.
+values. An equality that the program defines is asked only where both sides are the program's own.
+A `Remote` equals a plain value only where its class derives from a plain type, and then by the
+methods of that type, here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import builtins
 import contextlib
 import dataclasses
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,8 @@ class Link:
                 return ["builtin", name]
             self._functions.append(value)
             return ["theirs", len(self._functions) - 1]
+        if isinstance(value, Iterator):
+            return ["iterator", codec.encode(list(value), self._opaque)]
         raise Unsendable(
             f"a test passes a {type(value).__name__} to the program, which cannot leave the judge; "
             "build it in the test's setup, which runs with the program"
@@ -237,6 +240,14 @@ class Remote:
             object.__setattr__(found, "_name", found._name or name)
         return found
 
+    @property
+    def __name__(self) -> Any:
+        return self._link.do("getattr", (self, "__name__"), {})
+
+    @property
+    def __doc__(self) -> Any:
+        return self._link.do("getattr", (self, "__doc__"), {})
+
     def __setattr__(self, name: str, value: Any) -> None:
         self._link.do("setattr", (self, name, value), {})
 
@@ -259,6 +270,13 @@ class Remote:
 
     def __bool__(self) -> bool:
         return self._truth
+
+    def __enter__(self) -> Any:
+        return self._link.do("getattr", (self, "__enter__"), {})()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None:  # an exception of the test's cannot go inside
+            self._link.do("getattr", (self, "__exit__"), {})(None, None, None)
 
     def __hash__(self) -> int:
         return hash((Remote, self._number))
@@ -289,12 +307,14 @@ class Remote:
 
     def __eq__(self, other: object) -> Any:
         if type(other) is not Remote:
-            return False
+            # What derives from a plain type is compared as such, here.
+            plain = self._link.do("plain", (self,), {})
+            return type(plain) is not Remote and plain == other
         return self._number == other._number or self._link.do("eq", (self, other), {})
 
     def __ne__(self, other: object) -> Any:
         if type(other) is not Remote:
-            return True
+            return not self == other
         return self._number != other._number and self._link.do("ne", (self, other), {})
 
 

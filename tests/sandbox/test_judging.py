@@ -164,6 +164,18 @@ def test_long_feedback_is_cut_in_the_middle(run):
          ("assert f() == {1: {2: [(), None, True, 1.5, -0.0, 'x', frozenset([1])]}}",)),
         ("import sys\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)", ("assert f(985) == 985",)),
         ("if __name__ == '__main__':\n    x = 1\n", ("assert x == 1",)),
+        ("class S(list):\n    def push(s, x): s.append(x)",
+         ("s = S()", "s.push(4)", "assert s == [4] and s != [5]", "assert s[:1] == [4]")),
+        ("P = collections.namedtuple('P', 'x y')\ndef f(p): return P(p.y, p.x)",
+         ("assert P(1, 2).x == 1", "assert f(P(1, 2)) == P(2, 1)", "assert P(2, 1) == (2, 1)")),
+        ("import enum\nclass C(enum.IntEnum):\n    A = 1\n    B = 2\ndef f(c): return C(c + 1)",
+         ("assert C.A.name == 'A'", "assert f(C.A) == C.B", "assert C['B'] == 2")),
+        ("class L(int):\n    def __eq__(s, o): return True", ("assert not L(3) == 4",)),
+        ("def f(g): return sum(g)",
+         ("assert f(iter([1, 2])) == 3", "assert f(x for x in [1, 2]) == 3")),
+        ("class T:\n    def __enter__(s): return 1\n    def __exit__(s, *a): s.left = a",
+         ("t = T()\nwith t as x:\n    assert x == 1", "assert t.left == (None, None, None)")),
+        ("def f(): 'doc'", ("assert (f.__doc__, f.__name__) == ('doc', 'f')",)),
     ],
 )  # fmt: skip
 def test_tests_that_are_programs_are_judged_outside(run, code, tests):
@@ -201,6 +213,28 @@ def test_tests_of_half_a_megabyte_are_judged(run):
     assert run("def f(x): return x + 1", test, timeout_s=60).status == "pass"
     wrong = run("def f(x): return x + (x < 9_000)", test, timeout_s=60)
     assert (wrong.status, wrong.summary) == ("fail", "f(9000) returned 9000, expected 9001")
+
+
+def test_compiling_the_tests_is_not_at_the_programs_expense(run):
+    test = f"x = {list(range(60_000))}\nassert f(1) == 2"
+    assert run("def f(x): return 2", test, timeout_s=0.15).status == "pass"
+
+
+def test_answers_that_are_always_ready_do_not_outrun_the_limit(run):
+    code = """\
+import json, os, struct, threading
+def message(*m):
+    b = json.dumps(m).encode()
+    return struct.pack("!I", len(b)) + b
+def read():
+    while True: os.read(3, 65536)
+def f(x):
+    threading.Thread(target=read, daemon=True).start()
+    for number in (1, 2):
+        os.write(3, message("value", ["object", number, "G", "", True], {}))
+    while True: os.write(3, message("value", 0, {}) * 2000)
+"""
+    assert run(code, "assert sum(f(1)) == 3", timeout_s=0.5).status == "timeout"
 
 
 def test_a_large_value_passes(run):
@@ -306,6 +340,9 @@ def test_of_a_forged_exception_no_more_is_kept_than_of_a_real_one(run):
     assert outcome.status == "error" and len(outcome.stderr) == 20_000
 
 
+SUM = "print(sum(map(int, input().split())))"
+
+
 @pytest.mark.parametrize(
     ("code", "status"),
     [
@@ -316,19 +353,18 @@ def test_of_a_forged_exception_no_more_is_kept_than_of_a_real_one(run):
         ("print(3 if input() == '1 2' else 9)\nraise SystemExit(1)", "error"),
         ("print(3)", "fail"),
         ("input()\nprint(input())", "error"),
-        (
-            "import threading\ndef g():\n    print(sum(map(int, input().split())))\n"
-            "threading.Thread(target=g).start()",
-            "pass",
-        ),
-        (
-            "import atexit, io\no = io.StringIO()\natexit.register(lambda: print(o.getvalue()))\n"
-            "o.write(str(sum(map(int, input().split()))))",
-            "pass",
-        ),
+        ("import threading\ndef g():\n    print(sum(map(int, input().split())))\n"
+         "threading.Thread(target=g).start()", "pass"),
+        ("import atexit, io\no = io.StringIO()\natexit.register(lambda: print(o.getvalue()))\n"
+         "o.write(str(sum(map(int, input().split()))))", "pass"),
         ("while True: pass", "timeout"),
+        (f"import io, sys\no = sys.stdout\nsys.stdout = io.StringIO()\n{SUM}\n"
+         "o.write(sys.stdout.getvalue())", "pass"),
+        ("w = open(1, 'w', closefd=False)\nw.write(str(sum(map(int, input().split()))))", "pass"),
+        (f"n = 'later'\nclass A:\n    def __del__(s):\n        assert n\n        {SUM}\na = A()",
+         "pass"),
     ],
-)
+)  # fmt: skip
 def test_programs_on_standard_input_run_once_for_each_pair(run, code, status):
     pairs = (("1 2", "3"), ("4 5\n", "9 \n"))
     outcome = run(code, stdio=pairs, timeout_s=0.5 if status == "timeout" else 20.0)
