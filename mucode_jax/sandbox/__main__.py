@@ -49,6 +49,7 @@ def _program(row: Row, timeout_s: float) -> tuple[str, str, Tests]:
         raise ValueError(
             f'{row.where}: either "tests" or both "stdin" and "stdout" must be there, as text'
         )
+    pair = (row.text("stdin"), row.text("stdout"))
     return record["name"], record["code"], Tests(stdio=(pair,), timeout_s=limit)
 
 

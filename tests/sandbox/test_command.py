@@ -44,6 +44,7 @@ def test_outcomes_come_in_the_order_of_the_programs(tmp_path, suffix):
         ({"name": "a", "code": "", "tests": "x"}, '"tests" must be a list'),
         ({"name": "a", "code": "", "stdin": "x"}, '"stdin" and "stdout"'),
         ({"name": "a", "code": "", "tests": [], "timeout_s": -1}, '"timeout_s" must be'),
+        ({"name": "a", "code": "", "stdin": "\ud800", "stdout": ""}, "half of a surrogate pair"),
         ([], "a JSON object"),
     ],
 )
