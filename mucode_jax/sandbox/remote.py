@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import dataclasses
+import itertools
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +23,7 @@ from . import channel, codec
 
 _LIGHT_BYTES = 64 << 10
 _MAX_TEXT = 20_000  # characters of what an exception says
+_MAX_ITEMS = 100_000  # of an iterator of the test's
 
 
 class Unsendable(TypeError):
@@ -169,7 +171,9 @@ class Link:
             self._functions.append(value)
             return ["theirs", len(self._functions) - 1]
         if isinstance(value, Iterator):
-            return ["iterator", codec.encode(list(value), self._opaque)]
+            items = list(itertools.islice(value, _MAX_ITEMS + 1))
+            if len(items) <= _MAX_ITEMS:
+                return ["iterator", codec.encode(items, self._opaque)]
         raise Unsendable(
             f"a test passes a {type(value).__name__} to the program, which cannot leave the judge; "
             "build it in the test's setup, which runs with the program"

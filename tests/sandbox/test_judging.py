@@ -197,6 +197,11 @@ def test_an_object_of_the_tests_own_class_is_the_tests_fault(run):
     assert outcome.status == "infra" and "setup" in outcome.summary
 
 
+def test_an_iterator_without_end_is_the_tests_fault(run):
+    outcome = run("def f(g): return next(g)", "assert f(itertools.count()) == 0")
+    assert outcome.status == "infra" and "setup" in outcome.summary
+
+
 def test_a_program_without_tests_passes_by_loading(run):
     assert run("x = 1").status == "pass"
     assert run("import sys\nsys.exit(0)").status == "error"
