@@ -96,7 +96,10 @@ def attach(lora: LoRA, base: Any, adapters: Any) -> Any:
 
 
 def merge(lora: LoRA, base: Any, adapters: Any) -> Any:
-    """Plain parameters in the base's dtype: W + (alpha / r) · left · right."""
+    """Plain parameters: W + (alpha / r) · left · right, in the dtype of the base's W.
+
+    What is trained whole beside the adapters (a verifier's head) keeps its own dtype.
+    """
     scale = lora.alpha / lora.rank
 
     def add(part: Any, a: Any) -> Any:
