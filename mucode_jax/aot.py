@@ -8,9 +8,9 @@ Needs the package `libtpu` (pip install -e '.[aot]') and minutes a program; no T
 Training is compiled for all chips, sampling and scoring for those of one host. The table says, in
 GiB a chip: what a program is given, what it needs besides, what else lies there meanwhile, and the
 chip's memory; the seconds of compiling; and the collectives by kind, their number and bytes (those
-in a loop counted once). `--only NAME,NAME` compiles some of the programs. Left out are those that
-need less than one that is compiled: merging adapters, measuring a verifier on the training mesh.
-Exit status: 0, 1 something does not fit, 2 bad input.
+in a loop counted once). `--only NAME,NAME` compiles some of the programs. Not among them are
+merging adapters, and measuring a verifier on the training mesh. Exit status: 0, 1 something does
+not fit, 2 bad input.
 """
 
 from __future__ import annotations
