@@ -133,7 +133,7 @@ def damaged(draw: Callable, data: bytes) -> bytes:
 
 # Settings.
 
-NAMES = st.sampled_from(sorted(dict(settings._leaves(base.get_config()))))
+NAMES = st.sampled_from(sorted(settings.flat(base.get_config())))
 WORDS = st.sampled_from(
     ["", "0", "-1", "1", "2.5", "1e9", "1e400", "nan", "None", "True", "x", "mini", "()", "('x',)"]
     + ["('mucode', 'star')", "[1, 2]", "{}", "99999999999999999999", "lv", "-0.0", "é", "'", "\n"]
