@@ -192,6 +192,7 @@ def fine_tune(
             lab.progress.say(
                 f"{name}: nothing was solved, so there is nothing to learn from; it is the base"
             )
+            lab.forget()
             params = base()
         huggingface.save_generator(params, config, path / "model", tokenizer_from=lab.base.path)
         lab.carry(f"{method}_{iteration}", params)
