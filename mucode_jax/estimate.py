@@ -94,7 +94,7 @@ def left(config: ConfigDict, done: Sequence[Stage]) -> str:
         time += todo[kind] * sum(seconds for seconds, _ in costs) / len(costs)
         sampled += todo[kind] * sum(tokens for _, tokens in costs) / len(costs)
     said = f"about {words.duration(time)} and {words.count(sampled)} tokens left"
-    return said + (f", beside {' and '.join(untimed)}" if untimed else "")
+    return said + (f", beside {', '.join(untimed)}" if untimed else "")
 
 
 def _kind(name: str) -> str:
