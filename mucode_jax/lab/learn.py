@@ -262,8 +262,8 @@ def _fit(
     taken = sum(len(row) for group in first.groups for row in group) / len(first)
     if not recipe.rows and taken > 1.25 * recipe.batch:
         lab.progress.say(
-            f"{name}: {taken:.0f} examples a step instead of {recipe.batch}: so many devices take "
-            f"{first.shape[0]} rows at least; a step has none smaller"
+            f"{name}: {taken:.0f} examples a step instead of {recipe.batch}: so many devices and "
+            f"microbatches take {first.shape[0]} rows at least"
         )
     checkpoints = lab.workdir.address(path / CHECKPOINTS)
 
