@@ -28,6 +28,12 @@ def get_config() -> ConfigDict:
     # A randomly initialised Llama instead of `path`: {"d_model": .., "tokenizer": DIR}.
     c.generator.random = ConfigDict()
 
+    c.verifier = ConfigDict()
+    # What every verifier is trained from: "mini" (the verifier that comes along), a generator's or
+    # a verifier's directory, or a hub id, with the generator's tokenizer; "": the base generator.
+    c.verifier.path = ""
+    c.verifier.shape = ConfigDict()  # as the generator's
+
     c.train = ConfigDict()  # the problems that are learned from
     c.train.benchmark = "mini"
     c.train.split = "train"

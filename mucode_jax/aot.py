@@ -115,10 +115,11 @@ def experiment(config: ConfigDict, topology: str, slices: int) -> Iterator[Progr
     """The programs of an experiment, in the order in which an iteration runs them."""
     held = {"attention": "splash"}
     base = plan.model(config, **held)
+    judging = plan.verifier_model(config, **held)
     mesh = plan.training_mesh(config, devices(topology, slices))
     local = plan.sampling_mesh(config, host_devices(topology))
-    yield from sampling(config, base, local, topology)
-    for training in plan.trainings(config, base, mesh):
+    yield from sampling(config, base, judging, local, topology)
+    for training in plan.trainings(config, mesh, **held):
         name = "SFT step" if training.kind == "sft" else "verifier step"
         about = f"{training.rows} × {training.length}"
         if training.microbatches > 1:
@@ -129,23 +130,25 @@ def experiment(config: ConfigDict, topology: str, slices: int) -> Iterator[Progr
         yield relayout(base, mesh, local)
 
 
-def sampling(config: ConfigDict, base: LlamaConfig, mesh: Mesh, topology: str) -> Iterator[Program]:
+def sampling(
+    config: ConfigDict, base: LlamaConfig, judging: LlamaConfig, mesh: Mesh, topology: str
+) -> Iterator[Program]:
     """Prefill, copy, decode and scoring on one host's chips, searches' verifier beside them."""
     r = config.rollout
     limits = Limits(r.turns, r.max_new_tokens, r.max_feedback_tokens, r.context)
     base = dataclasses.replace(base, param_dtype=base.dtype, remat=False)
+    judging = dataclasses.replace(judging, param_dtype=judging.dtype, remat=False)
     abstract = llama.abstract_params(base)
     stacked = placed(abstract, sharding.shardings(abstract, llama.logical_axes(base), mesh))
     prepared = jax.eval_shape(functools.partial(programs.prepare, base), abstract)
     axes = llama.logical_axes(base, stacked=False)
     params = placed(prepared, sharding.shardings(prepared, axes, mesh))
     generator = plan.nbytes(prepared, axes, mesh)
-    judge = placed(
-        verifier.abstract_params(base),
-        sharding.shardings(verifier.abstract_params(base), verifier.logical_axes(base), mesh),
-    )
+    of_judge = verifier.logical_axes(judging)
+    judge = verifier.abstract_params(judging)
+    judge = placed(judge, sharding.shardings(judge, of_judge, mesh))
     scored = any("lv" in choice for choice in config.search.choices) and config.search.methods
-    beside = plan.nbytes(judge, verifier.logical_axes(base), mesh) if scored else 0
+    beside = plan.nbytes(judge, of_judge, mesh) if scored else 0
     free = int(HBM_GIB[topology.split(":")[0]] * GIB) - generator - beside
     slots = r.slots or slots_in(max(0, free), base, r.context, mesh)
     shapes = jax.eval_shape(functools.partial(llama.init_cache, base, slots, r.context))
@@ -203,7 +206,7 @@ def sampling(config: ConfigDict, base: LlamaConfig, mesh: Mesh, topology: str) -
     if scored:
         length = limits.max_prompt_tokens + limits.max_new_tokens + 1
         about = "{} × {}".format(*score.batch_shape(length, mesh=mesh))
-        lower = under_mesh(score.lower, base, judge, length, mesh)
+        lower = under_mesh(score.lower, judging, judge, length, mesh)
         yield Program("scoring", mesh, lower, generator + of_cache, about)
 
 

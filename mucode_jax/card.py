@@ -31,6 +31,12 @@ class Licence:
     notice: str = ""
 
 
+def base(what: str, config: Json) -> str:
+    """The name of the model that a generator or a verifier was made of; "": a random one."""
+    own = config.get("verifier", {}).get("path") if what == "verifier" else None
+    return own or config["generator"].get("path", "")
+
+
 def licence(base: str, directory: pathlib.Path) -> Licence:
     """The licence of a model made of `base`, by the licence texts in its directory or by its name.
 
@@ -78,7 +84,7 @@ def licence(base: str, directory: pathlib.Path) -> Licence:
 def write(what: str, method: str, iteration: int, results: Json, of: Licence) -> str:
     """The card, Markdown with the hub's front matter."""
     config = results["config"]
-    base = config["generator"].get("path") or "a random initialisation"
+    made_of = base(what, config) or "a random initialisation"
     whose = {"method": method, "iteration": iteration}
     name = words.generator(whose)
     slug = f"{method}-{iteration}" if iteration else method
@@ -88,14 +94,14 @@ def write(what: str, method: str, iteration: int, results: Json, of: Licence) ->
         "pipeline_tag": "text-generation" if what == "generator" else "text-classification",
         "tags": ["mucode", "code", what],
     }
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", base):
-        front["base_model"] = base
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", made_of):
+        front["base_model"] = made_of
     title = f"{of.prefix}{slug}-{what}" if of.prefix else f"{name}: {what}"
     lines = ["---"]
     for key, value in front.items():
         lines.append(f"{key}: {json.dumps(value) if isinstance(value, list) else value}")
     lines += ["---", "", f"# {title}", ""]
-    lines += _about(what, name, base, config)
+    lines += _about(what, name, made_of, config)
     lines += ["", "## What was measured", ""]
     lines += _generator_numbers(whose, results) if what == "generator" else []
     lines += _verifier_numbers(whose, results) if what == "verifier" else []

@@ -79,7 +79,7 @@ def export(trained: Trained, what: str, results: Json, out: pathlib.Path) -> Non
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} is there already; give a new directory")
     shutil.copytree(trained.path, out, dirs_exist_ok=True)
-    licence = card.licence(results["config"]["generator"].get("path", ""), trained.path)
+    licence = card.licence(card.base(what, results["config"]), trained.path)
     text = card.write(what, trained.method, trained.iteration, results, licence)
     (out / "README.md").write_text(text, encoding="utf-8")
     if licence.notice and not any(out.glob("NOTICE*")):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from mucode_jax import hosts, interruption
 from mucode_jax.grading import InfrastructureError
-from mucode_jax.models import huggingface
+from mucode_jax.models import hub, huggingface
 from mucode_jax.models.llama import abstract_params
 from mucode_jax.sampling.memory import slot_bytes
 from mucode_jax.training import fit
@@ -126,11 +126,14 @@ def device_memory(config: Any, workdir: Workdir) -> Iterator[None]:
 def _advice(config: Any, workdir: Workdir) -> str:
     """Which settings to lower for the stage that is being made, and an estimate of its needs."""
     c = config.generator
-    base = workdir.path / "stages/base/random/model" if c.random else huggingface.resolve(c.path)
-    model = huggingface.read_config(base, dtype=c.dtype, param_dtype=c.param_dtype)
-    count = sum(x.size for x in jax.tree.leaves(abstract_params(model)))
     kind = (workdir.making or "").rpartition("/")[2]
     section = {"verifier": "verifier_training", "generator": "sft"}.get(kind.partition("_")[0])
+    if section == "verifier_training" and config.verifier.path:
+        base = hub.resolve_verifier(config.verifier.path)
+    else:
+        base = workdir.path / "stages/base/random/model" if c.random else hub.resolve(c.path)
+    model = huggingface.read_config(base, dtype=c.dtype, param_dtype=c.param_dtype)
+    count = sum(x.size for x in jax.tree.leaves(abstract_params(model)))
     if section is None:
         held = count * jnp.dtype(model.param_dtype).itemsize
         slots, each = config.rollout.slots, slot_bytes(model, config.rollout.context)

@@ -51,7 +51,7 @@ from mucode_jax import (
 from mucode_jax.algorithms import common, mucode, multi_star, pretrain, star
 from mucode_jax.benchmarks import load
 from mucode_jax.lab import Lab, Sampling, Searches, sample
-from mucode_jax.models import huggingface
+from mucode_jax.models import hub
 from mucode_jax.progress import Progress
 from mucode_jax.records import Benchmark
 from mucode_jax.rollout import Limits
@@ -163,13 +163,14 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
     base = (
         common.random_generator(workdir, **c.random.to_dict(), seed=config.seed)
         if c.random
-        else huggingface.resolve(c.path)
+        else hub.resolve(c.path)
     )
     return Lab(
         workdir,
         pool,
         progress,
         base=base,
+        trunk=hub.resolve_verifier(config.verifier.path) if config.verifier.path else None,
         dtype=c.dtype,
         param_dtype=c.param_dtype,
         remat=c.remat,

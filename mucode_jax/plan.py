@@ -10,7 +10,8 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mucode_jax.algorithms import common
-from mucode_jax.models import huggingface, llama, sharding, verifier
+from mucode_jax.models import hub, huggingface, llama, sharding, verifier
 from mucode_jax.models.llama import LlamaConfig
 from mucode_jax.sampling import programs
 from mucode_jax.sampling.memory import slot_bytes
@@ -37,16 +38,32 @@ def model(config: ConfigDict, **changes: Any) -> LlamaConfig:
     Raises:
       ValueError: the shape lacks something, or the checkpoint cannot be had.
     """
-    c = config.generator
-    held = {"dtype": c.dtype, "param_dtype": c.param_dtype, "remat": c.remat} | changes
-    if not c.shape:
-        return huggingface.read_config(huggingface.resolve(c.path), **held)
+    return _model(config, "generator", hub.resolve, changes)
+
+
+def verifier_model(config: ConfigDict, **changes: Any) -> LlamaConfig:
+    """What verifiers are trained from: by `config.verifier`, or the base generator; see `model`."""
+    if not config.verifier.path and not config.verifier.shape:
+        return model(config, **changes)
+    return _model(config, "verifier", hub.resolve_verifier, changes)
+
+
+def _model(
+    config: ConfigDict,
+    section: str,
+    resolve: Callable[[str], pathlib.Path],
+    changes: Mapping[str, Any],
+) -> LlamaConfig:
+    c, named = config.generator, config[section]
+    held = {"dtype": c.dtype, "param_dtype": c.param_dtype, "remat": c.remat, **changes}
+    if not named.shape:
+        return huggingface.read_config(resolve(named.path), **held)
     fields = dataclasses.fields(LlamaConfig)
     needed = [f.name for f in fields if f.default is dataclasses.MISSING]
-    missing = [name for name in needed if name not in c.shape]
+    missing = [name for name in needed if name not in named.shape]
     if missing:
-        raise ValueError(f"config.generator.shape lacks {', '.join(missing)}")
-    return LlamaConfig(**c.shape.to_dict(), **held)
+        raise ValueError(f"config.{section}.shape lacks {', '.join(missing)}")
+    return LlamaConfig(**named.shape.to_dict(), **held)
 
 
 def training_mesh(config: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
@@ -109,8 +126,8 @@ class Training:
         )
 
 
-def trainings(config: ConfigDict, base: LlamaConfig, mesh: Mesh) -> list[Training]:
-    """The verifier's training, where the experiment has one, and the generator's."""
+def trainings(config: ConfigDict, mesh: Mesh, **changes: Any) -> list[Training]:
+    """The verifier's training, where the experiment has one, and the generator's; see `model`."""
     verified = {"mucode", "rft_lv"} & set(config.methods) or (
         config.search.methods and any("lv" in choice for choice in config.search.choices)
     )
@@ -130,7 +147,8 @@ def trainings(config: ConfigDict, base: LlamaConfig, mesh: Mesh) -> list[Trainin
             )
         by = common.recipe(s, config.seed)
         of = (by.microbatches, by.optimizer, by.lora)
-        found.append(Training(section, kind, base, rows, length, *of))
+        trained = (model if kind == "sft" else verifier_model)(config, **changes)
+        found.append(Training(section, kind, trained, rows, length, *of))
     return found
 
 
@@ -187,7 +205,7 @@ def check(config: ConfigDict) -> None:
     base = model(config)
     mesh, local = training_mesh(config), sampling_mesh(config)
     limit, whose = _memory()
-    for t in trainings(config, base, mesh):
+    for t in trainings(config, mesh):
         need = training_bytes(t, mesh)
         if need > limit:
             raise ValueError(

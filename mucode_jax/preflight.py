@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from mucode_jax.lab import Lab
 from mucode_jax.lab.learn import Recipe
+from mucode_jax.models import huggingface
 from mucode_jax.records import Benchmark
 from mucode_jax.rollout import first_prompt
 
@@ -38,6 +39,8 @@ def check(
             f"config.rollout.context is {lab.limits.context}, but the model in {lab.base.path} has "
             f"{model.max_positions} positions"
         )
+    if lab.trunk is not lab.base:
+        _check_trunk(lab)
     devices = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"]
     for section, recipe in recipes.items():
         parts = recipe.microbatches
@@ -64,3 +67,20 @@ def check(
         for template in templates:
             empty = dict.fromkeys(("feedback", "summary"), "")
             lab.chat.next_within(template, empty, lab.limits.max_feedback_tokens)
+
+
+def _check_trunk(lab: Lab) -> None:
+    """What verifiers are trained from reads the generator's tokens, one turn of them at least."""
+    where, model = lab.trunk.path, lab.config(lab.trunk)
+    own, base = (huggingface.load_tokenizer(m.path).get_vocab() for m in (lab.trunk, lab.base))
+    if own != base or lab.chat.vocab_size > model.vocab_size:
+        raise ValueError(
+            f"config.verifier.path: {where} reads other tokens than the generator in "
+            f"{lab.base.path}; choose one with its tokenizer, or leave it empty"
+        )
+    longest = lab.limits.max_prompt_tokens + lab.limits.max_new_tokens
+    if longest > model.max_positions:
+        raise ValueError(
+            f"config.verifier.path: {where} has {model.max_positions} positions, but a prompt and "
+            f"its completion may take {longest} tokens (config.rollout)"
+        )

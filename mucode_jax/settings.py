@@ -163,6 +163,8 @@ ITERATE = {
         }
     ),
     **optional(within("generator.shape", SHAPE)),
+    "verifier.path": TEXT,
+    **optional(within("verifier.shape", SHAPE)),
     **within("train", BENCHMARK),
     **within("rollout", SAMPLING),
     "rollout.n": whole(1),

@@ -84,8 +84,7 @@ def test_memory_is_worked_out_before_anything_is_loaded():
     """A step's state by hand: float32 parameters, two moments and gradients, over four devices."""
     config = llama(base.LLAMA_32_1B)
     mesh = sharding.make_mesh(1, 4, 1, jax.devices()[:4])
-    model = plan.model(config)
-    sft = plan.trainings(config, model, mesh)[1]
+    sft = plan.trainings(config, mesh)[1]
     assert (sft.rows, sft.length) == (16, 5248)
     parameters = 128256 * 2048 + 16 * (2 * 2048 * 2048 + 2 * 2048 * 512 + 3 * 2048 * 8192)
     states = 16 * (16 * 5248 / 4) * 2048 * 2
@@ -94,8 +93,20 @@ def test_memory_is_worked_out_before_anything_is_loaded():
         parameters * 16 / 4 + states + norms, rel=1e-3
     )
     # With adapters the base takes two bytes a parameter and nothing else.
-    sft = plan.trainings(base.variants(config, "lora"), plan.model(config), mesh)[1]
+    sft = plan.trainings(base.variants(config, "lora"), mesh)[1]
     assert plan.training_bytes(sft, mesh) < parameters * 2 / 4 + states + 2**28
+
+
+def test_a_verifier_may_be_another_model_than_the_generator():
+    config = llama(base.LLAMA_31_8B)
+    config.verifier.shape = base.LLAMA_32_1B
+    judge, sft = plan.trainings(config, sharding.make_mesh(1, 4, 1, jax.devices()[:4]))
+    assert (judge.section, judge.model.d_model, sft.model.d_model) == (
+        "verifier_training",
+        2048,
+        4096,
+    )
+    assert judge.model.dtype == sft.model.dtype
 
 
 def test_what_does_not_fit_is_refused_with_the_memory_it_would_need(monkeypatch):

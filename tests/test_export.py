@@ -117,6 +117,13 @@ def test_the_licence_of_the_base_is_passed_on(tmp_path):
     assert card.licence("codellama/CodeLlama-7b-hf", tmp_path / "x").name == "other"
 
 
+def test_a_verifier_may_descend_from_another_model_than_the_generator():
+    config = {"generator": {"path": "mini"}, "verifier": {"path": "owner/judge"}}
+    assert card.base("generator", config) == "mini"
+    assert card.base("verifier", config) == "owner/judge"
+    assert card.base("verifier", {**config, "verifier": {"path": ""}}) == "mini"
+
+
 # The same in torch -------------------------------------------------------------------------------
 
 needs_torch = pytest.mark.skipif(

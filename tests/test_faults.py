@@ -263,6 +263,16 @@ def test_a_changed_setting_reruns_what_depends_on_it_and_nothing_else(copy, caps
         assert (path.stat().st_mtime_ns != when) == anew
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["train.size=5", "rollout.temperature=1.2", "verifier.path=mini", "verifier_training.loss=bce"],
+)
+def test_a_run_with_a_changed_setting_ends_like_a_fresh_one(copy, tmp_path, override):
+    assert micro.run(copy, f"--config.{override}") == 0
+    assert micro.run(tmp_path / "fresh", f"--config.{override}") == 0
+    assert micro.results(copy) == micro.results(tmp_path / "fresh")
+
+
 # Hubs, clocks, signals.
 
 

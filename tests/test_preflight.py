@@ -1,6 +1,8 @@
 """Looking ahead: what would fail hours later is said before anything is computed."""
 
 import dataclasses
+import json
+import shutil
 import types
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from mucode_jax import preflight
 from mucode_jax.benchmarks import load
 from mucode_jax.conversation import Chat
-from mucode_jax.models import huggingface
+from mucode_jax.models import hub, huggingface
 from mucode_jax.rollout import Limits
 
 
@@ -22,8 +24,10 @@ RECIPES = {"verifier_training": recipe(224), "sft": recipe(288)}
 @pytest.fixture(scope="module")
 def lab():
     mini = huggingface.resolve("mini")
+    base = types.SimpleNamespace(path=mini)
     return types.SimpleNamespace(
-        base=types.SimpleNamespace(path=mini),
+        base=base,
+        trunk=base,
         config=lambda model: huggingface.read_config(mini),
         chat=Chat(huggingface.load_tokenizer(mini), huggingface.eot_ids(mini)),
         limits=Limits(3, 40, 48, 288),
@@ -53,6 +57,26 @@ def test_a_tokenizer_of_another_model_is_refused(lab):
     small = dataclasses.replace(lab.config(None), vocab_size=1000)
     said = refusal(changed(lab, config=lambda model: small))
     assert "ids up to 1023, but the model has embeddings for 1000" in said
+
+
+def test_verifiers_are_trained_from_a_model_that_reads_the_generators_tokens(lab, tmp_path):
+    own = types.SimpleNamespace(path=hub.MINI_VERIFIER)
+    problems = load("mini", "train", size=4)
+    preflight.check(changed(lab, trunk=own), problems, [problems], RECIPES)
+
+    short = dataclasses.replace(lab.config(None), max_positions=100)
+    fewer = changed(lab, trunk=own, config=lambda m: short if m is own else lab.config(m))
+    assert "has 100 positions, but a prompt and its completion may take" in refusal(fewer)
+
+    shutil.copytree(hub.MINI_VERIFIER, tmp_path / "other")
+    file = tmp_path / "other" / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    vocab = tokenizer["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    file.write_text(json.dumps(tokenizer))
+    other = types.SimpleNamespace(path=tmp_path / "other")
+    said = refusal(changed(lab, trunk=other))
+    assert said.startswith(f"config.verifier.path: {tmp_path}/other reads other tokens")
 
 
 def test_a_context_beyond_the_models_positions_is_refused(lab):

@@ -101,7 +101,8 @@ class Lab:
     Attributes:
       workdir, pool, progress, mesh, limits, sandbox: as given.
       base: the base generator.
-      chat: its chat template.
+      trunk: what verifiers are trained from; the base generator unless another was given.
+      chat: the base generator's chat template.
     """
 
     def __init__(
@@ -110,7 +111,8 @@ class Lab:
         pool: Pool,
         progress: Progress,
         *,
-        base: str | pathlib.Path,
+        base: pathlib.Path,
+        trunk: pathlib.Path | None,
         dtype: str,
         param_dtype: str,
         remat: bool,
@@ -126,6 +128,7 @@ class Lab:
         Args:
           workdir, pool, progress: the tools.
           base: the base generator, a Hugging Face directory.
+          trunk: the directory of what verifiers are trained from; None: the base generator.
           dtype, param_dtype, remat: how models are held and computed (`models.llama`).
           mesh: the devices that train, of all hosts; sampling_mesh: this host's own, that sample
             and score.
@@ -149,15 +152,18 @@ class Lab:
         self.profile_steps = profile_steps
         self._engines: list[Engine] = []  # of the stage being made
         workdir.meter = self._meter
-        base = pathlib.Path(base)
-        checksums = {f.name: checksum(f) for f in sorted(base.iterdir()) if f.is_file()}
-        # float32, the default, goes without saying.
-        held = {"dtype": dtype, "param_dtype": param_dtype}
-        settings = {"files": checksums} | {k: v for k, v in held.items() if v != "float32"}
-        stage = workdir.stage("base/source", settings, {}, lambda path: {})
-        self.base = Model("base", 0, base, stage)
+        self.base = self._given("base/source", base)
+        self.trunk = self._given("base/trunk", trunk) if trunk else self.base
         tokenizer = huggingface.load_tokenizer(base)
         self.chat = Chat(tokenizer, huggingface.eot_ids(base))
+
+    def _given(self, name: str, directory: pathlib.Path) -> Model:
+        """A model from elsewhere, recorded as a stage."""
+        checksums = {f.name: checksum(f) for f in sorted(directory.iterdir()) if f.is_file()}
+        # float32, the default, goes without saying.
+        held = {key: self._held[key] for key in ("dtype", "param_dtype")}
+        settings = {"files": checksums} | {k: v for k, v in held.items() if v != "float32"}
+        return Model("base", 0, directory, self.workdir.stage(name, settings, {}, lambda path: {}))
 
     def config(self, model: Model) -> LlamaConfig:
         """How a model is held and computed in this experiment."""

@@ -67,7 +67,9 @@ def train_verifier(
     score_penalty: float,
     held_out: float,
 ) -> Model | None:
-    """A verifier trained from the base's trunk and a fresh head, measured on held-out problems.
+    """A verifier trained from `lab.trunk`, measured on held-out problems.
+
+    A trunk that is a verifier itself brings its head; a generator gets a fresh one.
 
     Args:
       visited: the rollouts that `examples` are made of; the last names the verifier.
@@ -104,7 +106,7 @@ def train_verifier(
     quality: dict[str, Json] = {}
 
     def share(path: pathlib.Path) -> None:
-        config = lab.config(lab.base)
+        config = lab.config(lab.trunk)
         of = losses.VERIFIER[loss]
         if of.pairs:
             items, size, pack = pairs, batches.pair_size, batches.pack_pairs
@@ -124,7 +126,9 @@ def train_verifier(
             lab.progress.say(f"{name}: epoch {epoch + 1}, on held-out problems {quality}")
 
         def fresh() -> Params:
-            generator = huggingface.load_generator(lab.base.path, config, mesh=lab.mesh)
+            if huggingface.is_verifier(lab.trunk.path):
+                return huggingface.load_verifier(lab.trunk.path, config, mesh=lab.mesh)
+            generator = huggingface.load_generator(lab.trunk.path, config, mesh=lab.mesh)
             head_key = jax.random.wrap_key_data(keys.key_data(*key, "head"))
             return verifiers.from_generator(config, generator, head_key)
 
@@ -139,13 +143,13 @@ def train_verifier(
             axes=verifiers.logical_axes(config),
             on_epoch=measure,
         )
-        huggingface.save_verifier(params, config, path / "model", tokenizer_from=lab.base.path)
+        huggingface.save_verifier(params, config, path / "model", tokenizer_from=lab.trunk.path)
 
     def make(path: pathlib.Path) -> Mapping[str, Json]:
         shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         return {"loss": loss, **quality, "pairs": len(pairs), "examples": len(examples)}
 
-    inputs = {r.generator.name: r.stage for r in visited} | {"base": lab.base.stage}
+    inputs = {f"{r.generator.name}/{r.name}": r.stage for r in visited} | {"trunk": lab.trunk.stage}
     stage = lab.workdir.stage(name, settings, inputs, make, share)
     return Model(last.generator.method, last.generator.iteration, stage.path / "model", stage)
 

@@ -38,6 +38,7 @@ from mucode_jax.models.tokenizer import build_llama3_tokenizer, load_tokenizer
 __all__ = [
     "build_llama3_tokenizer",
     "eot_ids",
+    "is_verifier",
     "load_generator",
     "load_tokenizer",
     "load_verifier",
@@ -80,6 +81,13 @@ def eot_ids(directory: Path) -> tuple[int, ...]:
             value = read_json(file).get("eos_token_id")
             found += value if isinstance(value, list) else [] if value is None else [value]
     return tuple(dict.fromkeys(found))
+
+
+def is_verifier(directory: Path) -> bool:
+    """Whether it is a LlamaForSequenceClassification directory rather than a generator's."""
+    return VERIFIER in (
+        read_json(pathlib.Path(directory) / "config.json").get("architectures") or ()
+    )
 
 
 def load_generator(
