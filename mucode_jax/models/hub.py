@@ -34,8 +34,11 @@ def is_embedded(directory: pathlib.Path) -> bool:
     return own.is_file() and filecmp.cmp(own, embedded, shallow=False)
 
 
-def patiently(name: str, ask: Callable[[], T], lasting: tuple[type[Exception], ...] = ()) -> T:
-    """What `ask` returns; asked again where it fails, but for failures that are `lasting`."""
+def patiently(name: str, ask: Callable[[], T]) -> T:
+    """What `ask` returns; asked again where it fails, but not where the hub has no such."""
+    from huggingface_hub import errors
+
+    lasting = (errors.RepositoryNotFoundError, errors.OfflineModeIsEnabled)
     for wait in WAITS_S:
         try:
             return ask()
@@ -77,9 +80,8 @@ def resolve(path: str | pathlib.Path) -> pathlib.Path:
 
     # The hub's HTTP library differs by version; its errors are what the hub's own derive from.
     failures = (OSError, *errors.HfHubHTTPError.__bases__)
-    lasting = (errors.RepositoryNotFoundError, errors.OfflineModeIsEnabled)
     try:
-        return ask() if constants.HF_HUB_OFFLINE else patiently(str(path), ask, lasting)
+        return ask() if constants.HF_HUB_OFFLINE else patiently(str(path), ask)
     except errors.GatedRepoError as error:
         raise ValueError(
             f"model {path} is gated: accept its licence at https://huggingface.co/{path} and"

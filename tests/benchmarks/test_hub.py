@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -58,6 +59,20 @@ def test_a_hub_that_fails_once_is_asked_again(monkeypatch):
     )
     assert len(benchmarks.load("mbpp", "validation").problems) == 1
     assert len(calls) == 2
+
+
+def test_a_data_set_that_the_hub_does_not_have_is_asked_for_once(monkeypatch):
+    calls = []
+
+    def dataset_info(*_, **__):
+        calls.append(1)
+        response = types.SimpleNamespace(headers={}, request=None)
+        raise huggingface_hub.errors.RepositoryNotFoundError("no such data set", response=response)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    with pytest.raises(ValueError, match=r"no such data set.*give a local file"):
+        benchmarks.load("mbpp", "validation")
+    assert len(calls) == 1
 
 
 def test_offline_only_the_cache_is_asked_and_once(monkeypatch):
