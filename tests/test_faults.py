@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 
 import mucode_jax
-from mucode_jax import faults, interruption, main
+from mucode_jax import faults, interruption, main, settings
 from mucode_jax.sandbox import Outcome, pool
 from mucode_jax.training.checkpoints import Checkpoints
 from mucode_jax.workdir import Workdir
 from tests import micro
+from tests.bench import reruns
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ITERATIONS = ROOT / "tests" / "bench" / "iterations.py"
@@ -264,13 +265,19 @@ def test_a_changed_setting_reruns_what_depends_on_it_and_nothing_else(copy, caps
 
 
 @pytest.mark.parametrize(
-    "override",
-    ["train.size=5", "rollout.temperature=1.2", "verifier.path=mini", "verifier_training.loss=bce"],
+    "setting", ["train.size", "rollout.temperature", "verifier.path", "verifier_training.loss"]
 )
-def test_a_run_with_a_changed_setting_ends_like_a_fresh_one(copy, tmp_path, override):
-    assert micro.run(copy, f"--config.{override}") == 0
-    assert micro.run(tmp_path / "fresh", f"--config.{override}") == 0
-    assert micro.results(copy) == micro.results(tmp_path / "fresh")
+def test_a_run_with_a_changed_setting_ends_like_a_fresh_one(finished, tmp_path, setting):
+    """tests/bench/reruns.py changes every setting."""
+    override = f"--config.{setting}={reruns.CHANGES[setting]}"
+    as_fresh, as_before, _ = reruns.rerun(finished, tmp_path, override)
+    assert as_fresh and not as_before
+
+
+def test_reruns_knows_every_setting():
+    known = {*reruns.CHANGES, *reruns.IDLE, *reruns.UNTRIED}
+    sections = {name: name.rpartition(".")[0] for name in settings.ITERATE}
+    assert not [name for name, section in sections.items() if not {name, section} & known]
 
 
 # Hubs, clocks, signals.
