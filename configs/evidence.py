@@ -23,4 +23,5 @@ def get_config() -> ConfigDict:
     c.evaluation.size = 400
     c.evaluation.seed = 20261124
     c.search.methods = ("base", *c.methods)
+    c.search.choices = (*c.search.choices, "pt+vote", "pt+lv+vote")
     return c

@@ -8,7 +8,9 @@ is read off the `pt` search afterwards (`evaluate`).
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -22,14 +24,22 @@ from mucode_jax.rollout import Limits, feedback_prompt, first_prompt
 from mucode_jax.sampling.engine import Engine, Request
 
 Json = Any
-# The ways to choose: how a candidate with its score ranks; the highest is taken, ties by key. The
-# verifier's score is there where the name has "lv" in it. A way of one's own is one entry more.
-Rank = Callable[[Turn, float], Any]
+# The ways to choose: how a candidate ranks, by its score and by how many of the N have its code.
+# The highest is taken, ties by key. The verifier's score is there where the name has "lv" in it. A
+# way of one's own is one entry more.
+Rank = Callable[[Turn, float, int], Any]
 CHOICES: dict[str, Rank] = {
-    "random": lambda candidate, score: 0,
-    "pt": lambda candidate, score: candidate.grade.passed,
-    "lv": lambda candidate, score: score,
-    "pt+lv": lambda candidate, score: (candidate.grade.passed, score),
+    "random": lambda candidate, score, copies: 0,
+    "pt": lambda candidate, score, copies: candidate.grade.passed,
+    # The generator's own vote: self-consistency (Wang et al., 2022) over what passes.
+    "pt+vote": lambda candidate, score, copies: (candidate.grade.passed, copies),
+    "lv": lambda candidate, score, copies: score,
+    "pt+lv": lambda candidate, score, copies: (candidate.grade.passed, score),
+    # Equal codes add up their exp(score): weighted Best-of-N (Li et al., 2022).
+    "pt+lv+vote": lambda candidate, score, copies: (
+        candidate.grade.passed,
+        score + math.log(copies),
+    ),
 }
 
 
@@ -76,9 +86,10 @@ def choose(
 
     Args:
       turn_candidates: N candidates of one turn.
-      scores: float32 [N]; needed by `lv` and `pt+lv`.
+      scores: float32 [N]; needed by a choice with "lv" in its name.
       choice: one of `CHOICES`. `random`; `pt`: one that passes the public tests; `lv`: the highest
-        score; `pt+lv`: public tests first, the score among those.
+        score; `pt+lv`: public tests first, the score among those; `pt+vote`: public tests first,
+        the most frequent code among those; `pt+lv+vote`: both, a code's score and frequency.
       failed: codes that are not chosen while there is another (they failed the public tests earlier
         in this conversation).
       generator: breaks ties.
@@ -90,10 +101,11 @@ def choose(
     else:
         known = scores
     ties = generator.permutation(len(turn_candidates))
+    copies = collections.Counter(candidate.code for candidate in turn_candidates)
 
     def rank(j: int) -> tuple[bool, Any, int]:
         candidate = turn_candidates[j]
-        ranked = CHOICES[choice](candidate, float(known[j]))
+        ranked = CHOICES[choice](candidate, float(known[j]), copies[candidate.code])
         return candidate.code not in failed, ranked, int(ties[j])
 
     return max(range(len(turn_candidates)), key=rank)

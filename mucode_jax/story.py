@@ -26,7 +26,7 @@ def why(found: Search, turn: int) -> str:
     left = fresh or list(candidates)
     if 0 < len(fresh) < len(candidates):
         said.append(f"{len(candidates) - len(fresh)} repeat what failed before")
-    if found.choice in ("pt", "pt+lv"):
+    if found.choice.startswith("pt"):
         if chosen(found, turn).grade.passed:
             left = passed
             one = len({c.code for c in passed}) == 1
@@ -36,6 +36,10 @@ def why(found: Search, turn: int) -> str:
     several = len({c.code for c in left}) > 1
     if found.choice in ("lv", "pt+lv") and several:
         said.append("the verifier scores it highest")
+    elif found.choice == "pt+vote" and several:
+        said.append("the most frequent")
+    elif found.choice == "pt+lv+vote" and several:
+        said.append("the highest by score and frequency")
     elif several:
         said.append("at random among equals")
     return "; ".join(said) or "they are all the same"

@@ -10,6 +10,7 @@ from mucode_jax import evaluate, search
 from mucode_jax.records import Grade, Rollout, Turn, dumps
 from mucode_jax.report import words
 
+WAYS = ("random", "pt", "lv", "pt+lv")
 NASTY = '<script>alert("1")</script> & "quotes" </pre> \x1b[31m μ'
 
 
@@ -64,11 +65,11 @@ def make_run(directory, problems=8, searches=2, seed=0):
         if iteration == 1:
             continue
         found, marks = make_searches(random, ease, searches)
-        each = searches * len(search.CHOICES)
+        each = searches * len(WAYS)
         lines = [search.encode(found[i : i + each]) for i in range(0, len(found), each)]
         put(folder / "search_mini_test", "pieces.jsonl", map(json.dumps, lines))
         put(folder / "search_mini_test_labels", "pieces.jsonl", map(json.dumps, marks))
-        for choice in words.CHOICES:
+        for choice in (*WAYS, "oracle"):
             source = "pt" if choice == "oracle" else choice
             own = [i for i, s in enumerate(found) if s.choice == source]
             evaluations.append(
@@ -149,7 +150,7 @@ def make_searches(random, ease, searches):
                 passed = right | (random.random(5) < 0.12)
                 scores = (right * 1.5 + random.standard_normal(5)).astype(np.float32)
                 shared.append((tuple(turn(bool(x), code=f"{i}{t}") for x in passed), scores, right))
-            for choice in search.CHOICES:
+            for choice in WAYS:
                 turns, of_search = [], []
                 for candidates, scores, right in shared:
                     chosen = search.choose(candidates, scores, choice, set(), random)

@@ -40,10 +40,20 @@ def test_each_choice_goes_by_what_its_name_says():
     assert pick("lv", [0, 1, 2]) == "bad"
     assert pick("pt+lv", [9, 0, 9]) == "ok"
     assert pick("pt+lv", [1, 0, 2], codes=["no", "no2", "bad"]) == "bad"
+    assert pick("pt+vote", [0] * 4, codes=["bad", "ok", "bad", "bad"]) == "ok"
+    assert pick("pt+vote", [9, 0, 0], codes=["no", "bad", "bad"]) == "bad"
     assert {
         search.choose([turn(c) for c in CODES], None, "random", set(), np.random.default_rng(i))
         for i in range(30)
     } == {0, 1, 2}
+
+
+def test_equal_codes_add_up_the_odds_that_the_verifier_gives_them():
+    """Twice e^0.6 is more than e^1, twice e^0.2 is less."""
+    codes = ["no", "bad", "bad"]
+    assert pick("pt+lv+vote", [1.0, 0.6, 0.6], codes) == "bad"
+    assert pick("pt+lv+vote", [1.0, 0.2, 0.2], codes) == "no"
+    assert pick("pt+lv+vote", [9.0, 9.0, 0.0], ["bad", "bad", "ok"]) == "ok"
 
 
 def test_a_code_that_failed_before_is_not_chosen_while_there_is_another():
@@ -54,7 +64,7 @@ def test_a_code_that_failed_before_is_not_chosen_while_there_is_another():
 def test_a_search_stops_where_its_choice_passes_the_public_tests():
     found, _ = run(lambda request, sample: CODES[sample])
     by = {(s.task_id, s.index, s.choice): s for s in found}
-    assert len(found) == 2 * 2 * 4
+    assert len(found) == 2 * 2 * len(search.CHOICES)
     assert all(len(by["a", i, "pt"].turns) == 1 for i in range(2))
     for s in found:
         last = s.turns[-1]
@@ -65,7 +75,7 @@ def test_a_search_stops_where_its_choice_passes_the_public_tests():
 def test_searches_that_stand_in_the_same_state_share_their_candidates():
     _, engine = run(lambda request, sample: CODES[sample])
     first = [q for q in engine.requests if len(q.prompt_ids) == len(FakeChat().first("do a"))]
-    assert len(first) == 4  # two problems, two searches: once for all four choices
+    assert len(first) == 4  # two problems, two searches: once for all choices
     assert len({q.id for q in engine.requests}) == len(engine.requests)
 
 

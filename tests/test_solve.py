@@ -250,6 +250,12 @@ def test_why_a_candidate_was_chosen_is_said_in_words():
         ),
         ("pt", ((best, good), None, 0), "it passes the tests, as 2 do; at random among equals"),
         ("lv", ((bad, good), scores, 0), "the verifier scores it highest"),
+        ("pt+vote", ((bad, worse, bad), None, 0), "none passes the tests; the most frequent"),
+        (
+            "pt+lv+vote",
+            ((best, good), scores, 0),
+            "it passes the tests, as 2 do; the highest by score and frequency",
+        ),
         ("random", ((bad, bad), None, 0), "they are all the same"),
     ]
     for choice, of, expected in cases:

@@ -28,7 +28,16 @@ from mucode_jax.report import compare, words
 
 Json = Any
 # Ways of choosing that are held against each other.
-WAYS = (("pt", "random"), ("lv", "random"), ("pt+lv", "pt"), ("pt+lv", "lv"), ("oracle", "pt+lv"))
+WAYS = (
+    ("pt", "random"),
+    ("lv", "random"),
+    ("pt+lv", "pt"),
+    ("pt+lv", "lv"),
+    ("pt+vote", "pt"),
+    ("pt+lv+vote", "pt+lv"),
+    ("pt+lv+vote", "pt+vote"),
+    ("oracle", "pt+lv"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ Json = Any
 # Stand-ins; each must be a colour that nothing else is drawn in.
 _INK, _MUTED, _RULE, _PAPER = "#010101", "#010102", "#010103", "#010104"
 _METHOD = {m: (f"#02020{i}", "oDs^v<P"[i]) for i, m in enumerate(words.METHODS)}
-_CHOICE = {c: (f"#03030{i}", "osD^v"[i]) for i, c in enumerate(words.CHOICES)}
+_CHOICE = {c: (f"#03030{i}", "osD^vP*"[i]) for i, c in enumerate(words.CHOICES)}
 _VARIABLES = {
     _INK: "ink",
     _MUTED: "muted",

@@ -163,9 +163,9 @@ def best_of_k(turn: FirstTurn, choice: str) -> np.ndarray | None:
 
     The exact mean over all subsets of size k: the r-th best of N is the best of a subset in
     C(N - r, k - 1) of C(N, k) cases; candidates that tie share their mean. None: there are no
-    scores to choose by.
+    scores to choose by, or they rank otherwise in other company (`vote`).
     """
-    if "lv" in choice and turn.scores is None:
+    if ("lv" in choice and turn.scores is None) or "vote" in choice:
         return None
     rank = {
         "random": lambda j: 0,

@@ -21,6 +21,8 @@ CHOICES = {
     "pt": "one that passes the public tests",
     "lv": "the learned verifier's favourite",
     "pt+lv": "public tests first, then the verifier",
+    "pt+vote": "public tests, then the most frequent code",
+    "pt+lv+vote": "public tests, then score and frequency",
     "oracle": "knows the private tests (upper bound)",
 }
 PROTOCOLS = {
