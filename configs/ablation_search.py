@@ -12,5 +12,5 @@ def get_config() -> ConfigDict:
     """The settings of every cell."""
     return ablation.of(
         *((f"N={n}", {"search": {"n": n}}) for n in range(1, 12)),
-        choices=("random", "pt", "lv", "pt+lv", "oracle"),
+        choices=("random", "pt", "lv", "pt+lv", "pt+vote", "pt+lv+vote", "oracle"),
     )
