@@ -121,7 +121,9 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=0.7, help="of sampling (%(default)s)")
     parser.add_argument("--max-new-tokens", type=positive, help="a completion's")
     parser.add_argument(
-        "--search", choices=CHOICES, help="how to choose (default pt+lv; pt without a verifier)"
+        "--search",
+        choices=CHOICES,
+        help="how to choose (default pt+lv+vote; pt+vote without a verifier)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of sampling (%(default)s)")
     parser.add_isolation(LEVELS)
@@ -133,7 +135,7 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     flags.file = flags.file or flags.problem
     if flags.verifier is None:
         flags.verifier = _own_verifier(flags.generator)
-    flags.search = flags.search or ("pt" if flags.verifier == "none" else "pt+lv")
+    flags.search = flags.search or ("pt+vote" if flags.verifier == "none" else "pt+lv+vote")
     if "lv" in flags.search and flags.verifier == "none":
         parser.error(f"--search {flags.search} needs a verifier")
     return flags

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import textwrap
 from typing import Any
 
@@ -33,14 +34,16 @@ def why(found: Search, turn: int) -> str:
             said.append("it passes the tests" + ("" if one else f", as {len(passed)} do"))
         else:
             said.append("none passes the tests")
-    several = len({c.code for c in left}) > 1
-    if found.choice in ("lv", "pt+lv") and several:
+    copies = [count for _, count in collections.Counter(c.code for c in left).most_common()]
+    if len(copies) == 1:
+        pass
+    elif found.choice in ("lv", "pt+lv"):
         said.append("the verifier scores it highest")
-    elif found.choice == "pt+vote" and several:
-        said.append("the most frequent")
-    elif found.choice == "pt+lv+vote" and several:
+    elif found.choice == "pt+lv+vote":
         said.append("the highest by score and frequency")
-    elif several:
+    elif found.choice == "pt+vote" and copies[0] > copies[1]:
+        said.append("the most frequent")
+    else:
         said.append("at random among equals")
     return "; ".join(said) or "they are all the same"
 

@@ -42,7 +42,7 @@ def test_the_embedded_pair_repairs_its_code_in_a_later_turn(file, capsys):
     assert solve.main([str(file), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["solved"] and len(told["turns"]) in (2, 3)
-    assert told["isolation"]["level"] and told["search"] == "pt+lv"
+    assert told["isolation"]["level"] and told["search"] == "pt+lv+vote"
     for number, of in enumerate(told["turns"]):
         last = number + 1 == len(told["turns"])
         assert len(of["candidates"]) == 5
@@ -214,11 +214,11 @@ def test_a_generator_that_brings_no_verifier_goes_without_one(tmp_path):
         return flags.verifier, flags.search
 
     run, half = str(tmp_path / "run"), str(tmp_path / "half")
-    assert taken() == ("mini", "pt+lv")
-    assert taken("--generator", run) == (run, "pt+lv")
+    assert taken() == ("mini", "pt+lv+vote")
+    assert taken("--generator", run) == (run, "pt+lv+vote")
     for other in (half, f"{run}/stages/mucode_1/generator", "meta-llama/Llama-3.2-1B-Instruct"):
-        assert taken("--generator", other) == ("none", "pt")
-    assert taken("--generator", half, "--verifier", run) == (run, "pt+lv")
+        assert taken("--generator", other) == ("none", "pt+vote")
+    assert taken("--generator", half, "--verifier", run) == (run, "pt+lv+vote")
 
 
 # What is shown -----------------------------------------------------------------------------------
@@ -251,6 +251,7 @@ def test_why_a_candidate_was_chosen_is_said_in_words():
         ("pt", ((best, good), None, 0), "it passes the tests, as 2 do; at random among equals"),
         ("lv", ((bad, good), scores, 0), "the verifier scores it highest"),
         ("pt+vote", ((bad, worse, bad), None, 0), "none passes the tests; the most frequent"),
+        ("pt+vote", ((bad, worse), None, 0), "none passes the tests; at random among equals"),
         (
             "pt+lv+vote",
             ((best, good), scores, 0),
