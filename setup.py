@@ -30,7 +30,7 @@ setup(
         "datasets>=4.0",
         "ml_collections>=1.0",
         "numpy>=2.0",
-        "jinja2>=3.1",  # chat templates
+        "jinja2>=3.1",  # chat templates, the report
         "matplotlib>=3.9",  # the report's plots
         "rich>=13.0",  # progress on a terminal
         "tensorboardX>=2.6",  # writes summaries without TensorFlow

@@ -368,8 +368,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"--only {unknown.pop()!r}: the programs are {names}")
     except Exception as error:  # a config file is a program: it may raise anything
         return fail("aot", faults.of_input(error, argv), 2)
+    except KeyboardInterrupt:
+        return fail("aot", "interrupted", 130)
     wanted = [program for program in chosen if not found.only or program.name in found.only]
-    return 0 if table(wanted, int(HBM_GIB[found.topology.split(":")[0]] * GIB)) else 1
+    try:
+        return 0 if table(wanted, int(HBM_GIB[found.topology.split(":")[0]] * GIB)) else 1
+    except KeyboardInterrupt:
+        return fail("aot", "interrupted", 130)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,10 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Removes it in both places."""
-        shutil.rmtree(self.path / name)
+        if (self.path / name).is_symlink():  # moved to another disk by hand
+            (self.path / name).unlink()
+        else:
+            shutil.rmtree(self.path / name)
 
     def kept(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Within the block what changes in it is taken up now and then, in the end all of it."""

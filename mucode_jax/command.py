@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import gzip
 import io
-import math
 import os
 import pathlib
 import stat
@@ -57,16 +56,25 @@ def positive(text: str) -> int:
     return value
 
 
+def workers(text: str) -> int:
+    """A number of processes, for `type=`."""
+    value = positive(text)
+    if value > 1024:
+        raise ValueError
+    return value
+
+
 def seconds(text: str) -> float:
-    """A number of seconds above 0, for `type=`."""
+    """A number of seconds above 0, a day at most, for `type=`."""
     value = float(text)
-    if not (value > 0 and math.isfinite(value)):
+    if not 0 < value <= 86400:
         raise ValueError
     return value
 
 
 positive.__name__ = "number from 1"  # argparse names the type in its message
-seconds.__name__ = "number of seconds"
+workers.__name__ = "number from 1 to 1024"
+seconds.__name__ = "number of seconds up to 86400"
 
 
 def fail(name: str, message: str, status: int) -> int:

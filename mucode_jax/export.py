@@ -107,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail("export", str(error), 2)
     except OSError as error:
         return fail("export", f"{flags.out} cannot be written: {error}", 1)
+    except KeyboardInterrupt:
+        return fail("export", "interrupted", 130)
     print(flags.out)
     return 0
 

@@ -43,6 +43,12 @@ def _of_config_flag(said: str, argv: Sequence[str]) -> str | None:
     """What is meant by what ml_collections says of `--config` and `--config.NAME`."""
     if missing := re.search(r"failure to load:.*No such file or directory: '(.+)'", said, re.S):
         return f"{missing[1]} is not there (run from the repository's folder)"
+    if directory := re.search(r"failure to load:.*Is a directory: '(.+)'", said, re.S):
+        return f"{directory[1]} is a folder, not a config file"
+    if "has no attribute 'get_config'" in said:
+        return "the config file has no function get_config"
+    if "has no attribute 'to_dict'" in said:
+        return "the config file's get_config returns no ConfigDict"
     if "get_config() takes 0 positional arguments" in said:
         return re.sub(r"flag --config=([^:]*):.*", r"\1 takes no variant", said, flags=re.S)
     unknown = re.match(r"[\"'\\]+(\w+)", said)

@@ -26,7 +26,7 @@ from typing import Any
 
 from mucode_jax import benchmarks
 from mucode_jax.benchmarks.files import Row, read_jsonl
-from mucode_jax.command import Parser, fail, positive, seconds, writing
+from mucode_jax.command import Parser, fail, positive, seconds, workers, writing
 from mucode_jax.progress import Progress
 from mucode_jax.records import Benchmark, Grade, Problem
 from mucode_jax.sandbox import LEVELS, Outcome, Pool
@@ -163,7 +163,7 @@ def _flags(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--timeout", type=seconds, help="seconds a program (default: the benchmark's own)"
     )
-    parser.add_argument("--workers", type=positive, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=workers, help="processes (default: one a core)")
     parser.add_isolation(LEVELS)
     parser.add_argument("--split", help="only problems of this split (default: all; of mini, test)")
     parser.add_argument("--seed", type=int, default=0, help="of mini: what it was made from")

@@ -87,6 +87,23 @@ def count() -> int:
     return _count
 
 
+def backend() -> str:
+    """The platform that JAX computes on; asked after `connect`.
+
+    Raises:
+      ValueError: JAX_PLATFORMS names one that is not there.
+    """
+    import jax
+
+    try:
+        return jax.default_backend()
+    except (AssertionError, RuntimeError) as error:  # the first where it finds nothing
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise ValueError(
+            f"JAX_PLATFORMS={asked}: {str(error) or 'there is no such device'}"
+        ) from error
+
+
 def first() -> bool:
     """Whether this host writes and speaks."""
     return _index == 0

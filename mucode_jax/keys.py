@@ -1,6 +1,6 @@
 """Random numbers keyed by what they are for, never by order of arrival.
 
-A key is made of the seed and the names of its purpose: `key_data(seed, "sample", iteration,
+A key is made of the seed and the names of its purpose: `key_data(seed, "rollouts", iteration,
 benchmark, task_id, rollout, turn)`. Strings enter by a stable hash, so that the same names give the
 same numbers in every process, on every host and after every interruption.
 """

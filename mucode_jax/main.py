@@ -13,7 +13,8 @@ On several hosts the same command is started on each, with one work directory: t
 folder that all of them see. On Cloud TPU, GKE and under SLURM they find each other; elsewhere add
 `--coordinator=HOST:PORT --processes=N --process=I` (launch/README.md).
 
-Exit status: 0 done, 1 what was asked failed, 2 bad input, 130 interrupted.
+Exit status: 0 done, 1 what was asked failed, 2 bad input, 130 interrupted by
+Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
 
 def _backend() -> str:
     """What computes. Raises ValueError where an accelerator would lie idle."""
-    backend = jax.default_backend()
+    backend = hosts.backend()
     idle = [d for d in ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0") if pathlib.Path(d).exists()]
     if backend == "cpu" and idle and not os.environ.get("JAX_PLATFORMS"):
         raise ValueError(
@@ -335,7 +336,7 @@ def fail(message: str, status: int) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status: 0, 1 what was asked failed, 2 bad input."""
+    """Returns the exit status: 0, 1 what was asked failed, 2 bad input, 130 or 143 interrupted."""
     try:
         if set(argv[1:]) & {"-h", "--help"}:
             print(__doc__)
@@ -345,6 +346,7 @@ def main(argv: Sequence[str]) -> int:
         for _, one in sweep.expand(config) if sweep.is_sweep(config) else [("", config)]:
             settings.validate(one)
         hosts.connect(given.coordinator, given.processes, given.process)
+        hosts.backend()
         if hosts.count() > 1 and (config.experiment == "pretrain" or sweep.is_sweep(config)):
             raise ValueError("a sweep or a pretraining runs on one host; start it as one process")
         if config.experiment == "pretrain" and bucket.named(given.workdir):

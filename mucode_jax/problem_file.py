@@ -57,7 +57,7 @@ def read(path: str | pathlib.Path) -> Asked:
 def _of_json(path: str | pathlib.Path, source: str) -> Asked:
     try:
         fields = json.loads(source)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} is not JSON ({error}); {_SHAPE}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{path} holds no JSON object; {_SHAPE}")

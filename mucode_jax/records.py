@@ -148,7 +148,7 @@ class Rollout:
     Attributes:
       benchmark, task_id: the problem.
       index: which of the problem's rollouts.
-      turns: in order; all but the last failed the public tests.
+      turns: in order; all but the last failed the public tests, unless it goes on after a pass.
     """
 
     benchmark: str

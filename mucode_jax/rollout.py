@@ -103,7 +103,7 @@ def collect(
       grader: executes code on the public tests.
       limits: turns and tokens.
       n: rollouts per problem.
-      key: what these rollouts are for, e.g. (seed, "rollout", iteration); every turn's randomness
+      key: what these rollouts are for, e.g. (seed, "rollouts", iteration); every turn's randomness
         comes from it, the problem, the rollout's index and the turn.
       done: (task_id, index) of rollouts that exist already.
       stop_on_pass: a rollout ends when its code passes the public tests; if False it always takes

@@ -195,7 +195,7 @@ ITERATE = {
     "search.choices": some_of("oracle", among=CHOICES),
     "search.skip_failed": FLAG,
     "sandbox.isolation": one_of(*LEVELS),
-    "sandbox.workers": whole(0),
+    "sandbox.workers": whole(0, 1024),
     "sandbox.memory_mb": whole(64),
     "sandbox.feedback": one_of("values", "traceback", "none"),
     **within("mesh", dict.fromkeys(("data", "fsdp", "tensor"), MESH)),

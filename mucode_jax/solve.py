@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 import jax
 
-from mucode_jax import export, problem_file, report, story
+from mucode_jax import export, hosts, problem_file, report, story
 from mucode_jax.command import Parser, fail, positive
 from mucode_jax.conversation import Chat
 from mucode_jax.grading import InfrastructureError, public_grader
@@ -81,7 +81,7 @@ def open_solver(
         if huggingface.load_tokenizer(of_verifier).get_vocab() != tokenizer.get_vocab():
             raise ValueError(
                 f"verifier {verifier} reads other tokens than generator {generator}; give one that "
-                "was trained from the same base, or --verifier none"
+                "has its tokenizer, or --verifier none"
             )
         scoring = huggingface.read_config(of_verifier)
         scorer = Scorer(scoring, huggingface.load_verifier(of_verifier, scoring), rows=n)
@@ -146,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = _flags(argv)
     _keep_compiled()
     try:
+        hosts.backend()
         asked = problem_file.read(flags.file)
         with Pool(isolation=flags.isolation) as pool:
             solver = open_solver(
@@ -163,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 show.say("")
                 verifier = flags.verifier
                 if verifier == "none":
-                    verifier += " (--verifier names one trained from the same base)"
+                    verifier += " (--verifier names one with the same tokenizer)"
                 show.say(
                     f"generator {flags.generator}; verifier {verifier}; {flags.n} candidates "
                     f"a turn, at most {flags.turns} turns; chosen by {flags.search}; sandbox "
@@ -184,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except (ValueError, IsolationError) as error:
         return fail("solve", str(error), 2)
-    except InfrastructureError as error:
+    except (InfrastructureError, OSError) as error:
         return fail("solve", str(error), 1)
     except KeyboardInterrupt:
         return fail("solve", "interrupted", 130)

@@ -26,6 +26,9 @@ from mucode_jax import bucket, hosts
 Json = Any
 
 _SHARDS = "pieces"  # of a stage under way
+CHECKPOINTS = "checkpoints"  # of a training under way, in its stage's folder
+# What a stage's folder holds beside its outputs.
+_NO_OUTPUT = {"begun.json", "stage.json", _SHARDS, CHECKPOINTS}
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -352,7 +355,8 @@ class Workdir:
         record["checksum"] = _digest(record)
         write_atomically(path / "stage.json", json.dumps(record, indent=1))
         (path / "begun.json").unlink()
-        shutil.rmtree(path / _SHARDS, ignore_errors=True)
+        for done in (_SHARDS, CHECKPOINTS):
+            shutil.rmtree(path / done, ignore_errors=True)
 
     def _borrow(self, name: str, settings: Json, inputs: Json) -> bool:
         for home in self._lenders:
@@ -364,7 +368,9 @@ class Workdir:
                 shutil.rmtree(path, ignore_errors=True)
                 new = path.with_name(path.name + ".new")
                 shutil.rmtree(new, ignore_errors=True)
-                shutil.copytree(stage.path, new, copy_function=os.link)
+                for file in (*stage.record["files"], "stage.json"):
+                    (new / file).parent.mkdir(parents=True, exist_ok=True)
+                    _link(stage.path / file, new / file)
                 new.rename(path)
                 return True
         return False
@@ -375,8 +381,15 @@ class Workdir:
         return stage
 
 
+def _link(file: pathlib.Path, new: pathlib.Path) -> None:
+    try:
+        os.link(file, new)
+    except OSError:  # a file system without links
+        shutil.copyfile(file, new)
+
+
 def _files(path: pathlib.Path) -> Iterator[pathlib.Path]:
     for file in sorted(path.rglob("*")):
-        inside = file.relative_to(path).parts
-        if file.is_file() and inside[0] not in ("begun.json", "stage.json", _SHARDS):
+        first = file.relative_to(path).parts[0].removesuffix(".part")
+        if file.is_file() and first not in _NO_OUTPUT:
             yield file

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,8 @@ def call(*arguments):
         ((*TINY, "--workdir", "x", "--config.rollout.turns=0"), "config.rollout.turns is 0"),
         ((*TINY, "--workdir", "x", "--config.expert.kind=best"), "one of lv, ov, ov+lv"),
         ((*TINY, "--workdir", "x", "--config.rollout.context=100"), "rollout.context is 100"),
+        ((*TINY, "--workdir", "x", "--config.sandbox.workers=100000"), "at most 1024"),
+        (("--config", "configs", "--workdir", "x"), "configs is a folder, not a config file"),
         ((*TINY, "--workdir", "x", "left over"), "unexpected argument 'left over'"),
         (("--config", "configs/quickstart.py:huge", "--workdir", "x"), "no variant 'huge'"),
     ],
@@ -88,6 +91,17 @@ def test_problems_that_are_not_there_are_told_before_the_model_is_looked_for(tmp
     where = ("--config", str(ROOT / "configs/base.py"), "--workdir", str(tmp_path / "run"))
     assert main.main(["main", *where, *own, *model]) == 2
     assert "own.jsonl: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("platform", ["foo", "cuda"])
+def test_a_platform_that_is_not_there_is_one_line(platform, tmp_path):
+    if platform == "cuda" and shutil.which("nvidia-smi"):
+        pytest.skip("this machine has a GPU")
+    command = [sys.executable, "-m", "mucode_jax.main", *TINY, "--workdir", str(tmp_path / "run")]
+    environment = os.environ | {"JAX_PLATFORMS": platform}
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert ended.returncode == 2 and f"JAX_PLATFORMS={platform}: " in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_the_module_is_a_command_with_help_and_exit_status():

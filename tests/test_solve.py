@@ -104,6 +104,7 @@ def test_for_the_embedded_generator_a_problem_reads_as_in_its_suite(file):
         ("gone.json", None, "cannot be read: No such file"),
         ("a.json", "{", "is not JSON"),
         ("a.json", "[]", "holds no JSON object"),
+        ("a.json", "[" * 200_000, "is not JSON"),
         ("a.json", '{"prompt": "x"}', "field 'tests' is missing"),
         ("a.json", '{"prompt": " ", "tests": ["assert 1"]}', "the problem has no text"),
         ("a.json", '{"prompt": "x", "tests": []}', "the problem has no tests"),

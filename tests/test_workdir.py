@@ -1,7 +1,9 @@
 """The ledger: what is done is not done again, what changed is, and nothing half-written counts."""
 
 import contextlib
+import errno
 import json
+import os
 
 import pytest
 
@@ -18,6 +20,15 @@ def workdir(tmp_path, said):
     w = Workdir(tmp_path / "run", said.append)
     yield w
     w.close()
+
+
+class Killed(BaseException):
+    """Ends a session as SIGKILL does: nothing that follows is done."""
+
+
+def killed_ledger(path, before, counts):
+    (path / "stage.json.part").write_text("{")
+    raise Killed
 
 
 class Maker:
@@ -40,6 +51,53 @@ def test_a_stage_is_made_once(workdir):
     assert make.calls == 1
     assert first == again and again.record["counts"] == {"tokens": 4}
     assert [s.name for s in workdir.stages] == ["base/rollouts"]
+
+
+def test_a_kill_while_the_ledger_is_written_costs_one_stage_once(tmp_path, said, monkeypatch):
+    # What is left then, stage.json.part, is no output of the stage.
+    make = Maker()
+    with contextlib.closing(Workdir(tmp_path / "run", said.append)) as workdir:
+        with monkeypatch.context() as patch:
+            patch.setattr(workdir, "_record", killed_ledger)
+            with pytest.raises(Killed):
+                workdir.stage("a", {}, {}, make)
+        assert (workdir.path / "stages/a/stage.json.part").exists()
+        again = workdir.stage("a", {}, {}, make)
+        workdir.stage("a", {}, {}, make)
+    assert make.calls == 2 and list(again.record["files"]) == ["out.txt"] and not said
+
+
+def test_checkpoints_go_when_the_ledger_is_written(workdir):
+    def make(path):
+        (path / "checkpoints/3").mkdir(parents=True, exist_ok=True)
+        (path / "checkpoints/3/w").write_text("x")
+        return Maker()(path)
+
+    def kill(path):
+        make(path)
+        raise Killed
+
+    with pytest.raises(Killed):
+        workdir.stage("a", {}, {}, kill)
+    assert (workdir.path / "stages/a/checkpoints/3/w").exists()
+    stage = workdir.stage("a", {}, {}, make)
+    assert list(stage.record["files"]) == ["out.txt"]
+    assert not (stage.path / "checkpoints").exists()
+
+
+def test_a_stage_is_taken_over_where_there_are_no_links(tmp_path, monkeypatch):
+    make = Maker()
+    with contextlib.closing(Workdir(tmp_path / "one")) as one:
+        one.stage("a", {}, {}, make)
+
+    def refuse(*files):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with contextlib.closing(Workdir(tmp_path / "two", lenders=[one.path])) as two:
+        two.stage("a", {}, {}, make)
+    assert make.calls == 1
+    assert (tmp_path / "two/stages/a/out.txt").read_text() == "made"
 
 
 def test_a_changed_setting_is_named_and_the_stage_made_again(workdir, said):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,8 +23,7 @@ from mucode_jax.training import batches, fit, losses, metrics
 from mucode_jax.training.checkpoints import OtherRun
 from mucode_jax.training.lora import LoRA
 from mucode_jax.training.step import OptimizerConfig
-
-CHECKPOINTS = "checkpoints"  # in a stage's folder, until it is done
+from mucode_jax.workdir import CHECKPOINTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +144,6 @@ def train_verifier(
         huggingface.save_verifier(params, config, path / "model", tokenizer_from=lab.trunk.path)
 
     def make(path: pathlib.Path) -> Mapping[str, Json]:
-        shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         return {"loss": loss, **quality, "pairs": len(pairs), "examples": len(examples)}
 
     inputs = {f"{r.generator.name}/{r.name}": r.stage for r in visited} | {"trunk": lab.trunk.stage}
@@ -202,7 +199,6 @@ def fine_tune(
         lab.carry(f"{method}_{iteration}", params)
 
     def make(path: pathlib.Path) -> Mapping[str, Json]:
-        shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         if not examples:
             return {"examples": 0, "steps": 0}
         first = epoch_batches(0)

@@ -30,6 +30,18 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
     return found
 
 
+def architectures(directory: pathlib.Path) -> list[str]:
+    """What config.json says that a model is; [] where it does not.
+
+    Raises:
+      ValueError: it is no list of names.
+    """
+    found = read_json(directory / "config.json").get("architectures") or []
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ValueError(f"{directory}/config.json: architectures is {found!r}, no list of names")
+    return found
+
+
 def read_config(directory: str | pathlib.Path, **changes: Any) -> LlamaConfig:
     """The config of a model directory.
 
@@ -54,6 +66,8 @@ def read_config(directory: str | pathlib.Path, **changes: Any) -> LlamaConfig:
 
     # Newer files put theta and scaling into one entry, older ones at the top and in rope_scaling.
     rope = stored.get("rope_parameters") or stored.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise refuse(f"rope_parameters or rope_scaling is {rope!r}, no object")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "llama3"):
         raise refuse(f"rope type is {kind!r}; supported are 'default' and 'llama3'")
@@ -88,6 +102,12 @@ def read_config(directory: str | pathlib.Path, **changes: Any) -> LlamaConfig:
         raise refuse(f"{error.args[0]} is missing") from error
     except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise refuse(f"a value is of the wrong kind ({error})") from error
+    for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff"):
+        value = getattr(config, name)
+        if type(value) is not int or value < 1:
+            raise refuse(f"its {name} is {value!r}, no whole number of at least 1")
+    if not config.rope_theta > 0:
+        raise refuse(f"rope_theta is {config.rope_theta}, not above 0")
     return dataclasses.replace(config, **changes)
 
 

@@ -27,6 +27,7 @@ from mucode_jax.models import llama, sharding, verifier, weights
 from mucode_jax.models.checkpoint_config import (
     GENERATOR,
     VERIFIER,
+    architectures,
     describe,
     read_config,
     read_json,
@@ -79,15 +80,16 @@ def eot_ids(directory: Path) -> tuple[int, ...]:
         file = pathlib.Path(directory) / name
         if file.is_file():
             value = read_json(file).get("eos_token_id")
-            found += value if isinstance(value, list) else [] if value is None else [value]
+            several = value if isinstance(value, list) else [] if value is None else [value]
+            if not all(type(token) is int for token in several):
+                raise ValueError(f"{file}: eos_token_id is {value!r}; ids are whole numbers")
+            found += several
     return tuple(dict.fromkeys(found))
 
 
 def is_verifier(directory: Path) -> bool:
     """Whether it is a LlamaForSequenceClassification directory rather than a generator's."""
-    return VERIFIER in (
-        read_json(pathlib.Path(directory) / "config.json").get("architectures") or ()
-    )
+    return VERIFIER in architectures(pathlib.Path(directory))
 
 
 def load_generator(
@@ -154,13 +156,12 @@ def save_verifier(
 
 
 def _check_architecture(directory: pathlib.Path, expected: str) -> None:
-    stored = read_json(directory / "config.json")
-    found = stored.get("architectures") or [expected]
+    found = architectures(directory) or [expected]
     if expected not in found:
         raise ValueError(f"{directory} holds a {' '.join(found)}, expected a {expected}")
-    labels = len(stored.get("id2label") or {0: ""})
-    if expected == VERIFIER and labels != 1:
-        raise ValueError(f"{directory} has {labels} labels; a verifier has one (num_labels=1)")
+    labels = read_json(directory / "config.json").get("id2label") or {"0": ""}
+    if expected == VERIFIER and (not isinstance(labels, dict) or len(labels) != 1):
+        raise ValueError(f"{directory} has the labels {labels}; a verifier has one (num_labels=1)")
 
 
 @dataclasses.dataclass(frozen=True)

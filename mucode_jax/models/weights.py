@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
 import struct
 from collections.abc import Callable, Sequence
@@ -64,8 +65,8 @@ def index(directory: pathlib.Path) -> dict[str, Stored]:
     if (directory / _INDEX).is_file():
         try:
             listed = json.loads((directory / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-            files = sorted(set(listed.values()))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            files = sorted({str(pathlib.PurePath(name)) for name in listed.values()})
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"{directory / _INDEX} is damaged ({error})") from error
     elif (directory / _SINGLE).is_file():
         files = [_SINGLE]
@@ -92,24 +93,23 @@ def _header(file: pathlib.Path) -> dict[str, Stored]:
         try:
             header = json.loads(stream.read(length))
             header.pop("__metadata__", None)
-            entries = [(name, entry, entry["data_offsets"][1]) for name, entry in header.items()]
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            entries = []
+            for name, entry in header.items():
+                begin, end = map(int, entry["data_offsets"])
+                shape = tuple(map(int, entry["shape"]))
+                entries.append((name, str(entry["dtype"]), shape, begin, end))
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"{file} is damaged: its header is not readable") from error
     found = {}
-    for name, entry, end in entries:
-        if entry["dtype"] not in _DTYPES:
-            raise ValueError(
-                f"{file}: tensor {name} is {entry['dtype']}; known are {', '.join(_DTYPES)}"
-            )
+    for name, kind, shape, begin, end in entries:
+        if kind not in _DTYPES:
+            raise ValueError(f"{file}: tensor {name} is {kind}; known are {', '.join(_DTYPES)}")
+        needed = math.prod(shape) * _DTYPES[kind].itemsize
+        if min(begin, *shape, 0) < 0 or end - begin != needed:
+            raise ValueError(f"{file} is damaged: tensor {name} has not the size of its shape")
         if 8 + length + end > size:
             raise ValueError(f"{file} is cut short: tensor {name} ends behind the file")
-        found[name] = Stored(
-            name,
-            file,
-            _DTYPES[entry["dtype"]],
-            tuple(entry["shape"]),
-            8 + length + entry["data_offsets"][0],
-        )
+        found[name] = Stored(name, file, _DTYPES[kind], shape, 8 + length + begin)
     return found
 
 

@@ -90,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = f"{type(error).__name__}: {error}"
         said = f"the results or stages there are damaged ({what}); run main again"
         return fail("report", said, 2)
+    except KeyboardInterrupt:
+        return fail("report", "interrupted", 130)
     print(shown.rstrip("\n"))
     for path, page in pages.items():
         try:

@@ -95,7 +95,7 @@ class Counters:
         a sibling's prompt.
       steps: decode steps; `slot_steps`: the same times slots, `decoded / slot_steps` is occupancy.
       blocks, prefills: calls of the decode and of the prefill program.
-      seconds: from the first dispatch of work to the last result; `idle_seconds`: of these, with
+      seconds: from a dispatch to its result, summed, and idle ones; `idle_seconds`: of these, with
         nothing to decode although completions were kept, that is, waiting for the caller.
       programs: distinct (program, shape) pairs used, an upper bound of compilations.
     """

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from mucode_jax.benchmarks.files import Row, read_jsonl
-from mucode_jax.command import Parser, fail, positive, seconds, writing
+from mucode_jax.command import Parser, fail, seconds, workers, writing
 from mucode_jax.progress import Progress
 from mucode_jax.records import Tests
 
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--programs", type=pathlib.Path, required=True, help="JSONL, or .gz of it")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="JSONL, or .gz of it")
     parser.add_argument("--timeout", type=seconds, default=10.0, help="seconds a program (10)")
-    parser.add_argument("--workers", type=positive, help="processes (one a core)")
+    parser.add_argument("--workers", type=workers, help="processes (one a core)")
     parser.add_isolation(isolation.LEVELS)
     given = parser.parse_args(arguments)
     try:

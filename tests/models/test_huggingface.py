@@ -124,12 +124,40 @@ def test_rotary_scaling_is_read_in_old_and_new_spelling(saved):
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' is supported"),
         ({"attention_bias": True}, "attention_bias is True; only False is supported"),
         ({"quantization_config": {"bits": 4}}, "the weights are quantized"),
+        ({"rope_scaling": "llama3"}, "is 'llama3', no object"),
+        ({"num_key_value_heads": -1}, "n_kv_heads is -1, no whole number"),
+        ({"num_hidden_layers": 2.5}, "n_layers is 2.5, no whole number"),
+        ({"rope_theta": -1.0}, "rope_theta is -1.0, not above 0"),
     ],
 )
 def test_a_config_that_is_not_this_llama_is_refused(saved, changes, message):
     edit(saved, **changes)
     with pytest.raises(ValueError, match=message):
         huggingface.read_config(saved)
+
+
+@pytest.mark.parametrize("header", [{"shape": [1]}, {"dtype": "F32"}, {"data_offsets": [-4, 0]}])
+def test_a_damaged_header_is_refused(saved, header):
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    entry = header if len(header) == 1 and "data_offsets" not in header else entry | header
+    text = json.dumps({"q": entry}).encode()
+    (saved / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    with pytest.raises(ValueError, match="model.safetensors is damaged"):
+        huggingface.load_generator(saved, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": 5}, "architectures is 5, no list of names"),
+        ({"eos_token_id": [[1]]}, "eos_token_id is .*; ids are whole numbers"),
+    ],
+)
+def test_odd_names_and_ids_are_refused(saved, changes, message):
+    edit(saved, **changes)
+    with pytest.raises(ValueError, match=message):
+        huggingface.eot_ids(saved)
+        huggingface.load_generator(saved, CONFIG)
 
 
 def test_another_architecture_is_refused(saved):
