@@ -25,8 +25,6 @@ def get_config() -> ConfigDict:
     # The model's shape (fields of models.llama.LlamaConfig), for estimates and ahead-of-time
     # compilation where `path` cannot be reached; empty: read off the checkpoint.
     c.generator.shape = ConfigDict()
-    # A randomly initialised Llama instead of `path`: {"d_model": .., "tokenizer": DIR}.
-    c.generator.random = ConfigDict()
 
     c.verifier = ConfigDict()
     # What every verifier is trained from: "mini" (the verifier that comes along), a generator's or

@@ -32,7 +32,7 @@ from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict, config_flags
 
 from mucode_jax import faults, plan, score, settings
-from mucode_jax.command import fail
+from mucode_jax.command import fail, show, spell_all, unheard
 from mucode_jax.models import llama, sharding, verifier
 from mucode_jax.models.llama import LlamaConfig
 from mucode_jax.plan import GIB
@@ -85,7 +85,8 @@ def devices(topology: str, slices: int = 1) -> list[Any]:
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
-    if topology.split(":")[0] not in HBM_GIB:
+    kind, _, shape = topology.partition(":")
+    if kind not in HBM_GIB or not re.fullmatch(r"[1-9]\d?(x[1-9]\d?){1,2}", shape):
         raise ValueError(
             f"--topology {topology!r}: it is like v5e:4x4 or v5p:2x2x1, with one of "
             f"{', '.join(HBM_GIB)}"
@@ -93,7 +94,7 @@ def devices(topology: str, slices: int = 1) -> list[Any]:
     more = {"num_slices": slices} if slices > 1 else {}
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **more)
-    except (ImportError, jax.errors.JaxRuntimeError, ValueError) as error:
+    except (ImportError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"--topology {topology!r} cannot be had: {reason} (is libtpu there? pip install -e "
@@ -315,7 +316,11 @@ def _bytes(size: int) -> str:
 
 
 def table(chosen: Sequence[Program], limit: int) -> bool:
-    """Prints a row a program as it is compiled; whether each fits `limit` bytes a chip."""
+    """Prints a row a program as it is compiled; whether each fits `limit` bytes a chip.
+
+    Raises OSError where standard output does not take it.
+    """
+    spell_all()
     print(
         "| program | shape | mesh (data × fsdp × tensor) | given | besides | elsewhere | in all | "
         "of | compile | collectives |"
@@ -343,8 +348,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     argv = list(sys.argv if argv is None else argv)
     if set(argv[1:]) & {"-h", "--help"}:
-        print(__doc__)
-        return 0
+        return show(__doc__)
     jax.config.update("jax_platforms", "cpu")
     found = flags.FlagValues()
     try:
@@ -366,13 +370,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown:
             names = ", ".join(program.name for program in chosen)
             raise ValueError(f"--only {unknown.pop()!r}: the programs are {names}")
-    except Exception as error:  # a config file is a program: it may raise anything
+    except (Exception, SystemExit) as error:  # a config file is a program: it may raise anything
         return fail("aot", faults.of_input(error, argv), 2)
     except KeyboardInterrupt:
         return fail("aot", "interrupted", 130)
     wanted = [program for program in chosen if not found.only or program.name in found.only]
     try:
         return 0 if table(wanted, int(HBM_GIB[found.topology.split(":")[0]] * GIB)) else 1
+    except OSError as error:
+        return unheard(error)
     except KeyboardInterrupt:
         return fail("aot", "interrupted", 130)
 

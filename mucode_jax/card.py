@@ -32,7 +32,7 @@ class Licence:
 
 
 def base(what: str, config: Json) -> str:
-    """The name of the model that a generator or a verifier was made of; "": a random one."""
+    """The name of the model that a generator or a verifier was made of."""
     own = config.get("verifier", {}).get("path") if what == "verifier" else None
     return own or config["generator"].get("path", "")
 
@@ -84,7 +84,7 @@ def licence(base: str, directory: pathlib.Path) -> Licence:
 def write(what: str, method: str, iteration: int, results: Json, of: Licence) -> str:
     """The card, Markdown with the hub's front matter."""
     config = results["config"]
-    made_of = base(what, config) or "a random initialisation"
+    made_of = base(what, config)
     whose = {"method": method, "iteration": iteration}
     name = words.generator(whose)
     slug = f"{method}-{iteration}" if iteration else method

@@ -14,8 +14,11 @@ import os
 import pathlib
 import stat
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import IO, NoReturn, TextIO
+
+_PACKAGE = pathlib.Path(__file__).parent
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +40,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+    def print_help(self, file: object = None) -> NoReturn:
+        self.exit(show(self.format_help().rstrip()))
 
     def add_isolation(self, levels: Sequence[str]) -> None:
         """The flag of every command that runs programs; `levels` are the sandbox's."""
@@ -81,6 +87,36 @@ def fail(name: str, message: str, status: int) -> int:
     """Says in one line why the command ends; returns the exit status."""
     print(f"python -m mucode_jax.{name}: error: {' '.join(message.split())}", file=sys.stderr)
     return status
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether it was raised in this package, in words for people, and not in a library."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return _PACKAGE in pathlib.Path(last.filename).parents
+
+
+def spell_all() -> None:
+    """Characters that standard output has no code for are written as escapes from here on."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def show(text: str) -> int:
+    """Prints a command's result; returns the exit status: 0, or 1 where it was not taken."""
+    spell_all()
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        return unheard(error)
+    return 0
+
+
+def unheard(error: OSError) -> int:
+    """Says that standard output takes nothing (a full disk, a closed pipe); returns 1."""
+    with open(os.devnull, "w") as nowhere:  # or it would be tried again, and fail, at the exit
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    print(f"cannot write to standard output: {error.strerror}", file=sys.stderr)
+    return 1
 
 
 @contextlib.contextmanager

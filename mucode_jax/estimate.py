@@ -34,7 +34,7 @@ def stages(config: ConfigDict) -> collections.Counter[str]:
     generators = 1 + len(methods) * m
     evaluated = 1 + len(config.evaluation.also)
     found = collections.Counter(
-        rollouts=bool(several or "base" in searched)
+        rollouts=bool(several or (verified and "base" in searched))
         + len(several) * (m - 1)
         + (m if "star" in methods else 0),
         verifier=len(verifiers),

@@ -12,6 +12,7 @@ LlamaForSequenceClassification with one label. Without --method and --iteration 
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import shutil
 import sys
@@ -19,7 +20,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mucode_jax import bucket, card, report
-from mucode_jax.command import Parser, fail
+from mucode_jax.command import Parser, fail, show
+from mucode_jax.workdir import intact_stage
 
 Json = Any
 WHAT = ("generator", "verifier")
@@ -71,19 +73,40 @@ def find(
 
 
 def export(trained: Trained, what: str, results: Json, out: pathlib.Path) -> None:
-    """Copies a model into `out` and writes its card.
+    """Copies a model into `out` and writes its card; `out` appears when it is whole.
 
     Raises:
-      ValueError: `out` holds something already.
+      ValueError: `out` holds something already or cannot be made; the model, or what results.json
+        says of it, is damaged.
+      OSError: it could not be written to its end (a full disk).
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} is there already; give a new directory")
-    shutil.copytree(trained.path, out, dirs_exist_ok=True)
-    licence = card.licence(card.base(what, results["config"]), trained.path)
-    text = card.write(what, trained.method, trained.iteration, results, licence)
-    (out / "README.md").write_text(text, encoding="utf-8")
-    if licence.notice and not any(out.glob("NOTICE*")):
-        (out / "NOTICE").write_text(licence.notice + "\n", encoding="utf-8")
+    intact_stage(trained.path.parent)
+    try:
+        licence = card.licence(card.base(what, results["config"]), trained.path)
+        text = card.write(what, trained.method, trained.iteration, results, licence)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"results.json lacks what the card tells ({told}); run main again"
+        ) from error
+    whole = pathlib.Path(os.path.realpath(out))
+    part = whole.with_name(f".{whole.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be made: {error.strerror}") from error
+    try:
+        shutil.copytree(trained.path, part, dirs_exist_ok=True)
+        (part / "README.md").write_text(text, encoding="utf-8")
+        if licence.notice and not any(part.glob("NOTICE*")):
+            (part / "NOTICE").write_text(licence.notice + "\n", encoding="utf-8")
+        part.replace(whole)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,12 +128,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         export(trained, flags.what, results, flags.out)
     except ValueError as error:
         return fail("export", str(error), 2)
+    except shutil.Error as error:
+        return fail("export", f"{flags.out} cannot be written: {error.args[0][0][2]}", 1)
     except OSError as error:
-        return fail("export", f"{flags.out} cannot be written: {error}", 1)
+        return fail("export", f"{flags.out} cannot be written: {error.strerror}", 1)
     except KeyboardInterrupt:
         return fail("export", "interrupted", 130)
-    print(flags.out)
-    return 0
+    return show(str(flags.out))
 
 
 if __name__ == "__main__":

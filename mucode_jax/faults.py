@@ -6,7 +6,6 @@ Nothing that was finished is ever lost: see `workdir`.
 from __future__ import annotations
 
 import contextlib
-import pathlib
 import re
 import traceback
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mucode_jax import hosts, interruption
+from mucode_jax.command import is_ours
 from mucode_jax.grading import InfrastructureError
 from mucode_jax.models import hub, huggingface
 from mucode_jax.models.llama import abstract_params
@@ -23,7 +23,6 @@ from mucode_jax.sampling.memory import slot_bytes
 from mucode_jax.training import fit
 from mucode_jax.workdir import Workdir
 
-_PACKAGE = pathlib.Path(__file__).parent
 _GO_ON = "nothing finished is lost, run the same command again"
 
 
@@ -55,6 +54,8 @@ def _of_config_flag(said: str, argv: Sequence[str]) -> str | None:
     likely = re.search(r'Did you mean "(\w+)"', said)
     for flag in argv if unknown else ():
         if found := re.match(rf"--?(config\.(?:\w+\.)*?){unknown[1]}\b", flag):
+            if found[1].endswith(".shape."):
+                return f"{found[1]}{unknown[1]}: there is no such in this shape; set it in the file"
             meant = f"; did you mean {found[1]}{likely[1]}?" if likely else ""
             return f"{found[1]}{unknown[1]} is no setting{meant}"
     return None
@@ -80,7 +81,7 @@ def told(error: BaseException) -> tuple[str, int] | None:
         return f"interrupted; {interruption.GO_ON}", 130
     if isinstance(error, (InfrastructureError, fit.Diverged, OutOfMemory, hosts.Lost)):
         return str(error), 1
-    if isinstance(error, ValueError) and _is_ours(error):
+    if isinstance(error, ValueError) and is_ours(error):
         return str(error), 2  # it says what was wrong with the input
     if disk := _of_files(error):
         where = f" ({disk.filename})" if disk.filename else ""
@@ -88,12 +89,6 @@ def told(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, MemoryError):
         return f"the machine's memory is used up; with more of it, {_GO_ON}", 1
     return None
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether it was raised in this package, and not in a library."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return _PACKAGE in pathlib.Path(last.filename).parents
 
 
 def _of_files(error: BaseException | None) -> OSError | None:
@@ -137,7 +132,7 @@ def _advice(config: Any, workdir: Workdir) -> str:
     if section == "verifier_training" and config.verifier.path:
         base = hub.resolve_verifier(config.verifier.path)
     else:
-        base = workdir.path / "stages/base/random/model" if c.random else hub.resolve(c.path)
+        base = hub.resolve(c.path)
     model = huggingface.read_config(base, dtype=c.dtype, param_dtype=c.param_dtype)
     count = sum(x.size for x in jax.tree.leaves(abstract_params(model)))
     if section is None:

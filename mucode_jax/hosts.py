@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ Json = Any
 
 # A host that is silent for so long is lost, and the others end: within a minute in all.
 HEARTBEAT_S = 30
+JOIN_S = 300  # at the start the hosts wait so long for each other
 _TELL_AFTER_S = 15.0  # a wait that is longer is explained
 
 _index, _count = 0, 1
@@ -43,7 +45,7 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
       process: which one this is, from 0.
 
     Raises:
-      ValueError: some of the three are missing, or make no sense.
+      ValueError: some of the three are missing, or make no sense, or there is no cluster.
     """
     global _index, _count, _client
     given = [x is not None for x in (coordinator, processes, process)]
@@ -54,16 +56,45 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
             raise ValueError(f"--process is {process}; of {processes} they are 0 … {processes - 1}")
         if processes == 1:
             return
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise ValueError(f"--coordinator is {coordinator!r}; it is to be HOST:PORT")
     elif not _in_cluster():
         return
     import jax
     from jax._src import distributed  # the store has no public name
 
-    jax.distributed.initialize(
-        coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_S
-    )
+    print(f"joining the other hosts ({coordinator or 'as the cluster says'})", file=sys.stderr)
+    # Where they do not come, the runtime would abort the process, with a stack of its own.
+    patience = threading.Timer(JOIN_S, _alone)
+    patience.start()
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process,
+            initialization_timeout=JOIN_S + 30,
+            heartbeat_timeout_seconds=HEARTBEAT_S,
+        )
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"no other hosts are known ({type(error).__name__}: {error}); start each with "
+            "--coordinator=HOST:PORT --processes=N --process=I"
+        ) from error
+    finally:
+        patience.cancel()
     _index, _count = jax.process_index(), jax.process_count()
     _client = distributed.global_state.client
+
+
+def _alone() -> None:
+    print(
+        f"mucode_jax: in {JOIN_S} s the hosts did not find each other; see that all of them run "
+        "and reach the coordinator",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _in_cluster() -> bool:
@@ -72,9 +103,15 @@ def _in_cluster() -> bool:
     # A notebook's TPU is one host, and has nobody to ask about others.
     notebook = {"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"} & set(os.environ)
     tpu = chips and not notebook and not os.environ.get("JAX_PLATFORMS", "").startswith("cpu")
-    slurm = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
-    mpi = int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1
-    return tpu or slurm or mpi
+    return tpu or _tasks("SLURM_STEP_NUM_TASKS") > 1 or _tasks("OMPI_COMM_WORLD_SIZE") > 1
+
+
+def _tasks(variable: str) -> int:
+    """How many processes a launcher says that it started."""
+    told = os.environ.get(variable, "1")
+    if not told.isdecimal():
+        raise ValueError(f"the environment's {variable} is {told!r}; it is to be a number")
+    return int(told)
 
 
 def index() -> int:

@@ -38,6 +38,7 @@ from ml_collections import ConfigDict, config_flags
 from mucode_jax import (
     __version__,
     bucket,
+    command,
     estimate,
     evaluate,
     faults,
@@ -161,16 +162,11 @@ def _held_out(section: ConfigDict) -> list[Benchmark]:
 
 def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -> Lab:
     c, r = config.generator, config.rollout
-    base = (
-        common.random_generator(workdir, **c.random.to_dict(), seed=config.seed)
-        if c.random
-        else hub.resolve(c.path)
-    )
     return Lab(
         workdir,
         pool,
         progress,
-        base=base,
+        base=hub.resolve(c.path),
         trunk=hub.resolve_verifier(config.verifier.path) if config.verifier.path else None,
         dtype=c.dtype,
         param_dtype=c.param_dtype,
@@ -186,8 +182,9 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
 
 def _generators(config: ConfigDict, lab: Lab, problems: Benchmark) -> Iterator[common.Trained]:
     """The base, then what each method's iterations yield."""
-    searched = "base" in config.search.methods
-    visited = [common.roll_out(config, lab, problems, lab.base)] if searched else []
+    scored = any("lv" in choice for choice in config.search.choices)
+    judged = scored and "base" in config.search.methods  # by a verifier that saw its rollouts
+    visited = [common.roll_out(config, lab, problems, lab.base)] if judged else []
     yield common.Trained(lab.base, visited)
     for method in config.methods:
         if method == "mucode":
@@ -323,8 +320,10 @@ def _flags(argv: Sequence[str]) -> flags.FlagValues:
     left = found(argv)
     if len(left) > 1:
         raise ValueError(f"unexpected argument {left[1]!r}; settings are --config.NAME=VALUE")
-    if found["config"].value is None or found.workdir is None:
+    if not found["config"].present or not found.workdir:
         raise ValueError("give --config configs/NAME.py and --workdir DIR")
+    if found["config"].value is None:
+        raise ValueError("the config file's get_config returns nothing")
     return found
 
 
@@ -339,12 +338,13 @@ def main(argv: Sequence[str]) -> int:
     """Returns the exit status: 0, 1 what was asked failed, 2 bad input, 130 or 143 interrupted."""
     try:
         if set(argv[1:]) & {"-h", "--help"}:
-            print(__doc__)
-            return 0
+            return command.show(__doc__)
         given = _flags(argv)
         config = given.config
-        for _, one in sweep.expand(config) if sweep.is_sweep(config) else [("", config)]:
-            settings.validate(one)
+        if sweep.is_sweep(config):
+            sweep.expand(config)
+        else:
+            settings.validate(config)
         hosts.connect(given.coordinator, given.processes, given.process)
         hosts.backend()
         if hosts.count() > 1 and (config.experiment == "pretrain" or sweep.is_sweep(config)):
@@ -353,7 +353,7 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"--workdir {given.workdir}: a pretraining needs a folder")
     except KeyboardInterrupt:
         return fail("interrupted", 130)
-    except Exception as error:  # a config file is a program: it may raise anything
+    except (Exception, SystemExit) as error:  # a config file is a program: it may raise anything
         return fail(faults.of_input(error, argv), 2)
     progress = Progress(quiet=not hosts.first())
     try:
@@ -382,10 +382,9 @@ def main(argv: Sequence[str]) -> int:
             traceback.print_exc()
             told = (f"{type(error).__name__}: {error}", 1)
         return hosts.leave(fail(*told), told[0])
-    if hosts.first():
-        print(shown)
+    status = command.show(shown) if hosts.first() else 0
     progress.say(f"{workdir.where}/report.html")
-    return hosts.leave(0)
+    return hosts.leave(status)
 
 
 if __name__ == "__main__":

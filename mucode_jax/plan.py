@@ -127,7 +127,10 @@ class Training:
 
 
 def trainings(config: ConfigDict, mesh: Mesh, **changes: Any) -> list[Training]:
-    """The verifier's training, where the experiment has one, and the generator's; see `model`."""
+    """The verifier's training, where the experiment has one, and the generator's; see `model`.
+
+    Raises ValueError where the mesh does not divide a batch's rows.
+    """
     verified = {"mucode", "rft_lv"} & set(config.methods) or (
         config.search.methods and any("lv" in choice for choice in config.search.choices)
     )
@@ -138,7 +141,13 @@ def trainings(config: ConfigDict, mesh: Mesh, **changes: Any) -> list[Training]:
     found = []
     for section, kind in (kinds | {"sft": "sft"}).items():
         s = config[section]
-        parts = mesh.shape["data"] * mesh.shape["fsdp"] * s.microbatches
+        devices = mesh.shape["data"] * mesh.shape["fsdp"]
+        parts = devices * s.microbatches
+        if s.rows % parts:
+            raise ValueError(
+                f"config.{section}.rows is {s.rows}, which cannot be divided over {s.microbatches} "
+                f"microbatches × data × fsdp = {devices} of the mesh; choose a multiple of {parts}"
+            )
         length, rows = s.length, s.rows
         if not rows:
             count = 2 * s.batch if kind == "bce" else s.batch
@@ -200,8 +209,6 @@ def generator_bytes(base: LlamaConfig, mesh: Mesh) -> int:
 
 def check(config: ConfigDict) -> None:
     """Raises ValueError where the devices' memory cannot hold what the config asks for."""
-    if config.generator.random:
-        return
     base = model(config)
     mesh, local = training_mesh(config), sampling_mesh(config)
     limit, whose = _memory()

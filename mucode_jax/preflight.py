@@ -41,15 +41,6 @@ def check(
         )
     if lab.trunk is not lab.base:
         _check_trunk(lab)
-    devices = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"]
-    for section, recipe in recipes.items():
-        parts = recipe.microbatches
-        if recipe.rows % (devices * parts):
-            raise ValueError(
-                f"config.{section}.rows is {recipe.rows}, which cannot be divided over {parts} "
-                f"microbatches × data × fsdp = {devices} of the mesh; choose a multiple of "
-                f"{devices * parts}"
-            )
     sizes = [len(first_prompt(lab.chat, p, lab.limits)) for p in problems.problems]
     for section, recipe in recipes.items():
         # Beside the prompt there is at least one token and the end of its turn.

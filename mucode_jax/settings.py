@@ -153,15 +153,6 @@ ITERATE = {
     "generator.dtype": DTYPE,
     "generator.param_dtype": DTYPE,
     "generator.remat": FLAG,
-    **optional(
-        {
-            "generator.random.d_model": Rule(
-                "a multiple of 32", lambda v: type(v) is int and v > 0 and v % 32 == 0
-            ),
-            "generator.random.n_layers": whole(1),
-            "generator.random.tokenizer": TEXT,
-        }
-    ),
     **optional(within("generator.shape", SHAPE)),
     "verifier.path": TEXT,
     **optional(within("verifier.shape", SHAPE)),
@@ -196,7 +187,7 @@ ITERATE = {
     "search.skip_failed": FLAG,
     "sandbox.isolation": one_of(*LEVELS),
     "sandbox.workers": whole(0, 1024),
-    "sandbox.memory_mb": whole(64),
+    "sandbox.memory_mb": whole(64, 2**20),
     "sandbox.feedback": one_of("values", "traceback", "none"),
     **within("mesh", dict.fromkeys(("data", "fsdp", "tensor"), MESH)),
     "mesh.sampling_tensor": MESH,
@@ -228,7 +219,8 @@ def validate(config: ConfigDict) -> None:
         if name not in rules:
             near = difflib.get_close_matches(name, rules, 1)
             hint = f"; did you mean config.{near[0]}?" if near else ""
-            raise ValueError(f"config.{name} is no setting{hint}")
+            whose = " of a pretraining" if pretrain else ""
+            raise ValueError(f"config.{name} is no setting{whose}{hint}")
         if not rules[name].holds(value):
             raise ValueError(f"config.{name} is {_shown(value)}; it is to be {rules[name].right}")
     for name, rule in rules.items():
@@ -241,12 +233,13 @@ def validate(config: ConfigDict) -> None:
                 f"n_kv_heads, {config.model.n_kv_heads}"
             )
         return
-    given = set(config.generator.random)
-    if given and given != {"d_model", "n_layers", "tokenizer"}:
-        raise ValueError("config.generator.random takes d_model, n_layers and tokenizer together")
+    most = benchmarks.MOST_OF_MINI
     for section in ("train", "evaluation"):
-        if config[section].benchmark == "mini" and config[section].size < 1:
-            raise ValueError(f"config.{section}.size is 0; mini has no end, it needs a number")
+        if config[section].benchmark == "mini" and not 1 <= config[section].size <= most:
+            raise ValueError(
+                f"config.{section}.size is {config[section].size}; mini has no end, it needs a "
+                f"number of at most {most}"
+            )
     of = config.evaluation
     named = [f"{of.benchmark}:{of.split}", *(":".join(a.split(":", 2)[:2]) for a in of.also)]
     if twice := [name for name in named if named.count(name) > 1]:

@@ -33,7 +33,7 @@ def expand(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
     """(cell, config) of every run, the seeds of a cell one after the other.
 
     Raises ValueError where a cell is no (name, settings) pair, names a setting that is not there,
-    or has another's name.
+    or that cannot be right, or has another's name.
     """
     for name in ("seeds", "cells"):
         if not settings.ITERATE[name].holds(config[name]):
@@ -51,6 +51,10 @@ def expand(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
                 raise ValueError(f"config.cells: {name}: {error.args[0]}") from error
             if (name, seed) in runs:
                 raise ValueError(f"config.cells and config.seeds name {name or seed} twice")
+            try:
+                settings.validate(one)
+            except ValueError as error:
+                raise ValueError(f"config.cells: {name}: {error}" if name else error) from error
             runs[name, seed] = one
     return [(name, one) for (name, _), one in runs.items()]
 

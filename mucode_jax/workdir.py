@@ -137,6 +137,47 @@ class Stage:
     fingerprint: str
     record: Mapping[str, Json]
 
+    def damage(self) -> str | None:
+        """The first of its files that is not as it was written; None: all of them are."""
+        for file, expected in self.record["files"].items():
+            path = self.path / file
+            if not path.is_file():
+                return f"{file} is missing"
+            if checksum(path) != expected:
+                return f"{file} does not match its checksum"
+        return None
+
+
+def read_stage(path: pathlib.Path, name: str = "") -> Stage | None:
+    """The finished stage in a folder; None: there is none.
+
+    Raises:
+      ValueError: its ledger is damaged.
+    """
+    try:
+        record = json.loads((path / "stage.json").read_text(encoding="utf-8"))
+        expected = record.pop("checksum", None)  # older ledgers have none
+        if expected is not None and expected != _digest(record):
+            raise ValueError
+        fingerprint = _digest([record[k] for k in ("settings", "inputs", "files")])
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        raise ValueError(f"{path}: its ledger is damaged") from error
+    return Stage(name, path, fingerprint, record)
+
+
+def intact_stage(path: pathlib.Path) -> Stage | None:
+    """As `read_stage`, with all of its files compared to their checksums.
+
+    Raises:
+      ValueError: its ledger or a file is damaged or missing.
+    """
+    stage = read_stage(path)
+    if stage is not None and (reason := stage.damage()):
+        raise ValueError(f"{path}: {reason}; run main again, which makes what is damaged anew")
+    return stage
+
 
 class Workdir:
     """The folder of one run. One process at a time: it holds a lock while it lives.
@@ -210,19 +251,11 @@ class Workdir:
         return self._away.address(path)
 
     def _load(self, name: str, home: pathlib.Path | None = None) -> Stage | None:
-        path = (home or self.path) / "stages" / name
         try:
-            record = json.loads((path / "stage.json").read_text(encoding="utf-8"))
-            expected = record.pop("checksum", None)  # older ledgers have none
-            if expected is not None and expected != _digest(record):
-                raise ValueError
-            fingerprint = _digest([record[k] for k in ("settings", "inputs", "files")])
-        except FileNotFoundError:
-            return None
-        except (KeyError, TypeError, AttributeError, ValueError):
+            return read_stage((home or self.path) / "stages" / name, name)
+        except ValueError:
             self._say(f"{name}: its ledger is damaged")
             return None
-        return Stage(name, path, fingerprint, record)
 
     def _reason_to_redo(self, begun: Json, settings: Json, inputs: Json) -> str | None:
         for kind, old, new in (
@@ -234,15 +267,6 @@ class Workdir:
                     if kind == "setting":
                         return f"setting {key} was {old.get(key)!r}, is now {new.get(key)!r}"
                     return f"its input {key} has changed"
-        return None
-
-    def _damage(self, stage: Stage) -> str | None:
-        for file, expected in stage.record["files"].items():
-            path = stage.path / file
-            if not path.is_file():
-                return f"{file} is missing"
-            if checksum(path) != expected:
-                return f"{file} does not match its checksum"
         return None
 
     def stage(
@@ -284,7 +308,7 @@ class Workdir:
         stage = self._load(name)
         if stage is not None:
             reason = self._reason_to_redo(stage.record, settings, fingerprints)
-            reason = reason or self._damage(stage)
+            reason = reason or stage.damage()
             if reason is None:
                 return None
             self._say(f"{name}: {reason}; made again")
@@ -363,7 +387,7 @@ class Workdir:
             stage = self._load(name, home)
             if stage is None or self._reason_to_redo(stage.record, settings, inputs):
                 continue
-            if self._damage(stage) is None:
+            if stage.damage() is None:
                 path = self.path / "stages" / name
                 shutil.rmtree(path, ignore_errors=True)
                 new = path.with_name(path.name + ".new")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from concurrent.futures import Future
 
 import numpy as np
+import pytest
 
 from mucode_jax.records import Grade, Problem, Rollout, Tests, Turn
 from mucode_jax.sampling.engine import Completion
@@ -107,3 +109,14 @@ def turn(code: str, *, prompt: str = "p", passed: bool = False) -> Turn:
 
 def rollout(task_id: str, index: int, *turns: Turn) -> Rollout:
     return Rollout("fake", task_id, index, turns)
+
+
+def mounted(path, size):
+    """A file system of its own at `path`, of `size` KiB."""
+    path.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", path], capture_output=True
+    )
+    if done.returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    return path

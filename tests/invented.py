@@ -9,6 +9,7 @@ import numpy as np
 from mucode_jax import evaluate, search
 from mucode_jax.records import Grade, Rollout, Turn, dumps
 from mucode_jax.report import words
+from mucode_jax.workdir import checksum
 
 WAYS = ("random", "pt", "lv", "pt+lv")
 NASTY = '<script>alert("1")</script> & "quotes" </pre> \x1b[31m μ'
@@ -33,7 +34,13 @@ def bytes_as_text(ids, first=False):
 def put(stage, name, lines):
     stage.mkdir(parents=True)
     (stage / name).write_text("".join(line + "\n" for line in lines))
-    (stage / "stage.json").write_text("{}")
+    finish(stage)
+
+
+def finish(stage):
+    """Writes the ledger of a stage whose files are there."""
+    files = {str(f.relative_to(stage)): checksum(f) for f in stage.rglob("*") if f.is_file()}
+    (stage / "stage.json").write_text(json.dumps({"settings": {}, "inputs": {}, "files": files}))
 
 
 def make_run(directory, problems=8, searches=2, seed=0):

@@ -58,6 +58,8 @@ def test_programs_are_compiled_for_a_slice_that_is_not_there():
     [
         ((), "give --config configs/NAME.py and --topology"),
         (("--topology", "v99:1x1"), "it is like v5e:4x4"),
+        (("--topology", "v5e"), "it is like v5e:4x4"),
+        (("--topology", "v5e:0x0"), "it is like v5e:4x4"),
         (("--topology", "v5e:4x4", "--config.rollout.turns=0"), "config.rollout.turns is 0"),
         (("--topology", "v5e:4x4", "more"), "unexpected argument 'more'"),
     ],
@@ -107,6 +109,19 @@ def test_a_verifier_may_be_another_model_than_the_generator():
         4096,
     )
     assert judge.model.dtype == sft.model.dtype
+
+
+def test_rows_that_the_mesh_cannot_divide_are_refused():
+    config = llama(base.LLAMA_32_1B)
+    mesh = sharding.make_mesh(4, 2, 1, jax.devices())
+    config.sft.rows = 12
+    with pytest.raises(ValueError, match=r"config\.sft\.rows is 12, which cannot be divided"):
+        plan.trainings(config, mesh)
+    config.sft.rows, config.sft.microbatches = 16, 3
+    with pytest.raises(ValueError, match="choose a multiple of 24"):
+        plan.trainings(config, mesh)
+    config.sft.rows = 24
+    assert plan.trainings(config, mesh)[1].rows == 24
 
 
 def test_what_does_not_fit_is_refused_with_the_memory_it_would_need(monkeypatch):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mucode_jax.models import hub, huggingface
 from mucode_jax.sampling.engine import Engine, Request
 from mucode_jax.score import Scorer
 from tests import invented
+from tests.fakes import mounted
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def workdir(tmp_path_factory):
     report.write(directory, results)
     for stage, model in (("mucode_2/generator", hub.MINI), ("base/verifier", hub.MINI_VERIFIER)):
         shutil.copytree(model, directory / "stages" / stage / "model")
-        (directory / "stages" / stage / "stage.json").write_text("{}")
+        invented.finish(directory / "stages" / stage)
     return directory
 
 
@@ -84,6 +86,45 @@ def test_nothing_is_overwritten_and_errors_are_one_line(workdir, exported, tmp_p
     assert export.main(["--workdir", str(workdir), *new, "--method", "star"]) == 2
     assert "holds no generator of star; it holds: mucode 2" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_damaged_is_named_and_leaves_nothing(workdir, tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "out"
+    command = ["--workdir", str(run), "--what", "generator", "--out", str(out)]
+    shutil.copytree(workdir, run)
+    results = report.read(run)
+    results["config"].pop("rollout")
+    (run / "results.json").write_text(json.dumps(results))
+    assert export.main(command) == 2
+    assert "results.json lacks what the card tells (KeyError: 'rollout')" in capsys.readouterr().err
+    shutil.copy(workdir / "results.json", run)
+    weights = run / "stages/mucode_2/generator/model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert export.main(command) == 2
+    assert "model/model.safetensors does not match its checksum" in capsys.readouterr().err
+    weights.unlink()
+    assert export.main(command) == 2
+    assert "model/model.safetensors is missing" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_directory_that_cannot_be_made_is_said(workdir, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    out = str(tmp_path / "file" / "out")
+    assert export.main(["--workdir", str(workdir), "--what", "generator", "--out", out]) == 2
+    assert f"--out {out} cannot be made: Not a directory" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_leaves_no_half_model(workdir, tmp_path, capsys):
+    disk = mounted(tmp_path / "disk", 1024)
+    try:
+        command = ["--workdir", str(workdir), "--what", "generator", "--out", str(disk / "out")]
+        assert export.main(command) == 1
+        said = f"{disk}/out cannot be written: [Errno 28] No space left on device"
+        assert said in capsys.readouterr().err
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_each_method_has_the_verifier_of_its_own_rollouts(tmp_path):

@@ -25,6 +25,7 @@ from mucode_jax.training.checkpoints import Checkpoints
 from mucode_jax.workdir import Workdir
 from tests import micro
 from tests.bench import reruns
+from tests.fakes import mounted
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ITERATIONS = ROOT / "tests" / "bench" / "iterations.py"
@@ -57,17 +58,6 @@ def fails(capsys):
         return last
 
     return run
-
-
-def mounted(path, size):
-    """A file system of its own at `path`, of `size` KiB."""
-    path.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", path], capture_output=True
-    )
-    if done.returncode:
-        pytest.skip("a small file system can be mounted by root only")
-    return path
 
 
 def remount(path, options):

@@ -55,11 +55,33 @@ def test_one_process_needs_nobody():
         (("127.0.0.1:1", None, None), "together"),
         ((None, 2, 0), "together"),
         (("127.0.0.1:1", 2, 2), "--process is 2; of 2 they are 0 … 1"),
+        (("localhost", 2, 0), "--coordinator is 'localhost'; it is to be HOST:PORT"),
+        (("localhost:99999", 2, 0), "it is to be HOST:PORT"),
     ],
 )
 def test_half_a_pod_is_refused(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         hosts.connect(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("many", "SLURM_STEP_NUM_TASKS is 'many'; it is to be a number"),
+        ("2", "no other hosts are known"),  # this is no cluster
+    ],
+)
+def test_a_cluster_that_is_none_is_refused(tasks, message, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
+    with pytest.raises(ValueError, match=message):
+        hosts.connect(None, None, None)
+
+
+def test_a_host_to_which_nobody_comes_says_so_and_ends():
+    alone = "from mucode_jax import hosts; hosts.JOIN_S = 2; hosts.connect('127.0.0.1:1', 2, 1)"
+    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "in 2 s the hosts did not find each other" in done.stderr.splitlines()[-1]
 
 
 class Store:

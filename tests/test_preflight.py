@@ -14,8 +14,8 @@ from mucode_jax.models import hub, huggingface
 from mucode_jax.rollout import Limits
 
 
-def recipe(length, rows=16, microbatches=1):
-    return types.SimpleNamespace(length=length, rows=rows, microbatches=microbatches)
+def recipe(length):
+    return types.SimpleNamespace(length=length)
 
 
 RECIPES = {"verifier_training": recipe(224), "sft": recipe(288)}
@@ -31,7 +31,6 @@ def lab():
         config=lambda model: huggingface.read_config(mini),
         chat=Chat(huggingface.load_tokenizer(mini), huggingface.eot_ids(mini)),
         limits=Limits(3, 40, 48, 288),
-        mesh=types.SimpleNamespace(shape={"data": 4, "fsdp": 2, "tensor": 1}),
     )
 
 
@@ -49,8 +48,6 @@ def refusal(lab, problems=None, held_out=None, recipes=RECIPES):
 def test_what_fits_is_passed(lab):
     problems = load("mini", "train", size=4)
     preflight.check(lab, problems, [problems], RECIPES)
-    recipes = {"verifier_training": recipe(224, 16, 2), "sft": recipe(288, 0, 3)}
-    preflight.check(lab, problems, [problems], recipes)
 
 
 def test_a_tokenizer_of_another_model_is_refused(lab):
@@ -82,13 +79,6 @@ def test_verifiers_are_trained_from_a_model_that_reads_the_generators_tokens(lab
 def test_a_context_beyond_the_models_positions_is_refused(lab):
     said = refusal(changed(lab, limits=Limits(3, 40, 48, 4096)))
     assert "config.rollout.context is 4096, but the model" in said and "1024 positions" in said
-
-
-def test_rows_that_the_mesh_cannot_divide_are_refused(lab):
-    assert "config.sft.rows is 12, which cannot be divided" in refusal(
-        lab, recipes={"sft": recipe(288, 12)}
-    )
-    assert "choose a multiple of 24" in refusal(lab, recipes={"sft": recipe(288, 16, 3)})
 
 
 def test_a_prompt_longer_than_the_context_is_named_though_it_is_held_out(lab):

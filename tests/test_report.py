@@ -2,9 +2,12 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 import statistics
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -388,7 +391,8 @@ def test_the_markdown_table_has_a_row_a_method_and_the_means(runs, capsys):
         ("{", "is not JSON"),
         ("[]", "has schema None; this version reads schema 1"),
         ('{"schema": 2}', "has schema 2; this version reads schema 1"),
-        ('{"schema": 1}', "config is missing or not of its kind"),
+        ('{"schema": 1}', "config is missing, not of its kind"),
+        ("[" * 100_000, "is not JSON"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_2(content, message, tmp_path, capsys):
@@ -405,6 +409,72 @@ def test_an_evaluation_that_lacks_something_is_named(runs, tmp_path, capsys):
     (tmp_path / "results.json").write_text(json.dumps(results))
     assert main([str(tmp_path)]) == 2
     assert "evaluations[3].per_turn is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("accuracy", 1.5),
+        ("accuracy", float("nan")),
+        ("ci95", [0.1]),
+        ("ci95", [0.1, "x"]),
+        ("per_turn", [0.1, None, 0.2]),
+        ("protocol", "other"),
+        ("turns", 10**9),
+        ("n", 0),
+        ("tokens", -1),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(name, value, runs, tmp_path, capsys):
+    results = report.read(runs[0])
+    results["evaluations"][0][name] = value
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    wrong = "per_turn" if name == "turns" else name
+    assert f"{tmp_path}/results.json: evaluations[0].{wrong} " in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", ["greedy_mini_test", "search_mini_test_labels"])
+def test_a_damaged_stage_is_named_and_no_page_is_touched(file, runs, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(runs[0], run)
+    before = (run / "report.html").read_bytes()
+    (data,) = (run / "stages/mucode_2" / file).glob("*s.jsonl")
+    for spoil, said in (
+        (lambda: data.write_text("{\n"), "does not match its checksum"),
+        (data.unlink, "is missing"),
+        (data.mkdir, "is missing"),
+    ):
+        spoil()
+        assert main([str(run)]) == 2
+        told = capsys.readouterr().err
+        assert f"{data.parent}: {data.name} {said}" in told and told.count("\n") == 1
+    assert (run / "report.html").read_bytes() == before
+
+
+def test_a_run_that_is_named_twice_and_a_page_that_cannot_be_are_refused(runs, tmp_path, capsys):
+    assert main([str(runs[0]), str(runs[0])]) == 2
+    assert "named twice" in capsys.readouterr().err
+    assert main([str(runs[0]), str(runs[1]), "--page", str(tmp_path / "no" / "page.html")]) == 2
+    assert "page.html cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_standard_output_that_takes_nothing_costs_no_page(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs[0], run)
+    (run / "report.html").unlink()
+    command = [sys.executable, "-m", "mucode_jax.report", str(run)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and (run / "report.html").exists()
+    assert done.stderr.splitlines() == [
+        f"{run}/report.html",
+        "cannot write to standard output: No space left on device",
+    ]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=ascii_only, capture_output=True, text=True)
+    assert done.returncode == 0 and "\\u03bcCode 2" in done.stdout
 
 
 def test_no_directory_at_all_is_exit_2_with_a_hint(capsys):

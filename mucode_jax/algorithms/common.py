@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mucode_jax import keys
 from mucode_jax.lab import (
     Lab,
     LabelledRollouts,
@@ -22,12 +19,9 @@ from mucode_jax.lab import (
     sample,
     verifier_input,
 )
-from mucode_jax.models import huggingface, llama
-from mucode_jax.models.llama import LlamaConfig
 from mucode_jax.records import Benchmark, Rollout, SFTExample, VerifierExample
 from mucode_jax.training.lora import LoRA
 from mucode_jax.training.step import OptimizerConfig
-from mucode_jax.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,40 +94,6 @@ def fine_tune(
         selection = {**selection, "merge": False}
     made_by = recipe(config.sft, config.seed)
     return learn.fine_tune(lab, method, iteration, examples, inputs, made_by, selection)
-
-
-def random_generator(
-    workdir: Workdir, d_model: int, n_layers: int, tokenizer: str, seed: int
-) -> pathlib.Path:
-    """A randomly initialised small Llama, to walk every path of a real run without a checkpoint.
-
-    Args:
-      d_model, n_layers: its size; heads of 16 dimensions, two query heads a key/value head.
-      tokenizer: a folder with the Llama-3 tokenizer's files (`models.tokenizer`).
-      seed: of its parameters.
-    """
-    settings = {"d_model": d_model, "n_layers": n_layers, "seed": seed}
-
-    def make(path: pathlib.Path) -> dict[str, Any]:
-        huggingface.build_llama3_tokenizer(tokenizer, path / "tokenizer")
-        config = LlamaConfig(
-            vocab_size=len(huggingface.load_tokenizer(path / "tokenizer")),
-            d_model=d_model,
-            n_layers=n_layers,
-            n_heads=d_model // 16,
-            n_kv_heads=d_model // 32,
-            head_dim=16,
-            d_ff=3 * d_model,
-            tied=True,
-            max_positions=8192,
-        )
-        params = llama.init(config, jax.random.wrap_key_data(keys.key_data(seed, "random base")))
-        huggingface.save_generator(
-            params, config, path / "model", tokenizer_from=path / "tokenizer"
-        )
-        return {}
-
-    return workdir.stage("base/random", settings, {}, make).path / "model"
 
 
 def sampling(settings: ConfigDict) -> Sampling:

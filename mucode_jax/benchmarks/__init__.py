@@ -64,6 +64,7 @@ _KINDS = {
 }
 
 NAMES = ("mini", *_KINDS)
+MOST_OF_MINI = 100_000  # problems; making so many takes five minutes
 
 
 def load(
@@ -84,7 +85,7 @@ def load(
         `jsonl` where its records name no split, is the split that is asked for.
       data: a .jsonl or .jsonl.gz file in the upstream's field names; None loads the hub's data set.
       seed: what `mini` is generated from; the others do not depend on it.
-      size: how many problems; of `mini` any number, of the others the first `size`.
+      size: how many problems; of `mini` up to `MOST_OF_MINI`, of the others the first `size`.
       compat: the published division into public and private tests, and the published limits.
       testless: prompts that do not show the public tests (they run all the same).
 
@@ -97,6 +98,8 @@ def load(
     if size is not None and size < 1:
         raise ValueError(f"a benchmark of size {size}; it takes at least 1 problem")
     if name == "mini":
+        if size is not None and size > MOST_OF_MINI:
+            raise ValueError(f"mini of size {size}; it takes at most {MOST_OF_MINI} problems")
         return _mini(split, data=data, seed=seed, size=size, testless=testless)
     kind = _KINDS[name]
     if kind.splits is not None and split not in (*kind.splits, ALL):

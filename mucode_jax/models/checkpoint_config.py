@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -11,6 +12,9 @@ from mucode_jax.models.llama import LlamaConfig, RopeScaling
 
 GENERATOR = "LlamaForCausalLM"
 VERIFIER = "LlamaForSequenceClassification"
+# Fields of LlamaConfig that count something.
+_SIZES = ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff")
+_SIZES += ("max_positions",)
 
 
 def read_json(file: pathlib.Path) -> dict[str, Any]:
@@ -102,12 +106,18 @@ def read_config(directory: str | pathlib.Path, **changes: Any) -> LlamaConfig:
         raise refuse(f"{error.args[0]} is missing") from error
     except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise refuse(f"a value is of the wrong kind ({error})") from error
-    for name in ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff"):
+    for name in _SIZES:
         value = getattr(config, name)
         if type(value) is not int or value < 1:
             raise refuse(f"its {name} is {value!r}, no whole number of at least 1")
-    if not config.rope_theta > 0:
-        raise refuse(f"rope_theta is {config.rope_theta}, not above 0")
+    if config.n_heads % config.n_kv_heads:
+        raise refuse(f"{config.n_heads} heads cannot share {config.n_kv_heads} of keys and values")
+    for name in ("rope_theta", "rms_eps"):
+        value = getattr(config, name)
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise refuse(f"its {name} is {value!r}, no number above 0")
+    if type(config.tied) is not bool:
+        raise refuse(f"tie_word_embeddings is {config.tied!r}, neither true nor false")
     return dataclasses.replace(config, **changes)
 
 

@@ -34,10 +34,9 @@ from mucode_jax.models.checkpoint_config import (
 )
 from mucode_jax.models.hub import resolve
 from mucode_jax.models.llama import LlamaConfig, Params
-from mucode_jax.models.tokenizer import build_llama3_tokenizer, load_tokenizer
+from mucode_jax.models.tokenizer import load_tokenizer
 
 __all__ = [
-    "build_llama3_tokenizer",
     "eot_ids",
     "is_verifier",
     "load_generator",
@@ -103,7 +102,8 @@ def load_generator(
       mesh: where to lay them out (`sharding.RULES`); None: the default device.
 
     Raises:
-      ValueError: another architecture, or tensors missing, in excess or misshapen.
+      ValueError: another architecture, tensors missing, in excess or misshapen, or values that are
+        no numbers.
     """
     abstract, axes = llama.abstract_params(config), llama.logical_axes(config)
     return _load(pathlib.Path(directory), config, GENERATOR, abstract, axes, mesh)
@@ -268,25 +268,22 @@ def _load_array(
         piece = jax.make_array_from_callback(
             tensor.shape, single, lambda where, values=values: np.array(values[where])
         )
-        if out is None:
-            return _place(piece, entry.transposed, array.dtype, place)
-        out = _place_layer(out, piece, np.int32(index), entry.transposed, place)
+        out, finite = _place(out, piece, np.int32(index), entry.transposed, array.dtype, place)
+        if not finite:
+            raise ValueError(f"{tensor.file}: tensor {tensor.name} holds what is no finite number")
     assert out is not None
     return out
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _place(piece: jax.Array, transposed: bool, dtype: Any, place: Any) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(3, 4, 5), donate_argnums=0)
+def _place(
+    out: jax.Array | None, piece: jax.Array, layer: jax.Array, transposed: bool, dtype, place
+) -> tuple[jax.Array, jax.Array]:
+    """`piece` as a layer of `out`, alone where there is none; whether its values are finite."""
+    finite = jnp.isfinite(piece).all()
     piece = (piece.T if transposed else piece).astype(dtype)
-    return jax.lax.with_sharding_constraint(piece, place)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4), donate_argnums=0)
-def _place_layer(
-    out: jax.Array, piece: jax.Array, index: jax.Array, transposed: bool, place: Any
-) -> jax.Array:
-    piece = (piece.T if transposed else piece).astype(out.dtype)
-    return jax.lax.with_sharding_constraint(out.at[index].set(piece), place)
+    placed = piece if out is None else out.at[layer].set(piece)
+    return jax.lax.with_sharding_constraint(placed, place), finite
 
 
 def _outgoing(params: Params, entry: _Entry, layer: int) -> weights.Outgoing:

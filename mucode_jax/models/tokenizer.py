@@ -1,12 +1,10 @@
-"""Tokenizers of model directories, and one built from Llama 3's published ranks."""
+"""Tokenizers of model directories."""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import pathlib
-import shutil
 from typing import Any
 
 Path = str | pathlib.Path
@@ -32,103 +30,6 @@ def load_tokenizer(directory: Path) -> Any:
         raise ValueError(f"the tokenizer of {directory} cannot be read ({reason})") from error
 
 
-def build_llama3_tokenizer(source: Path, directory: Path) -> None:
-    """Makes a Hugging Face tokenizer directory from the files that Meta publishes.
-
-    Args:
-      source: holds tokenizer.model (lines of base64 bytes and rank), special_tokens.json
-        ({"pattern", "special_tokens": {text: id}}) and a chat template `*.jinja`; licence texts
-        there are passed on, as the licence asks.
-      directory: where to write; made if need be.
-    """
-    from tokenizers import (
-        AddedToken,
-        Regex,
-        Tokenizer,
-        decoders,
-        models,
-        pre_tokenizers,
-        processors,
-    )
-
-    source, directory = pathlib.Path(source), pathlib.Path(directory)
-    lines = (source / "tokenizer.model").read_bytes().splitlines()
-    ranks = {base64.b64decode(token): int(rank) for token, rank in (ln.split() for ln in lines)}
-    special = json.loads((source / "special_tokens.json").read_text(encoding="utf-8"))
-
-    # Byte-level BPE writes each byte as a printable character.
-    written = _byte_characters()
-
-    def text(token: bytes) -> str:
-        return "".join(written[byte] for byte in token)
-
-    # Ranks say which two neighbours to join first: those whose union has the lowest. A merge list
-    # says the same when every way to make a token stands in it, ordered by the token's rank.
-    merges = [
-        (rank, ranks[token[:cut]], ranks[token[cut:]], token[:cut], token[cut:])
-        for token, rank in ranks.items()
-        for cut in range(1, len(token))
-        if token[:cut] in ranks and token[cut:] in ranks
-    ]
-    merges.sort()
-    tokenizer = Tokenizer(
-        models.BPE(
-            {text(token): rank for token, rank in ranks.items()},
-            [(text(left), text(right)) for *_, left, right in merges],
-            ignore_merges=True,  # a whole word that is a token is that token
-        )
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(special["pattern"]), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    names = sorted(special["special_tokens"], key=special["special_tokens"].__getitem__)
-    tokenizer.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in names])
-    begin = "<|begin_of_text|>"
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A",
-        pair=f"{begin} $A {begin} $B",
-        special_tokens=[(begin, special["special_tokens"][begin])],
-    )
-    for name, token_id in special["special_tokens"].items():
-        if tokenizer.token_to_id(name) != token_id:
-            raise ValueError(f"{source}: special token {name} would not get id {token_id}")
-
-    directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": begin,
-        "eos_token": "<|eot_id|>",
-        "pad_token": "<|finetune_right_pad_id|>",
-        "model_max_length": 131072,
-        "clean_up_tokenization_spaces": False,
-        "model_input_names": ["input_ids", "attention_mask"],
-    }
-    write_json(directory / "tokenizer_config.json", settings)
-    ids = special["special_tokens"]
-    generation = {
-        "bos_token_id": ids[begin],
-        "eos_token_id": [ids[n] for n in ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")],
-        "pad_token_id": ids["<|finetune_right_pad_id|>"],
-    }
-    write_json(directory / "generation_config.json", generation)
-    (template,) = source.glob("*.jinja")
-    shutil.copyfile(template, directory / "chat_template.jinja")
-    for licence in source.glob("LICENSE*"):
-        shutil.copyfile(licence, directory / licence.name)
-
-
 def write_json(file: pathlib.Path, value: dict[str, Any]) -> None:
     """Writes `value`, indented as in the hub's model directories."""
     file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def _byte_characters() -> dict[int, str]:
-    """Byte -> character: printable ones as they are, the others from 256 on, in order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in printable]
-    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(hidden)}

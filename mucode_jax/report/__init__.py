@@ -9,9 +9,12 @@ from the stages that the run left in its work directory.
 from __future__ import annotations
 
 import json
+import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
+from mucode_jax.report import words
 from mucode_jax.report.page import render
 from mucode_jax.report.text import line, table
 from mucode_jax.workdir import write_atomically
@@ -21,37 +24,55 @@ Json = Any
 __all__ = ["line", "read", "render", "table", "write"]
 
 SCHEMA = 1
-_NUMBER = (int, float)
-_RESULTS: dict[str, Json] = {
-    "config": dict,
-    "versions": dict,
-    "seed": int,
-    "isolation": dict,
-    "backend": str,
-    "wall_seconds": _NUMBER,
-    "stages": list,
-    "verifiers": list,
-    "evaluations": list,
+
+
+def _kind(*kinds: type) -> Callable[[Json], bool]:
+    return lambda value: type(value) in kinds
+
+
+def _amount(value: Json) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
+def _count(value: Json) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _positive(value: Json) -> bool:
+    return type(value) is int and value > 0
+
+
+def _share(value: Json) -> bool:
+    return _amount(value) and value <= 1
+
+
+def _shares(value: Json) -> bool:
+    return type(value) is list and all(map(_share, value))
+
+
+_TEXT, _TABLE, _LIST = _kind(str), _kind(dict), _kind(list)
+_RESULTS: dict[str, Callable[[Json], bool]] = {
+    "config": _TABLE,
+    "versions": _TABLE,
+    "seed": _kind(int),
+    "isolation": lambda value: type(value) is dict and type(value.get("level")) is str,
+    "backend": _TEXT,
+    "wall_seconds": _amount,
+    "stages": _LIST,
+    "verifiers": _LIST,
+    "evaluations": _LIST,
 }
-_ITEMS: dict[str, dict[str, Json]] = {
-    "stages": {"name": str, "seconds": _NUMBER, "tokens": int, "executions": int},
-    "verifiers": {"method": str, "iteration": int, "loss": str, "pairs": int},
+_ITEMS: dict[str, dict[str, Callable[[Json], bool]]] = {
+    "stages": {"name": _TEXT, "seconds": _amount, "tokens": _count, "executions": _count},
+    "verifiers": {"method": _TEXT, "iteration": _count, "loss": _TEXT, "pairs": _count},
     "evaluations": {
-        "method": str,
-        "iteration": int,
-        "benchmark": str,
-        "split": str,
-        "protocol": str,
-        "search": str,
-        "n": int,
-        "turns": int,
-        "searches": int,
-        "accuracy": _NUMBER,
-        "ci95": list,
-        "per_turn": list,
-        "problems": int,
-        "tokens": int,
-        "executions": int,
+        **dict.fromkeys(("method", "benchmark", "split", "search"), _TEXT),
+        "protocol": lambda value: value in words.PROTOCOLS,
+        **dict.fromkeys(("n", "turns", "searches", "problems"), _positive),
+        **dict.fromkeys(("iteration", "tokens", "executions"), _count),
+        "accuracy": _share,
+        "ci95": lambda value: _shares(value) and len(value) == 2,
+        "per_turn": _shares,
     },
 }
 
@@ -80,7 +101,7 @@ def read(directory: pathlib.Path) -> dict[str, Json]:
         ) from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     schema = results.get("schema") if isinstance(results, dict) else None
     if schema != SCHEMA:
@@ -89,8 +110,9 @@ def read(directory: pathlib.Path) -> dict[str, Json]:
     for name, kinds in _ITEMS.items():
         for i, item in enumerate(results[name]):
             _check(path, f"{name}[{i}]", item, kinds)
-    if "level" not in results["isolation"]:
-        raise ValueError(f"{path}: isolation lacks 'level'")
+    for i, e in enumerate(results["evaluations"]):
+        if len(e["per_turn"]) != e["turns"]:
+            raise ValueError(f"{path}: evaluations[{i}].per_turn has not a value for each turn")
     return results
 
 
@@ -107,9 +129,10 @@ def refuse_sweep(directory: pathlib.Path) -> None:
         raise ValueError(f"{directory} holds several runs; give one of them: {some}")
 
 
-def _check(path: pathlib.Path, where: str, found: Json, kinds: dict[str, Json]) -> None:
-    for name, kind in kinds.items():
-        value = found.get(name) if isinstance(found, dict) else None
-        if not isinstance(value, kind):
+def _check(
+    path: pathlib.Path, where: str, found: Json, rules: dict[str, Callable[[Json], bool]]
+) -> None:
+    for name, holds in rules.items():
+        if not holds(found.get(name) if isinstance(found, dict) else None):
             place = f"{where}.{name}" if where else name
-            raise ValueError(f"{path}: {place} is missing or not of its kind")
+            raise ValueError(f"{path}: {place} is missing, not of its kind or out of range")

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from mucode_jax import bucket, report
-from mucode_jax.command import Parser, fail
+from mucode_jax.command import Parser, fail, is_ours, show
 from mucode_jax.report import compare, evidence, findings
 from mucode_jax.workdir import write_atomically
 
@@ -46,9 +46,11 @@ def _is_read(name: str) -> bool:
     return name.endswith((".json", ".jsonl")) and not {"model", "pieces"} & set(name.split("/"))
 
 
-def _made(flags: argparse.Namespace) -> tuple[str, dict[pathlib.Path, str]]:
+def _made(
+    directories: Sequence[pathlib.Path], flags: argparse.Namespace
+) -> tuple[str, dict[pathlib.Path, str]]:
     """What to print, and the pages to write."""
-    first, *others = directories = flags.directories
+    first, *others = directories
     if not others and (first / "evidence.json").exists():  # a sweep
         found = findings.read(first)
         if flags.markdown:
@@ -80,27 +82,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     flags = _flags(argv)
     try:
-        asked = flags.directories
-        flags.directories = [bucket.fetch(where, _is_read) for where in asked]
-        homes = dict(zip(flags.directories, asked, strict=True))
-        shown, pages = _made(flags)
-    except ValueError as error:
-        return fail("report", str(error), 2)
-    except (AttributeError, ArithmeticError, IndexError, KeyError, TypeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        said = f"the results or stages there are damaged ({what}); run main again"
-        return fail("report", said, 2)
+        directories = [bucket.fetch(where, _is_read) for where in flags.directories]
+        homes = dict(zip(directories, flags.directories, strict=True))
+        if len(homes) < len(directories):
+            raise ValueError("a directory is named twice; give each run once")
+        shown, pages = _made(directories, flags)
+    except OSError as error:
+        return fail("report", f"{error.filename} cannot be read: {error.strerror}", 2)
     except KeyboardInterrupt:
         return fail("report", "interrupted", 130)
-    print(shown.rstrip("\n"))
+    except Exception as error:  # results.json and stages may hold anything
+        what = f"{type(error).__name__}: {error}"
+        where = ", ".join(flags.directories)
+        damaged = f"{where}: results or stages are damaged ({what}); run main again"
+        ours = isinstance(error, ValueError) and is_ours(error)
+        return fail("report", str(error) if ours else damaged, 2)
     for path, page in pages.items():
         try:
             write_atomically(path, page)
             bucket.store(homes.get(path.parent, ""), path)
         except OSError as error:
-            return fail("report", f"{path} cannot be written: {error.strerror}", 1)
+            impossible = isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError))
+            said = f"{path} cannot be written: {error.strerror}"
+            return fail("report", said, 2 if impossible else 1)
         print(path, file=sys.stderr)
-    return 0
+    return show(shown.rstrip("\n"))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def read(directory: pathlib.Path) -> Json:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not found["cells"] or found["differences"] is None:
             raise ValueError("it has no cells")
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     return found
 

@@ -21,6 +21,7 @@ from mucode_jax.models import hub, huggingface
 from mucode_jax.records import Rollout, decode_rollout
 from mucode_jax.report import words
 from mucode_jax.search import Search
+from mucode_jax.workdir import intact_stage
 
 Json = Any
 # Text of a user message from its ids, and of a completion from its ids.
@@ -57,41 +58,39 @@ class Searched:
 
 def _lines(path: pathlib.Path) -> Iterator[Json]:
     with open(path, encoding="utf-8") as f:
-        for number, text in enumerate(f, 1):
-            try:
-                yield json.loads(text)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+        yield from map(json.loads, f)
 
 
-def _finished(directory: pathlib.Path, of: Json, kind: str) -> pathlib.Path | None:
-    """The folder of a finished stage whose labels are finished too."""
+def _finished(
+    directory: pathlib.Path, of: Json, kind: str
+) -> tuple[pathlib.Path, pathlib.Path] | None:
+    """The folders of a finished stage and of its labels. ValueError: a file there is damaged."""
     folder = directory / "stages" / words.folder(of) / f"{kind}_{of['benchmark']}_{of['split']}"
     labels = folder.with_name(folder.name + "_labels")
-    return folder if all((f / "stage.json").is_file() for f in (folder, labels)) else None
+    return (folder, labels) if intact_stage(folder) and intact_stage(labels) else None
 
 
 def greedy(directory: pathlib.Path, of: Json) -> list[tuple[Rollout, list[bool]]] | None:
     """The greedy conversations of an evaluation with the labels of their turns."""
-    folder = _finished(directory, of, "greedy")
-    if folder is None:
+    found = _finished(directory, of, "greedy")
+    if found is None:
         return None
-    labels = _lines(folder.with_name(folder.name + "_labels") / "pieces.jsonl")
-    rollouts = map(decode_rollout, _lines(folder / "rollouts.jsonl"))
-    return list(zip(rollouts, labels, strict=True))
+    rollouts, labels = found
+    decoded = map(decode_rollout, _lines(rollouts / "rollouts.jsonl"))
+    return list(zip(decoded, _lines(labels / "pieces.jsonl"), strict=True))
 
 
 def searches(
     directory: pathlib.Path, of: Json
 ) -> Iterator[tuple[list[Search], list[list[list[bool]]]]] | None:
     """Problem by problem the searches of an evaluation with the labels of their candidates."""
-    folder = _finished(directory, of, "search")
-    if folder is None:
+    folders = _finished(directory, of, "search")
+    if folders is None:
         return None
-    labels = _lines(folder.with_name(folder.name + "_labels") / "pieces.jsonl")
+    labels = _lines(folders[1] / "pieces.jsonl")
 
     def read() -> Iterator[tuple[list[Search], list[list[list[bool]]]]]:
-        for line in _lines(folder / "pieces.jsonl"):
+        for line in _lines(folders[0] / "pieces.jsonl"):
             found = search.decode(line)
             yield found, [next(labels) for _ in found]
 

@@ -294,8 +294,8 @@ class Pool:
         for attempt in range(_ATTEMPTS):
             try:
                 worker = worker or self._replacement()
-            except (_Lost, OSError) as error:
-                return None, Outcome("infra", summary=f"infrastructure: {error}")
+            except Exception as error:  # a thread that ends would leave its futures waiting
+                return None, Outcome("infra", summary=f"infrastructure: {_said(error)}")
             try:
                 # Perhaps it was the tests, run on the program's values, that ended a worker.
                 answer = worker.run({**job, "apart": attempt > 0}, patience)
@@ -303,8 +303,8 @@ class Pool:
                 if answer["status"] != "infra" or final:
                     return worker, Outcome(**answer)
                 reason = answer["summary"]
-            except _Lost as error:
-                reason = str(error)
+            except Exception as error:  # as above
+                reason = _said(error)
             _LOG.warning("sandbox: attempt %d of %d: %s", attempt + 1, _ATTEMPTS, reason)
             self._stop(worker)
             worker = None
@@ -330,6 +330,11 @@ _MODES = feedback.MODES
 _LEVELS = isolation.LEVELS
 _accepted = isolation.accepted
 _refusal = isolation.refusal
+
+
+def _said(error: Exception) -> str:
+    known = isinstance(error, (_Lost, OSError))
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 def _cores() -> int:

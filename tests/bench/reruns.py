@@ -102,7 +102,6 @@ IDLE = (
 # These need another model, another benchmark, or another setting beside them.
 UNTRIED = (
     "generator.path",
-    "generator.random",
     "generator.shape",
     "verifier.shape",
     "train.benchmark",

@@ -127,7 +127,7 @@ def test_rotary_scaling_is_read_in_old_and_new_spelling(saved):
         ({"rope_scaling": "llama3"}, "is 'llama3', no object"),
         ({"num_key_value_heads": -1}, "n_kv_heads is -1, no whole number"),
         ({"num_hidden_layers": 2.5}, "n_layers is 2.5, no whole number"),
-        ({"rope_theta": -1.0}, "rope_theta is -1.0, not above 0"),
+        ({"rope_theta": -1.0}, "rope_theta is -1.0, no number above 0"),
     ],
 )
 def test_a_config_that_is_not_this_llama_is_refused(saved, changes, message):

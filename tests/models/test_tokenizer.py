@@ -8,6 +8,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mucode_jax.models import huggingface
+from tests import llama3 as llama3_files
 from tests.models import tiny
 
 CONFIG = tiny.CONFIGS["llama3"]
@@ -16,7 +17,7 @@ CONFIG = tiny.CONFIGS["llama3"]
 @pytest.fixture(scope="module")
 def llama3(data_dir, tmp_path_factory):
     directory = tmp_path_factory.mktemp("llama3")
-    huggingface.build_llama3_tokenizer(data_dir / "llama3", directory)
+    llama3_files.build_tokenizer(data_dir / "llama3", directory)
     return data_dir / "llama3", directory, huggingface.load_tokenizer(directory)
 
 

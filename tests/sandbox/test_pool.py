@@ -84,6 +84,13 @@ def _lose(self, job, patience):
     raise pool._Lost("lost on purpose")
 
 
+def test_a_job_that_cannot_be_handed_over_is_infra_and_the_pool_goes_on(two):
+    never = Tests(("assert add(1, 2) == 3",), timeout_s=1e12)  # beyond what a socket takes
+    lost = two.submit(ADD, never).result(timeout=60)
+    assert lost.status == "infra" and "OverflowError" in lost.summary
+    assert two.submit(ADD, ADD_TESTS).result(timeout=60).status == "pass"
+
+
 def test_a_broken_test_is_infra_and_not_tried_again(two):
     outcome = two.submit(ADD, Tests(("assert add(1, 2) ==",))).result(timeout=120)
     assert outcome.status == "infra"
