@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mucode_jax import hosts
+from mucode_jax.command import cache
 from mucode_jax.lease import Lease, asking, repeat
 
 EVERY_S = 30.0  # pieces go up so often, or less often where that takes long
@@ -70,15 +71,14 @@ def fetch(where: str, wanted: Callable[[str], bool] = lambda name: True) -> path
 def local(where: str | os.PathLike[str], kind: str | None = None) -> pathlib.Path:
     """Where this host works for a work directory: itself, or the mirror of a bucket.
 
-    Raises ValueError where `where` is an address, but not gs://BUCKET/PATH.
+    Raises ValueError where `where` is an address, but not gs://BUCKET/PATH, or there is no cache.
     """
     if not named(where):
         return pathlib.Path(where)
     scheme, _, inside = str(where).rstrip("/").partition("://")
     if scheme != "gs" or not re.fullmatch("[^/]+(/[^/]+)+", inside):
         raise ValueError(f"{where} is no work directory; a bucket's is gs://BUCKET/PATH")
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    return cache / "mucode_jax" / "gs" / (kind or str(hosts.index())) / inside
+    return cache() / "gs" / (kind or str(hosts.index())) / inside
 
 
 def store(where: str, file: pathlib.Path) -> None:

@@ -89,6 +89,19 @@ def fail(name: str, message: str, status: int) -> int:
     return status
 
 
+def cache() -> pathlib.Path:
+    """This package's folder below the user's cache, which need not be there yet.
+
+    Raises:
+      ValueError: the user has no home.
+    """
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    except RuntimeError as error:
+        raise ValueError("this user has no home for a cache; set XDG_CACHE_HOME") from error
+    return pathlib.Path(home) / "mucode_jax"
+
+
 def is_ours(error: BaseException) -> bool:
     """Whether it was raised in this package, in words for people, and not in a library."""
     last = traceback.extract_tb(error.__traceback__)[-1]
@@ -99,6 +112,10 @@ def spell_all() -> None:
     """Characters that standard output has no code for are written as escapes from here on."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+class Unheard(OSError):
+    """Standard output takes nothing (a full disk, a closed pipe)."""
 
 
 def show(text: str) -> int:
@@ -112,7 +129,7 @@ def show(text: str) -> int:
 
 
 def unheard(error: OSError) -> int:
-    """Says that standard output takes nothing (a full disk, a closed pipe); returns 1."""
+    """Says that standard output takes nothing, see `Unheard`; returns 1."""
     with open(os.devnull, "w") as nowhere:  # or it would be tried again, and fail, at the exit
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
     print(f"cannot write to standard output: {error.strerror}", file=sys.stderr)

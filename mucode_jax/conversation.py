@@ -40,11 +40,16 @@ def extract_code(text: str) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """`text` with its middle replaced by a mark where it is longer than `limit` characters."""
+    """`text` with its middle replaced by a mark where it is longer than `limit` characters.
+
+    Where there is not even room for the mark, nothing is left.
+    """
     if len(text) <= limit:
         return text
     mark = "\n[...]\n"
-    keep = max(limit - len(mark), 0)
+    keep = limit - len(mark)
+    if keep < 0:
+        return ""
     return text[: keep - keep // 2] + mark + (text[-(keep // 2) :] if keep // 2 else "")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from mucode_jax.algorithms import common
 from mucode_jax.models import hub, huggingface, llama, sharding, verifier
 from mucode_jax.models.llama import LlamaConfig
 from mucode_jax.sampling import programs
-from mucode_jax.sampling.memory import slot_bytes
+from mucode_jax.sampling.memory import device_memory, slot_bytes
 from mucode_jax.training import batches, losses, step
 from mucode_jax.training import lora as adapters
 from mucode_jax.training.lora import LoRA
@@ -211,7 +210,7 @@ def check(config: ConfigDict) -> None:
     """Raises ValueError where the devices' memory cannot hold what the config asks for."""
     base = model(config)
     mesh, local = training_mesh(config), sampling_mesh(config)
-    limit, whose = _memory()
+    limit, whose = device_memory()
     for t in trainings(config, mesh):
         need = training_bytes(t, mesh)
         if need > limit:
@@ -236,13 +235,3 @@ def check(config: ConfigDict) -> None:
 
 def _shown(mesh: Mesh) -> str:
     return " × ".join(f"{name}={size}" for name, size in mesh.shape.items())
-
-
-def _memory() -> tuple[int, str]:
-    """Bytes of one device, and what to call it. On a CPU the devices share the machine's."""
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"], f"a {device.device_kind}"
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return pages // jax.local_device_count(), "a device of this machine"

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from mucode_jax import hosts
 from mucode_jax.benchmarks.files import Row, read_jsonl
 from mucode_jax.command import Parser, fail, writing
 from mucode_jax.conversation import Chat
@@ -126,24 +127,31 @@ class Scorer:
         return np.asarray(scores.addressable_data(0))
 
 
-def read_pairs(path: str, chat: Chat, longest: int) -> list[tuple[Row, np.ndarray]]:
-    """Every line of `path` and int32 [n], the ids that the verifier reads of it.
+def read_pairs(path: str) -> list[tuple[Row, str, str]]:
+    """Every line of `path`, with its prompt and its completion.
 
-    Raises ValueError that names the line at fault: no {"prompt", "completion"} of text, or more
-    than `longest` ids.
+    Raises ValueError that names the line at fault, or says that there is none.
+    """
+    found = [(row, row.text("prompt"), row.text("completion")) for row in read_jsonl(path)]
+    if not found:
+        raise ValueError(f"{path}: no pair in it")
+    return found
+
+
+def as_read(pairs: Sequence[tuple[Row, str, str]], chat: Chat, longest: int) -> list[np.ndarray]:
+    """int32 [n] for each: the ids that the verifier reads.
+
+    Raises ValueError that names the line with more than `longest` ids.
     """
     found = []
-    for row in read_jsonl(path):
-        prompt, completion = row.text("prompt"), row.text("completion")
+    for row, prompt, completion in pairs:
         ids = np.concatenate([chat.first(prompt), chat.completion(completion)])
         if len(ids) > longest:
             raise ValueError(
                 f"{row.where}: prompt and completion take {len(ids)} tokens; the verifier reads "
                 f"{longest}"
             )
-        found.append((row, ids))
-    if not found:
-        raise ValueError(f"{path}: no pair in it")
+        found.append(ids)
     return found
 
 
@@ -155,14 +163,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="where the lines go, with their score")
     given = parser.parse_args(argv)
     try:
+        hosts.backend()
+        pairs = read_pairs(given.pairs)
         directory = hub.resolve_verifier(given.verifier)
         config = huggingface.read_config(directory)
-        chat = Chat(huggingface.load_tokenizer(directory), huggingface.eot_ids(directory))
-        pairs = read_pairs(given.pairs, chat, config.max_positions)
+        eot_ids = huggingface.eot_ids(directory)
+        chat = Chat(huggingface.load_tokenizer(directory), eot_ids)
+        texts = as_read(pairs, chat, config.max_positions)
         with writing(given.out) as out:
             scorer = Scorer(config, huggingface.load_verifier(directory, config))
-            scores = scorer([ids for _, ids in pairs])
-            for (row, _), score in zip(pairs, scores.tolist(), strict=True):
+            scores = scorer(texts)
+            for (row, *_), score in zip(pairs, scores.tolist(), strict=True):
                 out.write(json.dumps({**row.fields, "score": score}) + "\n")
     except ValueError as error:
         return fail("score", str(error), 2)

@@ -149,7 +149,9 @@ ITERATE = {
     "methods": some_of(*METHODS),
     "iterations": whole(1),
     "profile_steps": whole(0),
-    "generator.path": TEXT,
+    "generator.path": Rule(
+        "a directory, a hub id, or mini", lambda v: isinstance(v, str) and bool(v.strip())
+    ),
     "generator.dtype": DTYPE,
     "generator.param_dtype": DTYPE,
     "generator.remat": FLAG,

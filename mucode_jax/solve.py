@@ -15,22 +15,25 @@ generator goes without one.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import sys
+import warnings
 from collections.abc import Sequence
 
 import jax
 
-from mucode_jax import export, hosts, problem_file, report, story
-from mucode_jax.command import Parser, fail, positive
+from mucode_jax import command, export, hosts, problem_file, report, story
+from mucode_jax.command import Parser, Unheard, cache, fail, positive, unheard
 from mucode_jax.conversation import Chat
 from mucode_jax.grading import InfrastructureError, public_grader
 from mucode_jax.models import hub, huggingface
+from mucode_jax.records import Problem
 from mucode_jax.rollout import Limits
 from mucode_jax.sampling.engine import Engine
+from mucode_jax.sampling.memory import device_memory, slot_bytes
 from mucode_jax.sandbox import LEVELS, IsolationError, Pool
 from mucode_jax.score import Scorer
 from mucode_jax.search import CHOICES, best_of_n
@@ -66,13 +69,26 @@ def open_solver(
       max_new_tokens: a completion's; None: what the model's context allows, at most 1000.
 
     Raises:
-      ValueError: a model is not there or of another kind, or the two read different tokens.
+      ValueError: a model is not there or of another kind, its tokenizer is not its own, the two
+        read different tokens, or the memory does not hold so many candidates.
     """
     home = _model(generator, "generator")
     config = huggingface.read_config(home)
+    eot_ids = huggingface.eot_ids(home)
     tokenizer = huggingface.load_tokenizer(home)
-    chat = Chat(tokenizer, huggingface.eot_ids(home))
+    chat = Chat(tokenizer, eot_ids)
+    if chat.vocab_size > config.vocab_size:
+        raise ValueError(
+            f"the tokenizer of {home} has ids up to {chat.vocab_size - 1}, but the model has "
+            f"embeddings for {config.vocab_size}; they do not belong together"
+        )
     context = min(8192, config.max_positions)
+    (has, whose), needs = device_memory(), n * slot_bytes(config, context)
+    if needs > has:
+        raise ValueError(
+            f"--n {n}: so many conversations of {context} tokens take {needs / 2**30:.0f} GiB, "
+            f"and {whose} has {has / 2**30:.0f} GiB; lower it"
+        )
     new = max_new_tokens or min(1000, context // (2 * turns))
     limits = Limits(turns, new, min(512, context // (4 * turns)), context)
     scorer = None
@@ -101,6 +117,26 @@ def _model(path: str, what: str) -> pathlib.Path:
         return export.find(pathlib.Path(path), what).path
     report.refuse_sweep(pathlib.Path(path))
     return hub.resolve_verifier(path) if what == "verifier" else hub.resolve(path)
+
+
+def check_room(solver: Solver, problem: Problem) -> None:
+    """Raises ValueError where the generator's context does not hold the problem and the turns."""
+    chat, limits = solver.chat, solver.limits
+    size, room = len(chat.first(problem.prompt)), max(0, limits.max_prompt_tokens)
+    if size > room:
+        raise ValueError(
+            f"the problem takes {size} tokens, but of the generator's {limits.context} there are "
+            f"{room} for it beside {limits.turns} turns of {limits.max_new_tokens} new ones and "
+            "feedback; lower --turns or --max-new-tokens, or shorten it"
+        )
+    try:
+        empty = dict.fromkeys(("feedback", "summary"), "")
+        chat.next_within(problem.feedback, empty, limits.max_feedback_tokens)
+    except ValueError as error:
+        raise ValueError(
+            f"{limits.turns} turns leave {limits.max_feedback_tokens} of the generator's "
+            f"{limits.context} tokens for each feedback, which is too few; lower --turns"
+        ) from error
 
 
 def _own_verifier(generator: str) -> str:
@@ -158,6 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 max_new_tokens=flags.max_new_tokens,
             )
             problem = problem_file.problem_of(asked, embedded=solver.embedded)
+            check_room(solver, problem)
             show = story.Show(problem, solver.chat, solver.limits)
             if not flags.json:
                 show.say(problem.prompt)
@@ -183,26 +220,37 @@ def main(argv: Sequence[str] | None = None) -> int:
                 key=(flags.seed, "solve"),
                 on_turn=None if flags.json else show.turn,
             )
+        if not flags.json:
+            show.end(found)
+    except Unheard as error:
+        return unheard(error)
     except (ValueError, IsolationError) as error:
         return fail("solve", str(error), 2)
     except (InfrastructureError, OSError) as error:
         return fail("solve", str(error), 1)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return fail("solve", "out of memory; lower --n or --turns, or take a smaller model", 1)
     except KeyboardInterrupt:
         return fail("solve", "interrupted", 130)
     if flags.json:
         told = story.as_json(found, problem, solver.chat, solver.limits)
         about = {name: getattr(flags, name) for name in ("generator", "verifier", "search")}
-        print(json.dumps(told | about | {"isolation": pool.isolation}))
-    else:
-        show.end(found)
+        if lost := command.show(json.dumps(told | about | {"isolation": pool.isolation})):
+            return lost
     return 0 if story.chosen(found).grade.passed else 1
 
 
 def _keep_compiled() -> None:
-    """Keeps compiled programs for the next call, unless JAX is told where already."""
+    """Keeps compiled programs for the next call, unless JAX is told where already.
+
+    Where that cannot be, all of them are compiled again, without a word.
+    """
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "mucode_jax" / "xla"))
+        with contextlib.suppress(ValueError):  # no home
+            jax.config.update("jax_compilation_cache_dir", str(cache() / "xla"))
     jax.config.update("jax_persistent_cache_enable_xla_caches", "")  # as in main
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import rich.console
 import rich.text
 
+from mucode_jax.command import Unheard, spell_all
 from mucode_jax.conversation import Chat
 from mucode_jax.records import Problem, Turn
 from mucode_jax.rollout import Limits, feedback_prompt
@@ -58,14 +59,18 @@ class Show:
 
     def __init__(self, problem: Problem, chat: Chat, limits: Limits) -> None:
         self._problem, self._chat, self._limits = problem, chat, limits
+        spell_all()
         self._console = rich.console.Console(highlight=False, soft_wrap=True)
 
     def say(self, *parts: str | tuple[str, str]) -> None:
-        """One line (or block) of text; a part may be (text, style)."""
+        """One line (or block) of text; a part may be (text, style). Raises Unheard."""
         shown = [
             (printable(p), "") if isinstance(p, str) else (printable(p[0]), p[1]) for p in parts
         ]
-        self._console.print(rich.text.Text.assemble(*shown))
+        try:
+            self._console.print(rich.text.Text.assemble(*shown))
+        except OSError as error:
+            raise Unheard(*error.args) from error
 
     def code(self, text: str) -> None:
         self.say((textwrap.indent(text.strip(), "    "), "bold"))

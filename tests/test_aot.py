@@ -125,7 +125,7 @@ def test_rows_that_the_mesh_cannot_divide_are_refused():
 
 
 def test_what_does_not_fit_is_refused_with_the_memory_it_would_need(monkeypatch):
-    monkeypatch.setattr(plan, "_memory", lambda: (15 * 2**30, "a TPU v5 lite"))
+    monkeypatch.setattr(plan, "device_memory", lambda: (15 * 2**30, "a TPU v5 lite"))
     with pytest.raises(ValueError, match=r"does not fit the mesh .* at least \d+\.\d GiB .*lora"):
         plan.check(llama(base.LLAMA_31_8B))
     with pytest.raises(ValueError, match="sampling does not fit a host's devices"):

@@ -132,6 +132,7 @@ def test_a_template_that_drops_the_system_message_takes_nothing_away(tokenizer, 
 
 def test_long_text_is_shortened_in_its_middle():
     assert shorten("abc", 3) == "abc"
+    assert shorten("a" * 50, 6) == ""  # no room for the mark
     short = shorten("a" * 50 + "b" * 50, 20)
     assert len(short) == 20 and short.startswith("aaa") and short.endswith("bbb")
     assert "[...]" in short

@@ -94,6 +94,7 @@ def test_the_command_says_in_one_line_what_is_wrong(mini_verifier, tmp_path, cap
     arguments = ["--pairs", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")]
     assert score.main(["--verifier", str(directory), *arguments]) == 2
     assert "in.jsonl, line 1: field 'completion'" in capsys.readouterr().err
+    (tmp_path / "in.jsonl").write_text('{"prompt": "x", "completion": "y"}\n')
     assert score.main(["--verifier", str(tmp_path), *arguments]) == 2
     assert "config.json" in capsys.readouterr().err
     (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "x " * 3000, "completion": ""}))

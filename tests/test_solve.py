@@ -1,12 +1,16 @@
 """solve: a problem of one's own, in the words of the search that solves it."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
+import jax
 import numpy as np
 import pytest
 
-from mucode_jax import export, problem_file, solve, story
+from mucode_jax import command, export, problem_file, solve, story
 from mucode_jax.benchmarks import mini
 from mucode_jax.models import hub
 from mucode_jax.report.__main__ import main as report_main
@@ -23,6 +27,9 @@ def area(r):
 assert math.isclose(area(1), math.pi)
 assert area(0) == 0
 '''
+
+
+_KEEP_COMPILED = solve._keep_compiled
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +144,10 @@ def test_bad_problems_are_one_clear_line_and_exit_2(name, content, message, tmp_
         (["--n", "0"], "argument --n: invalid number from 1 value"),
         (["--temperature", "-1"], "0 is greedy"),
         (["--problem", "another.json"], "give one PROBLEM file"),
+        (["--generator", ""], "a model's path is empty"),
+        (["--n", "10000000"], "--n 10000000: so many conversations of 1024 tokens take"),
+        (["--turns", "200"], "leave 1 of the generator's 1024 tokens for each feedback"),
+        (["--max-new-tokens", "2000"], "lower --turns or --max-new-tokens, or shorten it"),
     ],
 )
 def test_bad_flags_are_one_clear_line_and_exit_2(arguments, message, file, capsys):
@@ -158,6 +169,47 @@ def test_a_verifier_that_reads_other_tokens_is_refused(file, tmp_path, capsys):
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     assert solve.main([str(file), "--verifier", str(other)]) == 2
     assert "reads other tokens than generator mini" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"vocab_size": 512}, "the tokenizer of {0} has ids up to 1023, but the model has embed"),
+        ({"eos_token_id": "x"}, "{0}/config.json: eos_token_id is 'x'; ids are whole numbers"),
+        ({"tie_word_embeddings": "yes"}, "{0}/config.json: tie_word_embeddings is 'yes'"),
+        ({"rms_norm_eps": "1e-6"}, "{0}/config.json: its rms_eps is '1e-6', no number above 0"),
+    ],
+)
+def test_what_is_wrong_with_a_model_is_said_of_the_file_where_it_stands(
+    change, said, file, tmp_path, capsys
+):
+    model = tmp_path / "model"
+    shutil.copytree(hub.MINI, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | change))
+    assert solve.main([str(file), "--generator", str(model)]) == 2
+    told = capsys.readouterr().err
+    assert said.format(model) in told and len(told.splitlines()) == 1
+
+
+def test_a_standard_output_that_takes_nothing_is_told_in_one_line(file):
+    asked = [sys.executable, "-m", "mucode_jax.solve", str(file), "--n", "1", "--turns", "1"]
+    for flags in ([], ["--json"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([*asked, *flags], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert done.stderr == "cannot write to standard output: No space left on device\n"
+
+
+def test_a_user_without_a_home_goes_without_a_cache(monkeypatch):
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # of nobody
+    with pytest.raises(ValueError, match="no home for a cache; set XDG_CACHE_HOME"):
+        command.cache()
+    before = jax.config.jax_compilation_cache_dir
+    _KEEP_COMPILED()
+    assert jax.config.jax_compilation_cache_dir == before
 
 
 # Which model -------------------------------------------------------------------------------------
@@ -188,12 +240,12 @@ def test_a_sweeps_folder_is_refused_with_the_names_of_its_runs(file, tmp_path, c
     for run in ("bt/seed_0", "bt/seed_1", "bce/seed_0"):
         trained(tmp_path / run, "mucode_1/generator")
     out = ["--what", "generator", "--out", str(tmp_path / "out")]
-    for command in (
+    for call in (
         lambda: solve.main([str(file), "--generator", str(tmp_path)]),
         lambda: export.main(["--workdir", str(tmp_path), *out]),
         lambda: report_main([str(tmp_path)]),
     ):
-        assert command() == 2
+        assert call() == 2
         said = capsys.readouterr().err
         runs = (tmp_path / run for run in ("bce/seed_0", "bt/seed_0", "bt/seed_1"))
         assert f"holds several runs; give one of them: {', '.join(map(str, runs))}" in said

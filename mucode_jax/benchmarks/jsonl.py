@@ -4,7 +4,8 @@ A line is {"task_id", "prompt", "public_tests": [..], "private_tests": [..]} and
 "entry_point", "setup" (Python text run between the program and its tests), "solution" and "split".
 `prompt` is the problem's text; the request around it is the one of the other benchmarks. With
 "verbatim": true it is the whole first message instead. "feedback" is the template of the message
-after a failed turn, with {feedback} (all that happened) or {summary} (one line).
+after a failed turn, with {feedback} (all that happened) or {summary} (one line). Other fields are
+passed over.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
 
     Raises:
       ValueError: a field is missing or of another kind, there is no test, or one does not parse
-        or asserts nothing.
+        or asserts nothing, or the feedback's template has no place for it.
     """
     task_id, text = row.task_id(), row.text("prompt")
     shown, hidden = row.texts("public_tests"), row.texts("private_tests")
@@ -34,6 +35,9 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
     private = python_tests(row, hidden, setup=setup, timeout_s=TIMEOUT_S) if hidden else None
     for tests in filter(None, (public, private)):
         refuse_idle(row, tests)
+    feedback = row.text("feedback", prompts.COMPAT_FEEDBACK if compat else prompts.FEEDBACK)
+    if "{feedback}" not in feedback and "{summary}" not in feedback:
+        raise ValueError(f"{row.where}: 'feedback' has no place for {{feedback}} or {{summary}}")
     if row.flag("verbatim"):
         prompt = text
     elif testless:
@@ -47,6 +51,6 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
         prompt=prompt,
         public=public,
         entry_point=name,
-        feedback=row.text("feedback", prompts.COMPAT_FEEDBACK if compat else prompts.FEEDBACK),
+        feedback=feedback,
     )
     return Entry(problem, private, row.text("solution", "") or None)

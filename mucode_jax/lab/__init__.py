@@ -154,8 +154,8 @@ class Lab:
         workdir.meter = self._meter
         self.base = self._given("base/source", base)
         self.trunk = self._given("base/trunk", trunk) if trunk else self.base
-        tokenizer = huggingface.load_tokenizer(base)
-        self.chat = Chat(tokenizer, huggingface.eot_ids(base))
+        eot_ids = huggingface.eot_ids(base)  # before the tokenizer, which reads the same files
+        self.chat = Chat(huggingface.load_tokenizer(base), eot_ids)
 
     def _given(self, name: str, directory: pathlib.Path) -> Model:
         """A model from elsewhere, recorded as a stage."""

@@ -110,8 +110,6 @@ def read_config(directory: str | pathlib.Path, **changes: Any) -> LlamaConfig:
         value = getattr(config, name)
         if type(value) is not int or value < 1:
             raise refuse(f"its {name} is {value!r}, no whole number of at least 1")
-    if config.n_heads % config.n_kv_heads:
-        raise refuse(f"{config.n_heads} heads cannot share {config.n_kv_heads} of keys and values")
     for name in ("rope_theta", "rms_eps"):
         value = getattr(config, name)
         if type(value) not in (int, float) or not 0 < value < math.inf:

@@ -61,6 +61,8 @@ def resolve(path: str | pathlib.Path) -> pathlib.Path:
     """
     if str(path) == "mini":
         return MINI
+    if not str(path).strip():
+        raise ValueError("a model's path is empty; give a directory, a hub id, or mini")
     if (directory := pathlib.Path(path)).is_dir():
         trained = directory / "model"
         return trained if (trained / "config.json").is_file() else directory

@@ -24,10 +24,17 @@ def load_tokenizer(directory: Path) -> Any:
     import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(directory))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory))
+        # What is too long for a model is refused by whoever knows its context.
+        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = (
+            True
+        )
+        return tokenizer
     except Exception as error:  # the layers below raise all kinds for a damaged file
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"the tokenizer of {directory} cannot be read ({reason})") from error
+        raise ValueError(
+            f"the tokenizer of {directory}, or its config.json, cannot be read ({reason})"
+        ) from error
 
 
 def write_json(file: pathlib.Path, value: dict[str, Any]) -> None:

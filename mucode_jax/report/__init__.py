@@ -9,21 +9,23 @@ from the stages that the run left in its work directory.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 from mucode_jax.report import words
-from mucode_jax.report.page import render
 from mucode_jax.report.text import line, table
 from mucode_jax.workdir import write_atomically
 
 Json = Any
 
-__all__ = ["line", "read", "render", "table", "write"]
+__all__ = ["line", "read", "table", "write"]
 
 SCHEMA = 1
+# Where there is no home for its cache it says so each time, in three lines.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def _kind(*kinds: type) -> Callable[[Json], bool]:
@@ -79,6 +81,8 @@ _ITEMS: dict[str, dict[str, Callable[[Json], bool]]] = {
 
 def write(directory: pathlib.Path, results: dict[str, Json]) -> None:
     """Writes results.json and report.html into `directory`, each as a whole or not at all."""
+    from mucode_jax.report.page import render  # half a second: not for those who only read
+
     directory = pathlib.Path(directory)
     write_atomically(directory / "results.json", json.dumps(results, indent=1) + "\n")
     write_atomically(directory / "report.html", render(directory, results))

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from mucode_jax import bucket, report
 from mucode_jax.command import Parser, fail, is_ours, show
-from mucode_jax.report import compare, evidence, findings
+from mucode_jax.report import compare, evidence, findings, page
 from mucode_jax.workdir import write_atomically
 
 
@@ -60,7 +60,7 @@ def _made(
     if flags.markdown:
         return findings.markdown(evidence.evidence({"": directories})), {}
     pages = {
-        d / "report.html": report.render(d, of) for d, of in zip(directories, results, strict=True)
+        d / "report.html": page.render(d, of) for d, of in zip(directories, results, strict=True)
     }
     if not others:
         return report.table(results[0]), pages
@@ -97,9 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         damaged = f"{where}: results or stages are damaged ({what}); run main again"
         ours = isinstance(error, ValueError) and is_ours(error)
         return fail("report", str(error) if ours else damaged, 2)
-    for path, page in pages.items():
+    for path, text in pages.items():
         try:
-            write_atomically(path, page)
+            write_atomically(path, text)
             bucket.store(homes.get(path.parent, ""), path)
         except OSError as error:
             impossible = isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError))

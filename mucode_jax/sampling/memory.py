@@ -26,6 +26,16 @@ def slot_bytes(config: llama.LlamaConfig, context: int) -> int:
     return columns * jnp.dtype(config.dtype).itemsize
 
 
+def device_memory() -> tuple[int, str]:
+    """Bytes of one device, and what to call it. On a CPU the devices share the machine's."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"], f"a {device.device_kind}"
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return pages // jax.local_device_count(), "a device of this machine"
+
+
 def fitting_slots(config: llama.LlamaConfig, context: int, mesh: Mesh | None = None) -> int:
     """Slots whose cache fits the free memory of the devices, a multiple of 8, at least 8.
 

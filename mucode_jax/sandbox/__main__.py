@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-from mucode_jax.benchmarks.files import Row, read_jsonl
+from mucode_jax.benchmarks.files import Row, python_tests, read_jsonl
 from mucode_jax.command import Parser, fail, seconds, workers, writing
 from mucode_jax.progress import Progress
 from mucode_jax.records import Tests
@@ -27,30 +27,28 @@ from .pool import Outcome, Pool
 
 
 def read_programs(path: pathlib.Path, timeout_s: float) -> list[tuple[str, str, Tests]]:
-    """(name, code, tests) of every line; raises ValueError that names the line at fault."""
-    return [_program(row, timeout_s) for row in read_jsonl(path)]
+    """(name, code, tests) of every line.
+
+    Raises ValueError that names the line at fault, or says that there is none.
+    """
+    found = [_program(row, timeout_s) for row in read_jsonl(path)]
+    if not found:
+        raise ValueError(f"{path}: no program in it")
+    return found
 
 
 def _program(row: Row, timeout_s: float) -> tuple[str, str, Tests]:
-    record = row.fields
-    for key in ("name", "code"):
-        if not isinstance(record.get(key), str):
-            raise ValueError(f'{row.where}: "{key}" must be there and be text')
-    limit = record.get("timeout_s", timeout_s)
-    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < 86_400:
-        raise ValueError(f'{row.where}: "timeout_s" must be a number of seconds, not {limit!r}')
-    if "tests" in record:
-        tests = record["tests"]
-        if not isinstance(tests, list) or not all(isinstance(test, str) for test in tests):
-            raise ValueError(f'{row.where}: "tests" must be a list of texts')
-        return record["name"], record["code"], Tests(tuple(tests), timeout_s=limit)
-    pair = (record.get("stdin"), record.get("stdout"))
-    if not all(isinstance(text, str) for text in pair):
-        raise ValueError(
-            f'{row.where}: either "tests" or both "stdin" and "stdout" must be there, as text'
-        )
-    pair = (row.text("stdin"), row.text("stdout"))
-    return record["name"], record["code"], Tests(stdio=(pair,), timeout_s=limit)
+    name, code = row.text("name"), row.text("code")
+    limit = row.fields.get("timeout_s", timeout_s)
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit <= 86_400:
+        raise ValueError(f"{row.where}: 'timeout_s' must be a number of seconds, not {limit!r}")
+    pair = {"stdin", "stdout"} & set(row.fields)
+    if ("tests" in row.fields) == bool(pair):
+        raise ValueError(f"{row.where}: give either 'tests' or both 'stdin' and 'stdout'")
+    if pair:
+        both = (row.text("stdin"), row.text("stdout"))
+        return name, code, Tests(stdio=(both,), timeout_s=limit)
+    return name, code, python_tests(row, row.texts("tests"), timeout_s=limit)
 
 
 def in_order(pool: Pool, programs: list[tuple[str, str, Tests]]) -> Iterator[tuple[str, Outcome]]:

@@ -226,7 +226,7 @@ def of_other_file(folder: pathlib.Path, file: tuple[str, bytes], chat: Chat) -> 
         "candidates": lambda: grade.check_candidates(str(path), ["a"]),
         "programs": lambda: sandbox.read_programs(path, 10.0),
         "stdin": lambda: sandbox.read_programs(path, 10.0),
-        "pairs": lambda: score.read_pairs(str(path), chat, 1024),
+        "pairs": lambda: score.as_read(score.read_pairs(str(path)), chat, 1024),
     }
     try:
         readers[kind]()

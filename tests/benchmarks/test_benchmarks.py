@@ -303,6 +303,14 @@ def test_a_prompt_of_ones_own_form_is_sent_as_it_is_with_feedback_to_match(tmp_p
         benchmarks.load("jsonl", "all", data=path)
 
 
+def test_feedback_that_shows_nothing_is_refused(tmp_path):
+    record = {"task_id": 1, "prompt": "f: twice x", "feedback": "Try again, {feed_back}."}
+    record |= {"public_tests": ["assert f(1) == 2"], "private_tests": []}
+    (tmp_path / "own.jsonl").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="line 1: 'feedback' has no place for {feedback} or {summ"):
+        benchmarks.load("jsonl", "all", data=tmp_path / "own.jsonl")
+
+
 def test_size_takes_the_first_problems(data_dir):
     assert list(by_id(load(data_dir, "mbpp", "test", size=3, seed=5))) == ["11", "12", "13"]
 

@@ -159,6 +159,8 @@ def test_unknown_split_and_empty_size_say_what_would_be_right():
         mini.load("dev")
     with pytest.raises(ValueError, match="at least 1"):
         mini.load("train", size=0)
+    with pytest.raises(ValueError, match="it takes at most 100000 problems"):
+        benchmarks.load("mini", "train", size=10**11)
 
 
 def test_corpus_holds_conversations_of_pretraining_combinations_that_end_at_a_pass():

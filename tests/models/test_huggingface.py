@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import math
 import shutil
+import struct
 import types
 
 import jax
@@ -127,6 +129,9 @@ def test_rotary_scaling_is_read_in_old_and_new_spelling(saved):
         ({"rope_scaling": "llama3"}, "is 'llama3', no object"),
         ({"num_key_value_heads": -1}, "n_kv_heads is -1, no whole number"),
         ({"num_hidden_layers": 2.5}, "n_layers is 2.5, no whole number"),
+        ({"max_position_embeddings": "9"}, "max_positions is '9', no whole number"),
+        ({"rms_norm_eps": float("nan")}, "rms_eps is nan, no number above 0"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', neither true nor false"),
         ({"rope_theta": -1.0}, "rope_theta is -1.0, no number above 0"),
     ],
 )
@@ -134,6 +139,19 @@ def test_a_config_that_is_not_this_llama_is_refused(saved, changes, message):
     edit(saved, **changes)
     with pytest.raises(ValueError, match=message):
         huggingface.read_config(saved)
+
+
+def test_weights_that_are_no_numbers_are_refused(saved):
+    config = huggingface.read_config(saved)
+    file = saved / "model.safetensors"
+    for value in (math.nan, -math.inf):
+        spoilt = bytearray(file.read_bytes())
+        spoilt[-4:] = struct.pack("<f", value)
+        file.write_bytes(spoilt)
+        with pytest.raises(
+            ValueError, match=r"tensor model\..*weight holds what is no finite number"
+        ):
+            huggingface.load_generator(saved, config)
 
 
 @pytest.mark.parametrize("header", [{"shape": [1]}, {"dtype": "F32"}, {"data_offsets": [-4, 0]}])

@@ -40,10 +40,15 @@ def test_outcomes_come_in_the_order_of_the_programs(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"name": "a"}, '"code" must be there'),
-        ({"name": "a", "code": "", "tests": "x"}, '"tests" must be a list'),
-        ({"name": "a", "code": "", "stdin": "x"}, '"stdin" and "stdout"'),
-        ({"name": "a", "code": "", "tests": [], "timeout_s": -1}, '"timeout_s" must be'),
+        ({"name": "a"}, "field 'code' is missing"),
+        ({"name": 1, "code": ""}, "field 'name' must be text, not a int"),
+        ({"name": "a", "code": "", "tests": "x"}, "'tests' must be a list"),
+        ({"name": "a", "code": "", "tests": ["assert f( == 1"]}, "test 1 of 1 does not parse"),
+        ({"name": "a", "code": ""}, "give either 'tests' or both 'stdin' and 'stdout'"),
+        ({"name": "a", "code": "", "tests": [], "stdin": ""}, "give either 'tests' or both"),
+        ({"name": "a", "code": "", "stdin": "x"}, "field 'stdout' is missing"),
+        ({"name": "a", "code": "", "tests": [], "timeout_s": -1}, "'timeout_s' must be"),
+        ({"name": "a", "code": "\ud800", "tests": []}, "half of a surrogate pair"),
         ({"name": "a", "code": "", "stdin": "\ud800", "stdout": ""}, "half of a surrogate pair"),
         ([], "a JSON object"),
     ],
@@ -55,6 +60,12 @@ def test_a_bad_line_ends_in_one_sentence_and_status_2(tmp_path, capsys, row, sai
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "line 2" in error and said in error
+
+
+def test_a_file_without_programs_is_refused(tmp_path, capsys):
+    programs = written(tmp_path / "in.jsonl", [])
+    assert command.main(["--programs", str(programs), "--out", str(tmp_path / "out")]) == 2
+    assert "in.jsonl: no program in it" in capsys.readouterr().err
 
 
 def test_a_missing_file_ends_in_one_sentence_and_status_2(tmp_path, capsys):
