@@ -61,7 +61,7 @@ def fetch(where: str, wanted: Callable[[str], bool] = lambda name: True) -> path
     if not named(where):
         return pathlib.Path(where)
     try:
-        copy = Bucket(where, print, "read")
+        copy = Bucket(where, _say, "read")
         copy.pull("", wanted)
     except OSError as error:
         raise ValueError(f"cannot read {where}: {error.strerror}") from error
@@ -84,7 +84,11 @@ def local(where: str | os.PathLike[str], kind: str | None = None) -> pathlib.Pat
 def store(where: str, file: pathlib.Path) -> None:
     """Takes up one file of the folder that `fetch` gave; OSError where that fails."""
     if named(where):
-        Bucket(where, print, "read").send([file.name])
+        Bucket(where, _say, "read").send([file.name])
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 class Folder:
@@ -147,6 +151,7 @@ class Bucket(Folder):
             raise ValueError(f"{where} needs gcsfs; install it with pip install -e '.[gcs]'")
         self._root = self.where.partition("://")[2]
         self._say = say
+        say(f"looking into {self.where}")  # without a network it takes a minute to fail
         self._files = _client()
         self._busy = threading.RLock()
         self._seen: dict[

@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from mucode_jax import hosts, interruption, search, summaries
 from mucode_jax.conversation import Chat
 from mucode_jax.grading import Label
-from mucode_jax.models import huggingface, llama, sharding
+from mucode_jax.models import hub, huggingface, llama, sharding
 from mucode_jax.models.llama import LlamaConfig, Params
 from mucode_jax.progress import Progress
 from mucode_jax.records import Rollout, encode
@@ -159,7 +159,8 @@ class Lab:
 
     def _given(self, name: str, directory: pathlib.Path) -> Model:
         """A model from elsewhere, recorded as a stage."""
-        checksums = {f.name: checksum(f) for f in sorted(directory.iterdir()) if f.is_file()}
+        files = {f for pattern in hub.MODEL_FILES for f in directory.glob(pattern) if f.is_file()}
+        checksums = {f.name: checksum(f) for f in sorted(files)}
         # float32, the default, goes without saying.
         held = {key: self._held[key] for key in ("dtype", "param_dtype")}
         settings = {"files": checksums} | {k: v for k, v in held.items() if v != "float32"}

@@ -17,7 +17,9 @@ MINI = pathlib.Path(__file__).parent / "mini"
 MINI_VERIFIER = pathlib.Path(__file__).parent / "mini_verifier"
 TIMEOUT_S = 10.0  # for the hub's first answer
 WAITS_S = (2.0, 4.0, 8.0)  # between attempts
-_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer*", "LICENSE*", "NOTICE*")
+# What a model's directory is made of; others may lie beside it.
+MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer*")
+_FILES = (*MODEL_FILES, "LICENSE*", "NOTICE*")
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
