@@ -18,12 +18,14 @@ def get_config() -> ConfigDict:
     c.profile_steps = 0  # steps of each training that JAX's profiler captures
 
     c.generator = ConfigDict()
-    c.generator.path = "mini"  # "mini", a Hugging Face directory, or a hub id
+    # "mini", a Hugging Face directory, or a hub id; "random:DIR": random parameters of `shape`, and
+    # the tokenizer of Llama 3's files in DIR (configs/smoke_mbpp.py).
+    c.generator.path = "mini"
     c.generator.dtype = "float32"  # of computation
     c.generator.param_dtype = "float32"
     c.generator.remat = False
-    # The model's shape (fields of models.llama.LlamaConfig), for estimates and ahead-of-time
-    # compilation where `path` cannot be reached; empty: read off the checkpoint.
+    # The model's shape (fields of models.llama.LlamaConfig), for a random model, and for estimates
+    # and ahead-of-time compilation where `path` cannot be reached; empty: read off the checkpoint.
     c.generator.shape = ConfigDict()
 
     c.verifier = ConfigDict()

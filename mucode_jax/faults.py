@@ -14,10 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mucode_jax import hosts, interruption
+from mucode_jax import hosts, interruption, plan
 from mucode_jax.command import is_ours
 from mucode_jax.grading import InfrastructureError
-from mucode_jax.models import hub, huggingface
 from mucode_jax.models.llama import abstract_params
 from mucode_jax.sampling.memory import slot_bytes
 from mucode_jax.training import fit
@@ -126,14 +125,10 @@ def device_memory(config: Any, workdir: Workdir) -> Iterator[None]:
 
 def _advice(config: Any, workdir: Workdir) -> str:
     """Which settings to lower for the stage that is being made, and an estimate of its needs."""
-    c = config.generator
     kind = (workdir.making or "").rpartition("/")[2]
     section = {"verifier": "verifier_training", "generator": "sft"}.get(kind.partition("_")[0])
-    if section == "verifier_training" and config.verifier.path:
-        base = hub.resolve_verifier(config.verifier.path)
-    else:
-        base = hub.resolve(c.path)
-    model = huggingface.read_config(base, dtype=c.dtype, param_dtype=c.param_dtype)
+    of_verifier = section == "verifier_training"
+    model = plan.verifier_model(config) if of_verifier else plan.model(config)
     count = sum(x.size for x in jax.tree.leaves(abstract_params(model)))
     if section is None:
         held = count * jnp.dtype(model.param_dtype).itemsize

@@ -52,7 +52,7 @@ from mucode_jax import (
 )
 from mucode_jax.algorithms import common, mucode, multi_star, pretrain, star
 from mucode_jax.benchmarks import load
-from mucode_jax.lab import Lab, Sampling, Searches, sample
+from mucode_jax.lab import Lab, Sampling, Searches, sample, scratch
 from mucode_jax.models import hub
 from mucode_jax.progress import Progress
 from mucode_jax.records import Benchmark
@@ -87,6 +87,13 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
             f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
             + ", ".join(f"{len(b.problems)} held out ({b.name}, {b.split})" for b in held_out)
         )
+        known = {p.prompt for p in problems.problems}
+        for b in held_out:
+            if seen := sum(p.prompt in known for p in b.problems):
+                progress.say(
+                    f"warning: {seen} of the {len(b.problems)} problems of {b.name}, {b.split} are "
+                    "learned from too; what is measured on them does not generalise"
+                )
         held = sum(len(b.problems) for b in held_out)
         progress.say(estimate.most(config, len(problems.problems), held))
         lab = _lab(config, workdir, pool, progress)
@@ -160,13 +167,22 @@ def _held_out(section: ConfigDict) -> list[Benchmark]:
     return found
 
 
+def _base(config: ConfigDict, workdir: Workdir) -> pathlib.Path:
+    """The base generator's directory."""
+    path = config.generator.path
+    if not path.startswith(settings.RANDOM):
+        return hub.resolve(path)
+    tokenizer = pathlib.Path(path.removeprefix(settings.RANDOM))
+    return scratch.generator(workdir, plan.model(config), tokenizer, config.seed)
+
+
 def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -> Lab:
     c, r = config.generator, config.rollout
     return Lab(
         workdir,
         pool,
         progress,
-        base=hub.resolve(c.path),
+        base=_base(config, workdir),
         trunk=hub.resolve_verifier(config.verifier.path) if config.verifier.path else None,
         dtype=c.dtype,
         param_dtype=c.param_dtype,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ from mucode_jax.sandbox import LEVELS
 from mucode_jax.search import CHOICES
 from mucode_jax.training import losses
 
+# What `generator.path` begins with for a random model of `generator.shape`; then the tokenizer.
+RANDOM = "random:"
 METHODS = ("star", "multi_star", "multi_star_all", "multi_star_balanced", "rft_lv", "mucode")
 
 
@@ -95,6 +98,10 @@ ALSO = Rule(
 )
 FLAG = Rule("True or False", lambda v: isinstance(v, bool))
 TEXT = Rule("text", lambda v: isinstance(v, str))
+SPLIT = Rule(  # it is part of folders' names
+    "a word of letters, digits, ., - and _ that does not end in _labels",
+    lambda v: isinstance(v, str) and bool(re.fullmatch(r"\w[\w.-]*(?<!_labels)", v)),
+)
 AT_LEAST_0 = number("of at least 0", lambda v: v >= 0)
 ABOVE_0 = number("above 0", lambda v: v > 0)
 SHARE = number("in [0, 1)", lambda v: 0 <= v < 1)
@@ -110,7 +117,7 @@ SAMPLING = {
 }
 BENCHMARK = {
     "benchmark": one_of(*benchmarks.NAMES),
-    "split": TEXT,
+    "split": SPLIT,
     "data": TEXT,
     "size": whole(0),
     "seed": SEED,
@@ -150,7 +157,8 @@ ITERATE = {
     "iterations": whole(1),
     "profile_steps": whole(0),
     "generator.path": Rule(
-        "a directory, a hub id, or mini", lambda v: isinstance(v, str) and bool(v.strip())
+        "a directory, a hub id, mini, or random:TOKENIZER",
+        lambda v: isinstance(v, str) and bool(v.strip()),
     ),
     "generator.dtype": DTYPE,
     "generator.param_dtype": DTYPE,
@@ -242,6 +250,11 @@ def validate(config: ConfigDict) -> None:
                 f"config.{section}.size is {config[section].size}; mini has no end, it needs a "
                 f"number of at most {most}"
             )
+    if config.generator.path.startswith(RANDOM) and not config.generator.shape:
+        raise ValueError(
+            f"config.generator.path is {config.generator.path!r}, a random model, but "
+            "config.generator.shape, which says of what shape, is empty"
+        )
     of = config.evaluation
     named = [f"{of.benchmark}:{of.split}", *(":".join(a.split(":", 2)[:2]) for a in of.also)]
     if twice := [name for name in named if named.count(name) > 1]:
@@ -272,7 +285,7 @@ def _is_cell(value: Any) -> bool:
 
 def _is_also(value: Any) -> bool:
     name, split, *_ = [*value.split(":", 2), ""] if isinstance(value, str) else ("", "")
-    return name in benchmarks.NAMES and name != "mini" and bool(split)
+    return name in benchmarks.NAMES and name != "mini" and SPLIT.holds(split)
 
 
 def _shown(value: Any) -> str:

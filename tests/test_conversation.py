@@ -6,10 +6,9 @@ import pytest
 from mucode_jax.algorithms import common
 from mucode_jax.benchmarks import load
 from mucode_jax.conversation import Chat, extract_code, shorten
-from mucode_jax.models import huggingface
+from mucode_jax.models import huggingface, llama3_tokenizer
 from mucode_jax.records import Grade, Rollout, Tests, Turn
 from mucode_jax.sandbox import Pool
-from tests import llama3 as llama3_files
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def chat(tokenizer):
 @pytest.fixture(scope="module")
 def llama3(data_dir, tmp_path_factory):
     directory = tmp_path_factory.mktemp("llama3")
-    llama3_files.build_tokenizer(data_dir / "llama3", directory)
+    llama3_tokenizer.build(data_dir / "llama3", directory)
     return huggingface.load_tokenizer(directory)
 
 

@@ -3,7 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base, mini_pretrain, quickstart
+from configs import base, mini_pretrain, quickstart, smoke_mbpp
 from mucode_jax import settings
 
 
@@ -32,7 +32,8 @@ def refusal(config):
 @pytest.mark.parametrize(
     "config",
     [quickstart.get_config(v) for v in ("", "tiny", "compat")]
-    + [mini_pretrain.get_config(v) for v in ("", "tiny")],
+    + [mini_pretrain.get_config(v) for v in ("", "tiny")]
+    + [smoke_mbpp.get_config("data")],
 )
 def test_the_projects_own_configs_are_right(config):
     settings.validate(config)
@@ -79,6 +80,13 @@ def test_every_setting_of_a_wrong_type_is_named(pretrain):
             "mbpp:test is evaluated on already",
         ),
         ("evaluation.also", ("mbpp",), "a tuple of NAME:SPLIT"),
+        ("evaluation.also", ("jsonl:own_labels",), "a tuple of NAME:SPLIT"),
+        ("evaluation.split", "own_labels", "a word of letters, digits"),
+        ("train.split", "../x", "a word of letters, digits"),
+        ("train.size", 10**11, "it needs a number of at most 100000"),
+        ("sandbox.memory_mb", 64 * 10**12, "at least 64 and at most 1048576"),
+        ("generator.path", " ", "a directory, a hub id, mini, or random:TOKENIZER"),
+        ("generator.path", "random:data/llama3", "config.generator.shape, which says"),
     ],
 )
 def test_what_cannot_be_right_is_said_with_what_would_be(name, value, said):

@@ -7,8 +7,7 @@ import sys
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from mucode_jax.models import huggingface
-from tests import llama3 as llama3_files
+from mucode_jax.models import huggingface, llama3_tokenizer
 from tests.models import tiny
 
 CONFIG = tiny.CONFIGS["llama3"]
@@ -17,7 +16,7 @@ CONFIG = tiny.CONFIGS["llama3"]
 @pytest.fixture(scope="module")
 def llama3(data_dir, tmp_path_factory):
     directory = tmp_path_factory.mktemp("llama3")
-    llama3_files.build_tokenizer(data_dir / "llama3", directory)
+    llama3_tokenizer.build(data_dir / "llama3", directory)
     return data_dir / "llama3", directory, huggingface.load_tokenizer(directory)
 
 
