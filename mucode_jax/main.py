@@ -87,13 +87,8 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
             f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
             + ", ".join(f"{len(b.problems)} held out ({b.name}, {b.split})" for b in held_out)
         )
-        known = {p.prompt for p in problems.problems}
-        for b in held_out:
-            if seen := sum(p.prompt in known for p in b.problems):
-                progress.say(
-                    f"warning: {seen} of the {len(b.problems)} problems of {b.name}, {b.split} are "
-                    "learned from too; what is measured on them does not generalise"
-                )
+        for doubt in preflight.doubts(problems, held_out):
+            progress.say(doubt)
         held = sum(len(b.problems) for b in held_out)
         progress.say(estimate.most(config, len(problems.problems), held))
         lab = _lab(config, workdir, pool, progress)

@@ -60,6 +60,20 @@ def check(
             lab.chat.next_within(template, empty, lab.limits.max_feedback_tokens)
 
 
+def doubts(problems: Benchmark, held_out: Sequence[Benchmark]) -> list[str]:
+    """What a person may not have meant, though it can be run: a line each."""
+    learned = {problem.prompt for problem in problems.problems}
+    found = []
+    for benchmark in held_out:
+        if seen := sum(problem.prompt in learned for problem in benchmark.problems):
+            found.append(
+                f"warning: {seen} of the {len(benchmark.problems)} problems of {benchmark.name}, "
+                f"{benchmark.split} are learned from too; what is measured on them does not "
+                "generalise"
+            )
+    return found
+
+
 def _check_trunk(lab: Lab) -> None:
     """What verifiers are trained from reads the generator's tokens, one turn of them at least."""
     where, model = lab.trunk.path, lab.config(lab.trunk)

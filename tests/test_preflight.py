@@ -50,6 +50,12 @@ def test_what_fits_is_passed(lab):
     preflight.check(lab, problems, [problems], RECIPES)
 
 
+def test_problems_that_are_learned_from_and_measured_on_are_counted():
+    problems, apart = load("mini", "train", size=4), load("mini", "test", size=4)
+    (said,) = preflight.doubts(problems, [load("mini", "train", size=6), apart])
+    assert said.startswith("warning: 4 of the 6 problems of mini, train are learned from too")
+
+
 def test_a_tokenizer_of_another_model_is_refused(lab):
     small = dataclasses.replace(lab.config(None), vocab_size=1000)
     said = refusal(changed(lab, config=lambda model: small))
