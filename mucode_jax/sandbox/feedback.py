@@ -17,7 +17,7 @@ _MAX_VALUE = 150
 _MAX_LINE = 200
 _HEADER = "Traceback (most recent call last):\n"
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
-_TEMPORARY = re.compile(r"/tmp/tmp[a-z0-9_]{8}")
+_TEMPORARY = re.compile(r"/(?:tmp|scratch)/tmp[a-z0-9_]{8}")
 
 _shorten = reprlib.Repr()
 _shorten.maxlevel = 20

@@ -119,7 +119,12 @@ def test_feedback_is_the_same_in_every_run(run):
     )
     first, second = run(code, "assert f('c')"), run(code, "assert f('c')")
     assert first.feedback == second.feedback
-    assert "0x..." in first.feedback
+    assert "0x..." in first.feedback and "/tmp/tmp'" in first.feedback
+
+
+def test_temporary_names_are_the_same_wherever_the_interpreter_lies():
+    for scratch in ("/tmp", "/scratch"):  # `isolation.view`
+        assert feedback.stable(f"{scratch}/tmppvo9hn04/a") == "/tmp/tmp/a"
 
 
 def test_long_feedback_is_cut_in_the_middle(run):
