@@ -137,19 +137,24 @@ def unheard(error: OSError) -> int:
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+def writing(
+    path: str | os.PathLike[str], *, of: Sequence[str | os.PathLike[str]]
+) -> Iterator[TextIO]:
     """A text file that appears under its name when it is whole; gzip where the name ends in .gz.
 
-    What is no ordinary file (a pipe, a terminal) is written as it comes.
+    What is no ordinary file (a pipe, a terminal) is written as it comes. `of` are the files that it
+    is made of.
 
     Raises:
-      ValueError: the file cannot be made.
+      ValueError: the file cannot be made, or is one of those that it is made of.
       OSError: it could not be written to its end (a full disk).
     """
     target = pathlib.Path(path)
     try:
         ordinary = not target.exists() or stat.S_ISREG(target.stat().st_mode)
         name = target.with_name(f".{target.name}.{os.getpid()}.part") if ordinary else target
+        if ordinary and target.exists() and any(map(target.samefile, of)):
+            raise ValueError("it is what is read; give another name")
         raw = open(name, "wb")  # noqa: SIM115 (closed by the stack below)
     except (OSError, ValueError) as error:  # ValueError: no name, or a null byte in it
         reason = getattr(error, "strerror", None) or error

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mucode_jax import hosts, interruption, plan
+from mucode_jax import hosts, interruption, plan, settings
 from mucode_jax.command import is_ours
 from mucode_jax.grading import InfrastructureError
 from mucode_jax.models.llama import abstract_params
@@ -32,23 +32,40 @@ class OutOfMemory(RuntimeError):
 def of_input(error: BaseException, argv: Sequence[str] = ()) -> str:
     """What is wrong with the flags `argv` or with the config file, which may raise anything."""
     if isinstance(error, SyntaxError):
-        return f"{error.filename}, line {error.lineno}: {error.msg}"
+        line = f", line {error.lineno}" if error.lineno else ""
+        return f"{error.filename or 'the config file'}{line}: {error.msg}"
+    if isinstance(error, RecursionError):
+        return "the config file's get_config returns what holds itself, or is nested too deep"
     said = str(error.args[0] if isinstance(error, KeyError) else error)
     return _of_config_file(error) or _of_config_flag(said, argv) or said
 
 
 def _of_config_flag(said: str, argv: Sequence[str]) -> str | None:
     """What is meant by what ml_collections says of `--config` and `--config.NAME`."""
-    if missing := re.search(r"failure to load:.*No such file or directory: '(.+)'", said, re.S):
-        return f"{missing[1]} is not there (run from the repository's folder)"
-    if directory := re.search(r"failure to load:.*Is a directory: '(.+)'", said, re.S):
-        return f"{directory[1]} is a folder, not a config file"
+    if closed := re.search(r"failure to load:.*\[Errno \d+\] (.+): '(.+)'", said, re.S):
+        hint = " (run from the repository's folder)" if closed[1].startswith("No such") else ""
+        return f"the config file {closed[2]} cannot be read: {closed[1]}{hint}"
+    if "Path to config file is an empty string" in said:
+        return "--config is empty; give --config configs/NAME.py"
+    if failed := re.match(
+        r"flag --config=(.*): Error whilst parsing config file:.*\n(.+)", said, re.S
+    ):
+        file = failed[1].partition(":")[0]
+        if "get_config() missing" in failed[2]:
+            return f"{file} needs a variant: --config {file}:VARIANT"
+        if "get_config() takes 0 positional arguments" in failed[2]:
+            return f"{file} takes no variant"
+        return f"{failed[1]}: {failed[2].strip()}"
+    if "FrozenConfigDict is immutable" in said:
+        return "the config file's get_config returns a FrozenConfigDict; return a ConfigDict"
+    if wrong := re.match(r"flag --config\.([\w.]+)=(.*?): [^:]*[\w(]", said, re.S):
+        rule = (settings.ITERATE | settings.PRETRAIN).get(wrong[1])
+        right = rule.right if rule else f"set by its settings, --config.{wrong[1]}.NAME=VALUE"
+        return f"config.{wrong[1]} is {wrong[2]!r}; it is to be {right}"
     if "has no attribute 'get_config'" in said:
         return "the config file has no function get_config"
     if "has no attribute 'to_dict'" in said:
         return "the config file's get_config returns no ConfigDict"
-    if "get_config() takes 0 positional arguments" in said:
-        return re.sub(r"flag --config=([^:]*):.*", r"\1 takes no variant", said, flags=re.S)
     unknown = re.match(r"[\"'\\]+(\w+)", said)
     likely = re.search(r'Did you mean "(\w+)"', said)
     for flag in argv if unknown else ():
@@ -97,6 +114,17 @@ def _of_files(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+@contextlib.contextmanager
+def of_section(name: str) -> Iterator[None]:
+    """Bad input within the block is said to be of that section of the config."""
+    try:
+        yield
+    except ValueError as error:
+        if not is_ours(error):
+            raise
+        raise ValueError(f"config.{name}: {error}") from error
 
 
 @contextlib.contextmanager

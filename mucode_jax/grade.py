@@ -194,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
     tally = Tally()
     try:
         with (
-            writing(flags.out) as out,
+            writing(flags.out, of=[*filter(None, [flags.data]), flags.candidates]) as out,
             Pool(workers=flags.workers, isolation=flags.isolation) as pool,
             Progress().task("grading", total, "candidates") as advance,
         ):

@@ -52,6 +52,8 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
     if any(given):
         if not all(given):
             raise ValueError("give --coordinator, --processes and --process together")
+        if processes < 1:
+            raise ValueError(f"--processes is {processes}; there is at least 1")
         if not 0 <= process < processes:
             raise ValueError(f"--process is {process}; of {processes} they are 0 … {processes - 1}")
         if processes == 1:

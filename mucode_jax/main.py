@@ -52,11 +52,11 @@ from mucode_jax import (
 )
 from mucode_jax.algorithms import common, mucode, multi_star, pretrain, star
 from mucode_jax.benchmarks import load
+from mucode_jax.conversation import Chat
 from mucode_jax.lab import Lab, Sampling, Searches, sample, scratch
-from mucode_jax.models import hub
+from mucode_jax.models import hub, huggingface
 from mucode_jax.progress import Progress
 from mucode_jax.records import Benchmark
-from mucode_jax.rollout import Limits
 from mucode_jax.sampling.engine import Counters
 from mucode_jax.sandbox import Pool
 from mucode_jax.search import CHOICES
@@ -71,7 +71,7 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
     Every generator, the base first, is evaluated greedily over T turns; the base and each method's
     last generator, where `config.search.methods` names them, by multi-turn Best-of-N too.
     """
-    problems, held_out = _benchmark(config.train), _held_out(config.evaluation)
+    problems, held_out = _problems(config)
     plan.check(config)
     evaluations: list[dict[str, Json]] = []
     sandbox = Pool(
@@ -92,9 +92,7 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
         held = sum(len(b.problems) for b in held_out)
         progress.say(estimate.most(config, len(problems.problems), held))
         lab = _lab(config, workdir, pool, progress)
-        sections = ("verifier_training", "sft")
-        recipes = {name: common.recipe(config[name], config.seed) for name in sections}
-        preflight.check(lab, problems, held_out, recipes)
+        preflight.check(config, lab.base.path, lab.chat, problems, held_out)
         if idle := sorted(set(config.search.methods) - {"base", *config.methods}):
             progress.say(f"config.search.methods names {', '.join(idle)}, which is not run here")
         for trained in _generators(config, lab, problems):
@@ -127,6 +125,17 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
     }
 
 
+def look_ahead(config: ConfigDict) -> None:
+    """Raises ValueError for what `run` would refuse before it computes anything."""
+    problems, held_out = _problems(config)
+    plan.check(config)
+    if not config.generator.path.startswith(settings.RANDOM):  # that is made by the run
+        base = hub.resolve(config.generator.path)
+        eot_ids = huggingface.eot_ids(base)
+        chat = Chat(huggingface.load_tokenizer(base), eot_ids)
+        preflight.check(config, base, chat, problems, held_out)
+
+
 def _backend() -> str:
     """What computes. Raises ValueError where an accelerator would lie idle."""
     backend = hosts.backend()
@@ -139,27 +148,32 @@ def _backend() -> str:
     return backend
 
 
-def _benchmark(section: ConfigDict) -> Benchmark:
-    return load(
-        section.benchmark,
-        section.split,
-        data=section.data or None,
-        seed=section.seed,
-        size=section.size or None,
-        compat=section.compat,
-        testless=section.testless,
-    )
+def _problems(config: ConfigDict) -> tuple[Benchmark, list[Benchmark]]:
+    """What is learned from, and the benchmarks of the evaluation: the first, and those of `also`.
 
-
-def _held_out(section: ConfigDict) -> list[Benchmark]:
-    """The benchmarks of the evaluation: the first, and those of `also`."""
-    found = [_benchmark(section)]
-    for text in section.also:
+    Raises ValueError that names the section at fault.
+    """
+    found = []
+    of = config.evaluation
+    for name, section in (("train", config.train), ("evaluation", of)):
+        with faults.of_section(name):
+            found.append(
+                load(
+                    section.benchmark,
+                    section.split,
+                    data=section.data or None,
+                    seed=section.seed,
+                    size=section.size or None,
+                    compat=section.compat,
+                    testless=section.testless,
+                )
+            )
+    for text in of.also:
         name, split, data = [*text.split(":", 2), ""][:3]
-        found.append(
-            load(name, split, data=data or None, compat=section.compat, testless=section.testless)
-        )
-    return found
+        with faults.of_section("evaluation.also"):
+            also = load(name, split, data=data or None, compat=of.compat, testless=of.testless)
+            found.append(also)
+    return found[0], found[1:]
 
 
 def _base(config: ConfigDict, workdir: Workdir) -> pathlib.Path:
@@ -172,7 +186,7 @@ def _base(config: ConfigDict, workdir: Workdir) -> pathlib.Path:
 
 
 def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -> Lab:
-    c, r = config.generator, config.rollout
+    c = config.generator
     return Lab(
         workdir,
         pool,
@@ -184,8 +198,8 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
         remat=c.remat,
         mesh=plan.training_mesh(config),
         sampling_mesh=plan.sampling_mesh(config),
-        limits=Limits(r.turns, r.max_new_tokens, r.max_feedback_tokens, r.context),
-        slots=r.slots,
+        limits=plan.limits(config),
+        slots=config.rollout.slots,
         sandbox={k: config.sandbox[k] for k in ("feedback", "memory_mb")},
         profile_steps=config.profile_steps,
     )
@@ -333,8 +347,7 @@ def _flags(argv: Sequence[str]) -> flags.FlagValues:
         raise ValueError(f"unexpected argument {left[1]!r}; settings are --config.NAME=VALUE")
     if not found["config"].present or not found.workdir:
         raise ValueError("give --config configs/NAME.py and --workdir DIR")
-    if found["config"].value is None:
-        raise ValueError("the config file's get_config returns nothing")
+    found.config.to_dict()  # raises where it is no ConfigDict, or has not been loaded
     return found
 
 
@@ -379,7 +392,7 @@ def main(argv: Sequence[str]) -> int:
                 pretrain.pretrain(config, workdir)
                 return 0
             if sweep.is_sweep(config):
-                shown = sweep.run(config, workdir.where, progress, run)
+                shown = sweep.run(config, workdir.where, progress, look_ahead, run)
             else:
                 results = run(config, workdir, progress)
                 if hosts.first():

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from mucode_jax.algorithms import common
 from mucode_jax.models import hub, huggingface, llama, sharding, verifier
 from mucode_jax.models.llama import LlamaConfig
+from mucode_jax.rollout import Limits
 from mucode_jax.sampling import programs
 from mucode_jax.sampling.memory import device_memory, slot_bytes
 from mucode_jax.training import batches, losses, step
@@ -56,13 +57,23 @@ def _model(
     c, named = config.generator, config[section]
     held = {"dtype": c.dtype, "param_dtype": c.param_dtype, "remat": c.remat, **changes}
     if not named.shape:
-        return huggingface.read_config(resolve(named.path), **held)
+        try:
+            directory = resolve(named.path)
+        except ValueError as error:
+            raise ValueError(f"config.{section}.path: {error}") from error
+        return huggingface.read_config(directory, **held)
     fields = dataclasses.fields(LlamaConfig)
     needed = [f.name for f in fields if f.default is dataclasses.MISSING]
     missing = [name for name in needed if name not in named.shape]
     if missing:
         raise ValueError(f"config.{section}.shape lacks {', '.join(missing)}")
     return LlamaConfig(**named.shape.to_dict(), **held)
+
+
+def limits(config: ConfigDict) -> Limits:
+    """How long conversations may grow."""
+    r = config.rollout
+    return Limits(r.turns, r.max_new_tokens, r.max_feedback_tokens, r.context)
 
 
 def training_mesh(config: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
@@ -128,7 +139,8 @@ class Training:
 def trainings(config: ConfigDict, mesh: Mesh, **changes: Any) -> list[Training]:
     """The verifier's training, where the experiment has one, and the generator's; see `model`.
 
-    Raises ValueError where the mesh does not divide a batch's rows.
+    Raises ValueError where the mesh does not divide a batch's rows, or adapters are wider than the
+    model.
     """
     verified = {"mucode", "rft_lv"} & set(config.methods) or (
         config.search.methods and any("lv" in choice for choice in config.search.choices)
@@ -156,6 +168,11 @@ def trainings(config: ConfigDict, mesh: Mesh, **changes: Any) -> list[Training]:
         by = common.recipe(s, config.seed)
         of = (by.microbatches, by.optimizer, by.lora)
         trained = (model if kind == "sft" else verifier_model)(config, **changes)
+        if s.lora_rank > trained.d_model:
+            raise ValueError(
+                f"config.{section}.lora_rank is {s.lora_rank}, but the model is {trained.d_model} "
+                "wide; choose a smaller one, or 0 to train all of it"
+            )
         found.append(Training(section, kind, trained, rows, length, *of))
     return found
 

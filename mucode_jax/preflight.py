@@ -1,63 +1,71 @@
 """Looks ahead: what would go wrong hours later is said before anything is computed.
 
 `settings` checks what the config alone tells; here it is held against the base generator, its
-tokenizer, the problems and the mesh.
+tokenizer and the problems. What devices hold is `plan`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import pathlib
+from collections.abc import Sequence
 
-from mucode_jax.lab import Lab
-from mucode_jax.lab.learn import Recipe
-from mucode_jax.models import huggingface
+from ml_collections import ConfigDict
+
+from mucode_jax import plan
+from mucode_jax.conversation import Chat
+from mucode_jax.models import hub, huggingface
+from mucode_jax.models.llama import LlamaConfig
 from mucode_jax.records import Benchmark
 from mucode_jax.rollout import first_prompt
 
 
 def check(
-    lab: Lab,
+    config: ConfigDict,
+    base: pathlib.Path,
+    chat: Chat,
     problems: Benchmark,
     held_out: Sequence[Benchmark],
-    recipes: Mapping[str, Recipe],
 ) -> None:
     """Raises ValueError for the first thing that does not fit.
 
     Args:
-      lab: with the base generator and its chat template.
+      config: of the experiment.
+      base: the base generator's directory.
+      chat: its chat template.
       problems, held_out: what is learned from, what is evaluated.
-      recipes: of each training section of the config.
     """
-    model = lab.config(lab.base)
-    if lab.chat.vocab_size > model.vocab_size:
+    limits = plan.limits(config)
+    model = _check_model("generator", base, plan.model(config))
+    if chat.vocab_size > model.vocab_size:
         raise ValueError(
-            f"the tokenizer of {lab.base.path} has ids up to {lab.chat.vocab_size - 1}, but the "
-            f"model has embeddings for {model.vocab_size}; they do not belong together"
+            f"the tokenizer of {base} has ids up to {chat.vocab_size - 1}, but the model has "
+            f"embeddings for {model.vocab_size}; they do not belong together"
         )
-    if lab.limits.context > model.max_positions:
+    if limits.context > model.max_positions:
         raise ValueError(
-            f"config.rollout.context is {lab.limits.context}, but the model in {lab.base.path} has "
+            f"config.rollout.context is {limits.context}, but the model in {base} has "
             f"{model.max_positions} positions"
         )
-    if lab.trunk is not lab.base:
-        _check_trunk(lab)
-    sizes = [len(first_prompt(lab.chat, p, lab.limits)) for p in problems.problems]
-    for section, recipe in recipes.items():
+    if config.verifier.path:
+        _check_trunk(config, base, chat)
+    sizes = [len(first_prompt(chat, p, limits)) for p in problems.problems]
+    for section in ("verifier_training", "sft"):
         # Beside the prompt there is at least one token and the end of its turn.
-        if min(sizes) + 2 > recipe.length:
+        if min(sizes) + 2 > config[section].length:
             raise ValueError(
-                f"config.{section}.length is {recipe.length}, but the shortest prompt of "
+                f"config.{section}.length is {config[section].length}, but the shortest prompt of "
                 f"{problems.name} takes {min(sizes)} tokens: there would be nothing to train on"
             )
     templates = {p.feedback for p in problems.problems}
     for benchmark in held_out:
         for problem in benchmark.problems:
-            first_prompt(lab.chat, problem, lab.limits)
+            first_prompt(chat, problem, limits)
             templates.add(problem.feedback)
-    if lab.limits.turns > 1:
+    if limits.turns > 1:
         for template in templates:
             empty = dict.fromkeys(("feedback", "summary"), "")
-            lab.chat.next_within(template, empty, lab.limits.max_feedback_tokens)
+            chat.next_within(template, empty, limits.max_feedback_tokens)
 
 
 def doubts(problems: Benchmark, held_out: Sequence[Benchmark]) -> list[str]:
@@ -74,16 +82,32 @@ def doubts(problems: Benchmark, held_out: Sequence[Benchmark]) -> list[str]:
     return found
 
 
-def _check_trunk(lab: Lab) -> None:
+def _check_model(section: str, directory: pathlib.Path, planned: LlamaConfig) -> LlamaConfig:
+    """The model's config; its directory is whole, and of the shape that was planned with."""
+    found = huggingface.read_config(directory)
+    for field in dataclasses.fields(found):
+        told, is_so = getattr(planned, field.name), getattr(found, field.name)
+        if field.name not in ("dtype", "param_dtype", "remat", "scan") and told != is_so:
+            raise ValueError(
+                f"config.{section}.shape has {field.name} = {told}, but the model in {directory} "
+                f"has {is_so}; leave the shape empty, or correct it"
+            )
+    huggingface.check_weights(directory, found)
+    return found
+
+
+def _check_trunk(config: ConfigDict, base: pathlib.Path, chat: Chat) -> None:
     """What verifiers are trained from reads the generator's tokens, one turn of them at least."""
-    where, model = lab.trunk.path, lab.config(lab.trunk)
-    own, base = (huggingface.load_tokenizer(m.path).get_vocab() for m in (lab.trunk, lab.base))
-    if own != base or lab.chat.vocab_size > model.vocab_size:
+    where = hub.resolve_verifier(config.verifier.path)
+    model = _check_model("verifier", where, plan.verifier_model(config))
+    own, read = (huggingface.load_tokenizer(path).get_vocab() for path in (where, base))
+    if own != read or chat.vocab_size > model.vocab_size:
         raise ValueError(
             f"config.verifier.path: {where} reads other tokens than the generator in "
-            f"{lab.base.path}; choose one with its tokenizer, or leave it empty"
+            f"{base}; choose one with its tokenizer, or leave it empty"
         )
-    longest = lab.limits.max_prompt_tokens + lab.limits.max_new_tokens
+    limits = plan.limits(config)
+    longest = limits.max_prompt_tokens + limits.max_new_tokens
     if longest > model.max_positions:
         raise ValueError(
             f"config.verifier.path: {where} has {model.max_positions} positions, but a prompt and "

@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         eot_ids = huggingface.eot_ids(directory)
         chat = Chat(huggingface.load_tokenizer(directory), eot_ids)
         texts = as_read(pairs, chat, config.max_positions)
-        with writing(given.out) as out:
+        with writing(given.out, of=[given.pairs]) as out:
             scorer = Scorer(config, huggingface.load_verifier(directory, config))
             scores = scorer(texts)
             for (row, *_), score in zip(pairs, scores.tolist(), strict=True):

@@ -42,10 +42,10 @@ class Rule:
     optional: bool = False
 
 
-def whole(least: int = 0, most: int | None = None) -> Rule:
-    """A whole number within bounds."""
-    right = f"a whole number of at least {least}" + (f" and at most {most}" if most else "")
-    return Rule(right, lambda v: type(v) is int and v >= least and (most is None or v <= most))
+def whole(least: int = 0, most: int = 1_000_000) -> Rule:
+    """A whole number within bounds; what counts work has no sense beyond the default."""
+    right = f"a whole number of at least {least} and at most {most}"
+    return Rule(right, lambda v: type(v) is int and least <= v <= most)
 
 
 def number(right: str, holds: Callable[[float], bool]) -> Rule:
@@ -70,7 +70,8 @@ def some_of(*values: str, among: Collection[str] = ()) -> Rule:
         listed = isinstance(v, (tuple, list)) and all(isinstance(x, str) for x in v)
         return listed and set(v) <= {*values, *among} and len(set(v)) == len(v)
 
-    return Rule(f"a tuple of different ones of {', '.join((*among, *values))}", holds)
+    every = (*among, *values)
+    return Rule(f"a tuple, like ({every[0]!r},), of different ones of {', '.join(every)}", holds)
 
 
 def optional(rules: Mapping[str, Rule]) -> dict[str, Rule]:
@@ -85,15 +86,17 @@ def within(section: str, rules: Mapping[str, Rule]) -> dict[str, Rule]:
 
 SEED = whole(0, 2**31 - 1)
 SEEDS = Rule(
-    "a tuple of different seeds",
+    f"a tuple of different seeds, each {SEED.right}",
     lambda v: isinstance(v, (tuple, list)) and all(map(SEED.holds, v)) and len(set(v)) == len(v),
 )
 CELLS = Rule(
-    "a tuple of (name, settings) pairs, names without a slash, seeds apart in config.seeds",
+    "a tuple of (name, settings) pairs, seeds apart in config.seeds; a name is that of a folder: "
+    "letters, digits, spaces and .,+=_- after a letter or digit, not ending in .json or .html",
     lambda v: isinstance(v, (tuple, list)) and all(map(_is_cell, v)),
 )
 ALSO = Rule(
-    f"a tuple of NAME:SPLIT or NAME:SPLIT:FILE, NAME one of {', '.join(benchmarks.NAMES)}",
+    "a tuple of NAME:SPLIT or NAME:SPLIT:FILE, NAME one of "
+    + ", ".join(name for name in benchmarks.NAMES if name != "mini"),
     lambda v: isinstance(v, (tuple, list)) and all(map(_is_also, v)),
 )
 FLAG = Rule("True or False", lambda v: isinstance(v, bool))
@@ -111,7 +114,9 @@ MESH = Rule(
 )
 
 SAMPLING = {
-    "temperature": number("of at least 0 (0 is greedy)", lambda v: v >= 0),
+    "temperature": number(
+        "that is 0 (greedy) or from 0.001 to 1000", lambda v: v == 0 or 1e-3 <= v <= 1e3
+    ),
     "top_p": number("in (0, 1]", lambda v: 0 < v <= 1),
     "top_k": whole(0),
 }
@@ -133,7 +138,9 @@ OPTIMIZER = {
     "b1": SHARE,
     "b2": SHARE,
     "eps": ABOVE_0,
-    "clip_norm": Rule("None or a number above 0", lambda v: v is None or ABOVE_0.holds(v)),
+    "clip_norm": Rule(
+        "None (in a config file) or a number above 0", lambda v: v is None or ABOVE_0.holds(v)
+    ),
     "moment_dtype": DTYPE,
     "param_dtype": DTYPE,
 }
@@ -168,7 +175,7 @@ ITERATE = {
     **optional(within("verifier.shape", SHAPE)),
     **within("train", BENCHMARK),
     **within("rollout", SAMPLING),
-    "rollout.n": whole(1),
+    "rollout.n": whole(1, 100_000),
     "rollout.turns": whole(1),
     "rollout.add_correct": FLAG,
     "rollout.max_new_tokens": whole(1),
@@ -191,8 +198,8 @@ ITERATE = {
     "evaluation.also": ALSO,
     **within("search", SAMPLING),
     "search.methods": some_of("base", *METHODS),
-    "search.n": whole(1),
-    "search.searches": whole(1),
+    "search.n": whole(1, 100_000),
+    "search.searches": whole(1, 100_000),
     "search.choices": some_of("oracle", among=CHOICES),
     "search.skip_failed": FLAG,
     "sandbox.isolation": one_of(*LEVELS),
@@ -231,8 +238,7 @@ def validate(config: ConfigDict) -> None:
             hint = f"; did you mean config.{near[0]}?" if near else ""
             whose = " of a pretraining" if pretrain else ""
             raise ValueError(f"config.{name} is no setting{whose}{hint}")
-        if not rules[name].holds(value):
-            raise ValueError(f"config.{name} is {_shown(value)}; it is to be {rules[name].right}")
+        check(name, value, rules[name])
     for name, rule in rules.items():
         if name not in found and not rule.optional:
             raise ValueError(f"config.{name} is missing; it is to be {rule.right}")
@@ -241,6 +247,11 @@ def validate(config: ConfigDict) -> None:
             raise ValueError(
                 f"config.model.n_heads is {config.model.n_heads}, which is no multiple of "
                 f"n_kv_heads, {config.model.n_kv_heads}"
+            )
+        if config.train.length > config.model.max_positions:
+            raise ValueError(
+                f"config.train.length is {config.train.length}, but the model has "
+                f"{config.model.max_positions} positions"
             )
         return
     most = benchmarks.MOST_OF_MINI
@@ -270,6 +281,12 @@ def validate(config: ConfigDict) -> None:
         )
 
 
+def check(name: str, value: Any, rule: Rule) -> None:
+    """Raises ValueError where a setting is not what it may be."""
+    if not rule.holds(value):
+        raise ValueError(f"config.{name} is {_shown(value)}; it is to be {rule.right}")
+
+
 def flat(config: ConfigDict) -> dict[str, Any]:
     """Every setting by its whole name."""
     return traverse_util.flatten_dict(config.to_dict(), sep=".")
@@ -279,8 +296,8 @@ def _is_cell(value: Any) -> bool:
     pair = isinstance(value, (tuple, list)) and len(value) == 2
     if not pair or not isinstance(value[0], str) or not isinstance(value[1], Mapping):
         return False
-    named = "/" not in value[0] and value[0] not in (".", "..")
-    return named and not {"seed", "seeds", "cells"} & set(value[1])
+    named = re.fullmatch(r"(?!lock$|xla$)\w[\w .,+=-]{,99}(?<!\.json|\.html)", value[0])
+    return bool(named or not value[0]) and not {"seed", "seeds", "cells"} & set(value[1])
 
 
 def _is_also(value: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mucode_jax import bucket, report, settings
+from mucode_jax import bucket, faults, report, settings
 from mucode_jax.progress import Progress
 from mucode_jax.report import findings
 from mucode_jax.report.evidence import evidence
@@ -36,8 +36,7 @@ def expand(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
     or that cannot be right, or has another's name.
     """
     for name in ("seeds", "cells"):
-        if not settings.ITERATE[name].holds(config[name]):
-            raise ValueError(f"config.{name} is to be {settings.ITERATE[name].right}")
+        settings.check(name, config.get(name), settings.ITERATE[name])
     runs: dict[tuple[str, int], ConfigDict] = {}
     for name, changed in config.cells or (("", {}),):
         for seed in config.seeds or (config.seed,):
@@ -51,10 +50,8 @@ def expand(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
                 raise ValueError(f"config.cells: {name}: {error.args[0]}") from error
             if (name, seed) in runs:
                 raise ValueError(f"config.cells and config.seeds name {name or seed} twice")
-            try:
+            with faults.of_section(f"cells: {name}") if name else contextlib.nullcontext():
                 settings.validate(one)
-            except ValueError as error:
-                raise ValueError(f"config.cells: {name}: {error}" if name else error) from error
             runs[name, seed] = one
     return [(name, one) for (name, _), one in runs.items()]
 
@@ -73,6 +70,7 @@ def run(
     config: ConfigDict,
     where: str | pathlib.Path,
     progress: Progress,
+    look_ahead: Callable[[ConfigDict], None],
     experiment: Callable[[ConfigDict, Workdir, Progress], dict[str, Json]],
 ) -> str:
     """Makes every run that is not there yet; returns the findings for the terminal.
@@ -80,9 +78,14 @@ def run(
     Args:
       config: with `cells` or `seeds`.
       where: a work directory; gets the runs, evidence.json and report.html.
+      look_ahead: raises ValueError for a config that cannot be run; asked of every cell before any
+        is made (seeds change nothing that it looks at).
       experiment: one run: config, work directory -> what its results.json holds.
     """
     runs = expand(config)
+    for cell, one in dict(reversed(runs)).items():
+        with faults.of_section(f"cells: {cell}") if cell else contextlib.nullcontext():
+            look_ahead(one)
     homes: dict[str, list[pathlib.Path]] = {}
     for number, (cell, one) in enumerate(runs, 1):
         own = "/".join(filter(None, (str(where), cell, f"seed_{one.seed}")))

@@ -372,7 +372,7 @@ def test_a_sweep_lies_in_a_bucket_with_its_runs(cloud, monkeypatch):
         return invented.make_run(workdir.path, seed=one.seed)
 
     with contextlib.closing(Workdir(RUN)) as workdir:
-        sweep.run(config, workdir.where, Progress(), experiment)
+        sweep.run(config, workdir.where, Progress(), lambda one: None, experiment)
     tops = [n for n in cloud.names("run") if "/stages/" not in n]
     each = [f"run/seed_{i}/{name}" for i in (0, 1) for name in ("report.html", "results.json")]
     assert tops == ["run/evidence.json", "run/report.html", *each]

@@ -281,11 +281,24 @@ def test_long_programs_are_bounded_by_their_size(monkeypatch, problems):
 def test_a_result_that_cannot_be_written_leaves_no_part_behind(tmp_path):
     target = tmp_path / "out.jsonl"
     target.write_text("before")
-    with pytest.raises(OSError, match="full"), grade.writing(str(target)) as out:
+    with pytest.raises(OSError, match="full"), grade.writing(str(target), of=[]) as out:
         out.write("half of it")
         raise OSError("disk full")
     assert target.read_text() == "before"
     assert os.listdir(tmp_path) == ["out.jsonl"]
+
+
+def test_a_result_is_not_written_over_what_it_is_made_of(tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text("candidates")
+    (tmp_path / "link.jsonl").symlink_to(source)
+    for name in ("in.jsonl", "link.jsonl"):
+        with (
+            pytest.raises(ValueError, match=f"{name}: cannot be written .it is what is read"),
+            grade.writing(tmp_path / name, of=[source]),
+        ):
+            pass
+    assert source.read_text() == "candidates" and len(os.listdir(tmp_path)) == 2
 
 
 def test_the_command_runs_as_a_module_and_speaks_in_plain_lines(tmp_path, problems):

@@ -36,7 +36,16 @@ WITHOUT_JAX = (
     "workdir",
     "grade",
 )
-MAY_READ_CONFIG = ("main", "settings", "algorithms", "plan", "sweep", "aot", "estimate")
+MAY_READ_CONFIG = (
+    "main",
+    "settings",
+    "algorithms",
+    "plan",
+    "preflight",
+    "sweep",
+    "aot",
+    "estimate",
+)
 
 
 def room(path: pathlib.Path) -> str:

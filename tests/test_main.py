@@ -40,7 +40,7 @@ def call(*arguments):
         ((), "give --config"),
         (
             ("--config", "configs/nowhere.py", "--workdir", "x"),
-            "configs/nowhere.py is not there (run from the repository's folder)",
+            "configs/nowhere.py cannot be read: No such file or directory (run from the repository",
         ),
         (
             (*TINY, "--workdir", "x", "--config.seeed=3"),
@@ -49,12 +49,22 @@ def call(*arguments):
         ((*TINY, "--workdir", "x", "--config.sft.epocs=3"), "did you mean config.sft.epochs?"),
         ((*TINY, "--workdir", "x", "--config.foo.bar=3"), "config.foo is no setting"),
         (("--config", "configs/base.py:compat", "--workdir", "x"), "base.py takes no variant"),
-        ((*TINY, "--workdir", "x", "--config.seed=many"), "--config.seed=many"),
+        ((*TINY, "--workdir", "x", "--config.seed=many"), "config.seed is 'many'; it is to be"),
+        ((*TINY, "--workdir", "x", "--config.train.compat=so"), "it is to be True or False"),
+        ((*TINY, "--workdir", "x", "--config.rollout=3"), "--config.rollout.NAME=VALUE"),
+        ((*TINY, "--workdir", "x", "--config.sft.clip_norm=None"), "None (in a config file)"),
+        ((*TINY, "--workdir", "x", "--config.train.split=no"), "config.train: mini has no split"),
+        ((*TINY, "--workdir", "x", "--config.verifier.path=no"), "config.verifier.path: model no"),
+        ((*TINY, "--workdir", "x", "--config.sft.lora_rank=999"), "the model is 128 wide"),
+        (("--config=", "--workdir", "x"), "--config is empty"),
         ((*TINY, "--workdir", "x", "--config.rollout.turns=0"), "config.rollout.turns is 0"),
         ((*TINY, "--workdir", "x", "--config.expert.kind=best"), "one of lv, ov, ov+lv"),
         ((*TINY, "--workdir", "x", "--config.rollout.context=100"), "rollout.context is 100"),
         ((*TINY, "--workdir", "x", "--config.sandbox.workers=100000"), "at most 1024"),
-        (("--config", "configs", "--workdir", "x"), "configs is a folder, not a config file"),
+        (
+            ("--config", "configs", "--workdir", "x"),
+            "config file configs cannot be read: Is a directory",
+        ),
         ((*TINY, "--workdir", "x", "left over"), "unexpected argument 'left over'"),
         (("--config", "configs/quickstart.py:huge", "--workdir", "x"), "no variant 'huge'"),
     ],
@@ -65,6 +75,34 @@ def test_bad_input_gets_one_line_and_status_2(arguments, message, capsys, monkey
     said = capsys.readouterr()
     assert message in said.err and said.err.startswith("mucode_jax: ")
     assert len(said.err.strip().splitlines()) == 1 and not said.out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("get_config = 3", "mine.py: TypeError: 'int' object is not callable"),
+        ("def get_config(x):\n    return x", "mine.py needs a variant: --config "),
+        ("def get_config():\n    return 3", "get_config returns no ConfigDict"),
+        ("def get_config():\n    return None", "get_config returns no ConfigDict"),
+        (
+            "from ml_collections import FrozenConfigDict\n"
+            "def get_config():\n    return FrozenConfigDict({})",
+            "return a ConfigDict",
+        ),
+        (
+            "from ml_collections import ConfigDict\n"
+            "def get_config():\n    c = ConfigDict()\n    c.c = c\n    return c",
+            "returns what holds itself",
+        ),
+        ("x = '\0'", "the config file: source code string cannot contain null bytes"),
+    ],
+)
+def test_a_config_file_without_a_config_is_told_in_one_line(text, said, tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    assert main.main(["main", "--config", str(path), "--workdir", str(tmp_path / "run")]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert said in told and "Traceback" not in told
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_for_the_embedded_generator_a_problem_reads_as_in_its_suite(file):
         ("a.json", "[]", "holds no JSON object"),
         ("a.json", "[" * 200_000, "is not JSON"),
         ("a.json", '{"prompt": "x"}', "field 'tests' is missing"),
-        ("a.json", '{"prompt": " ", "tests": ["assert 1"]}', "the problem has no text"),
+        ("a.json", '{"prompt": " ", "tests": ["assert f()"]}', "the problem has no text"),
         ("a.json", '{"prompt": "x", "tests": []}', "the problem has no tests"),
         ("a.json", '{"prompt": "x", "tests": ["assert ("]}', "does not parse"),
         ("a.json", '{"prompt": "x", "tests": ["print(1)"]}', "test 1 of 1 asserts nothing"),

@@ -40,7 +40,9 @@ def test_every_cell_is_run_with_every_seed_and_changes_what_it_says():
         ((("a", {}), ("a", {})), "name a twice"),
         ((("a",),), r"is to be a tuple of \(name, settings\) pairs"),
         ((("a", 3),), r"is to be a tuple of \(name, settings\) pairs"),
-        ((("../b", {}),), "names without a slash"),
+        ((("../b", {}),), "a name is that of a folder"),
+        ((("a\0", {}),), "a name is that of a folder"),
+        ((("report.html", {}),), "a name is that of a folder"),
         ((("a", {"seed": 5}),), "seeds apart in config.seeds"),
     ],
 )
@@ -85,7 +87,7 @@ def test_cells_take_over_stages_of_the_same_settings_and_inputs(tmp_path):
     c = config(
         seeds=(0, 1), cells=(("ov", {"expert": {"kind": "ov"}}), ("lv", {"expert": {"kind": "lv"}}))
     )
-    sweep.run(c, tmp_path, Progress(), experiment)
+    sweep.run(c, tmp_path, Progress(), lambda one: None, experiment)
     assert made == [
         ("ov", 0, "rollouts"),
         ("ov", 0, "generator"),

@@ -140,7 +140,7 @@ def _rows(name: str, kind: _Kind, split: str, data: str | pathlib.Path | None) -
         return read_jsonl(data)
     if kind.source is None:
         raise ValueError(
-            f"the benchmark {name!r} is read from a file: --data or config.benchmark.data"
+            f"the benchmark {name!r} is read from a file; give it as data (grade: --data)"
         )
     if split not in kind.source.splits:
         raise ValueError(f"{name} is loaded from the hub by split: {', '.join(kind.source.splits)}")

@@ -36,7 +36,7 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry | None:
     if not public or row.text("input_file", "") or row.text("output_file", ""):
         return None
     timeout_s = _time_limit(row, COMPAT_TIMEOUT_S if compat else TIMEOUT_S)
-    description = row.text("description")
+    description = row.words("description")
     problem = Problem(
         benchmark="code_contests",
         task_id=name,

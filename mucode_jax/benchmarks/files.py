@@ -59,6 +59,14 @@ class Row:
             return default
         return self._checked(self._get(name), f"field {name!r}")
 
+    def words(self, name: str) -> str:
+        """A required field that is text with something in it."""
+        if not (text := self.text(name)).strip():
+            raise ValueError(
+                f"{self.where}: field {name!r} is empty; it is to be the problem's text"
+            )
+        return text
+
     def texts(self, name: str) -> tuple[str, ...]:
         """A required field that is a list of texts."""
         return tuple(
@@ -191,19 +199,27 @@ def read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def parse(text: str, mode: str = "exec") -> ast.AST:
-    """The syntax tree of `text`, without a word about odd escapes. Raises SyntaxError alone."""
+    """The syntax tree of `text`. Raises SyntaxError alone."""
+    return cast(ast.AST, _compiled(text, mode, ast.PyCF_ONLY_AST))
+
+
+def _compiled(text: str, mode: str, flags: int = 0) -> object:
+    """As `compile`, without a word about odd escapes."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return compile(text, "<test>", mode, ast.PyCF_ONLY_AST)
+            return compile(text, "<test>", mode, flags, dont_inherit=True)
     except (ValueError, RecursionError, MemoryError) as error:  # null bytes; nested too deep
         raise SyntaxError(str(error) or type(error).__name__) from None
 
 
 def syntax_error(text: str) -> str:
-    """Why `text` is no Python program ("invalid syntax, line 3"); "" where it is one."""
+    """Why `text` is no Python program ("invalid syntax, line 3"); "" where it is one.
+
+    What parses may be none yet: a `return` outside of a function, for one.
+    """
     try:
-        parse(text)
+        _compiled(text, "exec")
     except SyntaxError as error:
         return f"{error.msg}, line {error.lineno}" if error.lineno else str(error.msg)
     return ""
@@ -235,21 +251,27 @@ def refuse_idle(row: Row, tests: Tests) -> None:
     trees = [cast(ast.Module, parse(text)) for text in texts]
     functions = {name for tree in trees for node in ast.walk(tree) for name in _binds(node)}
     for i, tree in enumerate(trees[1:], start=1):
-        values = [node.value for node in tree.body if isinstance(node, ast.Expr)]
-        others = [node for node in tree.body if not isinstance(node, ast.Expr)]
+        idle = list(filter(_does_nothing, tree.body))
+        others = [node for node in tree.body if node not in idle]
         named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         harmless = (ast.Assign, ast.Import, ast.ImportFrom)
         if (
-            values
-            and all(map(_is_idle, values))
+            (idle or not others)
             and all(isinstance(node, harmless) for node in others)
             and not named & functions
         ):
-            wanted = ".." if isinstance(values[-1], ast.Call) else ast.unparse(values[-1])
+            match idle[-1:]:
+                case [ast.Expr(value=ast.Compare() | ast.BoolOp() | ast.UnaryOp() as value)]:
+                    wanted = ast.unparse(value)
+                case _:
+                    wanted = ".."
             raise ValueError(
                 f"{row.where}: test {i} of {len(tests.statements)} asserts nothing; "
                 f"write 'assert {wanted}'"
             )
+    defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Import, ast.ImportFrom)
+    if tests.statements and all(isinstance(n, defined) for tree in trees[1:] for n in tree.body):
+        raise ValueError(f"{row.where}: the tests define functions and call none; write asserts")
 
 
 def _binds(node: ast.AST) -> Sequence[str]:
@@ -262,6 +284,18 @@ def _binds(node: ast.AST) -> Sequence[str]:
         case ast.Assign(value=ast.Lambda(), targets=targets):
             return [target.id for target in targets if isinstance(target, ast.Name)]
     return ()
+
+
+def _does_nothing(node: ast.stmt) -> bool:
+    """Whether a statement passes whatever the program computes."""
+    match node:
+        case ast.Expr(value=value):
+            return _is_idle(value)
+        case ast.Pass() | ast.Assert(test=ast.Tuple(elts=[_, *_])):  # a tuple is true
+            return True
+        case ast.Assert(test=ast.Constant(value=value)):
+            return bool(value)
+    return False
 
 
 def _is_idle(value: ast.expr) -> bool:

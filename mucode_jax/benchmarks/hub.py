@@ -60,8 +60,8 @@ def _load(source: Source, hub_split: str) -> Iterable[dict[str, Any]]:
     except Exception as error:  # whatever the layers below raise, the way out is the same
         raise ValueError(
             f"the data set {source.name} could not be loaded from the hub ({_reason(error)}); give "
-            "a local file in the same field names with --data FILE or config.benchmark.data, or "
-            "set HF_HUB_OFFLINE=1 where the data set is in the cache"
+            "a local file in the same field names as data (grade: --data), or set "
+            "HF_HUB_OFFLINE=1 where the data set is in the cache"
         ) from error
 
 

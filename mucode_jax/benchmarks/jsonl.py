@@ -24,12 +24,10 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
       ValueError: a field is missing or of another kind, there is no test, or one does not parse
         or asserts nothing, or the feedback's template has no place for it.
     """
-    task_id, text = row.task_id(), row.text("prompt")
+    task_id, text = row.task_id(), row.words("prompt")
     shown, hidden = row.texts("public_tests"), row.texts("private_tests")
     if not shown and not hidden:
         raise ValueError(f"{row.where}: problem {task_id!r} has no tests, public or private")
-    if not text.strip():
-        raise ValueError(f"{row.where}: problem {task_id!r} has an empty prompt")
     setup, name = row.text("setup", "").strip(), row.text("entry_point", "")
     public = python_tests(row, shown, setup=setup, timeout_s=TIMEOUT_S)
     private = python_tests(row, hidden, setup=setup, timeout_s=TIMEOUT_S) if hidden else None

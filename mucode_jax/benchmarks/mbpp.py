@@ -42,7 +42,7 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
     return _entry(
         row,
         "mbpp",
-        text=row.text("text"),
+        text=row.words("text"),
         setup=row.text("test_setup_code", ""),
         public=tests[:shown],
         private=tests[shown:] if compat else tests[shown:] + challenge,
@@ -64,7 +64,7 @@ def read_plus(row: Row, *, compat: bool, testless: bool) -> Entry:
     return _entry(
         row,
         "mbpp_plus",
-        text=row.text("prompt"),
+        text=row.words("prompt"),
         setup="\n".join(row.texts("test_imports")),
         public=tests[:1],
         private=(*(tests[1:] if compat else ()), with_shapes(program)),

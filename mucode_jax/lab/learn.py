@@ -221,9 +221,10 @@ def _shape(lab: Lab, name: str, sizes: Sequence[int], recipe: Recipe) -> tuple[i
     Raises ValueError where every example is too long.
     """
     if min(sizes) > recipe.length:
+        section = "sft" if name.endswith("/generator") else "verifier_training"
         raise ValueError(
             f"{name}: the shortest of {len(sizes)} examples takes {min(sizes)} tokens, more than "
-            f"the section's length of {recipe.length}; raise it"
+            f"config.{section}.length, {recipe.length}; raise it"
         )
     if recipe.rows:
         return recipe.length, recipe.rows

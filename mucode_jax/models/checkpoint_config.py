@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import pathlib
 from typing import Any
 
@@ -12,6 +11,7 @@ from mucode_jax.models.llama import LlamaConfig, RopeScaling
 
 GENERATOR = "LlamaForCausalLM"
 VERIFIER = "LlamaForSequenceClassification"
+MOST = 2**31  # more than any size or id
 # Fields of LlamaConfig that count something.
 _SIZES = ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff")
 _SIZES += ("max_positions",)
@@ -23,10 +23,12 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
     Raises:
       ValueError: it is not there, or damaged.
     """
-    if not file.is_file():
-        raise ValueError(f"{file.parent} is no model directory: it holds no {file.name}")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{file.parent} is no model directory: it holds no {file.name}") from error
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
     except (RecursionError, ValueError) as error:
         raise ValueError(f"{file} is damaged: not JSON ({error})") from error
     if not isinstance(found, dict):
@@ -104,16 +106,19 @@ def read_config(directory: str | pathlib.Path, **changes: Any) -> LlamaConfig:
         )
     except KeyError as error:
         raise refuse(f"{error.args[0]} is missing") from error
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise refuse(f"a value is of the wrong kind ({error})") from error
     for name in _SIZES:
         value = getattr(config, name)
-        if type(value) is not int or value < 1:
-            raise refuse(f"its {name} is {value!r}, no whole number of at least 1")
-    for name in ("rope_theta", "rms_eps"):
-        value = getattr(config, name)
-        if type(value) not in (int, float) or not 0 < value < math.inf:
-            raise refuse(f"its {name} is {value!r}, no number above 0")
+        if type(value) is not int or not 1 <= value < MOST:
+            raise refuse(f"its {name} is {value!r}, no whole number from 1 to {MOST - 1}")
+    numbers = {name: getattr(config, name) for name in ("rope_theta", "rms_eps")}
+    numbers |= dataclasses.asdict(scaling) if scaling else {}
+    for name, value in numbers.items():
+        if type(value) not in (int, float) or not 0 < value < 1e30:
+            raise refuse(f"its {name} is {value!r}, no number above 0 (and below 1e30)")
+    if scaling and not scaling.low_freq_factor < scaling.high_freq_factor:
+        raise refuse("its low_freq_factor is not below its high_freq_factor")
     if type(config.tied) is not bool:
         raise refuse(f"tie_word_embeddings is {config.tied!r}, neither true nor false")
     return dataclasses.replace(config, **changes)

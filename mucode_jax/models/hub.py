@@ -65,9 +65,12 @@ def resolve(path: str | pathlib.Path) -> pathlib.Path:
         return MINI
     if not str(path).strip():
         raise ValueError("a model's path is empty; give a directory, a hub id, or mini")
-    if (directory := pathlib.Path(path)).is_dir():
-        trained = directory / "model"
-        return trained if (trained / "config.json").is_file() else directory
+    try:
+        if (directory := pathlib.Path(path)).is_dir():
+            trained = directory / "model"
+            return trained if (trained / "config.json").is_file() else directory
+    except OSError as error:  # closed, or longer than a path can be
+        raise ValueError(f"model {str(path)[:200]}: {error.strerror}") from error
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)):
         raise ValueError(f"model {path}: no such directory, and not a hub id like owner/name")
 

@@ -26,6 +26,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from mucode_jax.models import llama, sharding, verifier, weights
 from mucode_jax.models.checkpoint_config import (
     GENERATOR,
+    MOST,
     VERIFIER,
     architectures,
     describe,
@@ -37,6 +38,7 @@ from mucode_jax.models.llama import LlamaConfig, Params
 from mucode_jax.models.tokenizer import load_tokenizer
 
 __all__ = [
+    "check_weights",
     "eot_ids",
     "is_verifier",
     "load_generator",
@@ -80,8 +82,10 @@ def eot_ids(directory: Path) -> tuple[int, ...]:
         if file.is_file():
             value = read_json(file).get("eos_token_id")
             several = value if isinstance(value, list) else [] if value is None else [value]
-            if not all(type(token) is int for token in several):
-                raise ValueError(f"{file}: eos_token_id is {value!r}; ids are whole numbers")
+            if not all(type(token) is int and 0 <= token < MOST for token in several):
+                raise ValueError(
+                    f"{file}: eos_token_id is {value!r}; ids are whole numbers of at least 0"
+                )
             found += several
     return tuple(dict.fromkeys(found))
 
@@ -118,6 +122,21 @@ def load_verifier(
     """
     abstract, axes = verifier.abstract_params(config), verifier.logical_axes(config)
     return _load(pathlib.Path(directory), config, VERIFIER, abstract, axes, mesh)
+
+
+def check_weights(directory: Path, config: LlamaConfig) -> None:
+    """Raises ValueError where a model directory has not the tensors that `config` asks for.
+
+    Only the files' headers are read.
+    """
+    directory = pathlib.Path(directory)
+    of_verifier = is_verifier(directory)
+    _stored(
+        directory,
+        config,
+        VERIFIER if of_verifier else GENERATOR,
+        (verifier if of_verifier else llama).abstract_params(config),
+    )
 
 
 def save_generator(
@@ -207,11 +226,30 @@ def _load(
     axes: Params,
     mesh: jax.sharding.Mesh | None,
 ) -> Params:
-    _check_architecture(directory, architecture)
+    stored = _stored(directory, config, architecture, abstract)
     if mesh is None:
         places = jax.tree.map(lambda _: SingleDeviceSharding(jax.local_devices()[0]), abstract)
     else:
         places = sharding.shardings(abstract, axes, mesh)
+    params: Params = {}
+    for entry in _entries(config, architecture):
+        node = params
+        for part in entry.path[:-1]:
+            node = node.setdefault(part, {})
+        node[entry.path[-1]] = _load_array(
+            [stored[name] for name in entry.names],
+            entry,
+            _at(abstract, entry.path),
+            _at(places, entry.path),
+        )
+    return params
+
+
+def _stored(
+    directory: pathlib.Path, config: LlamaConfig, architecture: str, abstract: Params
+) -> dict[str, weights.Stored]:
+    """Every tensor of a directory that holds all of them, in the right shapes, and no others."""
+    _check_architecture(directory, architecture)
     entries = _entries(config, architecture)
     stored = weights.index(directory)
     # Copies that some files carry of what is known otherwise.
@@ -234,19 +272,7 @@ def _load(
                     f"{directory}: tensor {name} has shape {stored[name].shape}; by config.json it"
                     f" should be {shape}"
                 )
-
-    params: Params = {}
-    for entry in entries:
-        node = params
-        for part in entry.path[:-1]:
-            node = node.setdefault(part, {})
-        node[entry.path[-1]] = _load_array(
-            [stored[name] for name in entry.names],
-            entry,
-            _at(abstract, entry.path),
-            _at(places, entry.path),
-        )
-    return params
+    return stored
 
 
 def _load_array(

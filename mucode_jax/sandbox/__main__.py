@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         programs = read_programs(given.programs, given.timeout)
         with (
-            writing(given.out) as out,
+            writing(given.out, of=[given.programs]) as out,
             Pool(workers=given.workers, isolation=given.isolation) as pool,
         ):
             print(f"isolation: {pool.isolation['level']}", file=sys.stderr)

@@ -57,7 +57,7 @@ def load(path, name="jsonl", split="all"):
         ([GOOD | {"public_tests": "assert True"}], "line 1: 'public_tests' must be a list"),
         ([GOOD | {"public_tests": [3]}], "line 1: entry 1 of 'public_tests' must be text"),
         ([GOOD | {"prompt": None}], "line 1: field 'prompt' must be text, not null"),
-        ([GOOD | {"prompt": " "}], "line 1: problem 'a/1' has an empty prompt"),
+        ([GOOD | {"prompt": " "}], "line 1: field 'prompt' is empty; it is to be"),
         ([GOOD | {"prompt": "\ud800"}], "line 1: field 'prompt' holds half of a surrogate pair"),
         ([GOOD | {"task_id": True}], "line 1: field 'task_id' must be text, not a bool"),
         ([GOOD | {"task_id": ""}], "line 1: field 'task_id' is empty"),
@@ -82,6 +82,7 @@ def test_bad_lines_are_refused_with_file_and_line(tmp_path, lines, message):
         ({"test_list": []}, "line 1: field 'test_list' is empty; there must be tests"),
         ({"test_list": ["assert ("]}, "line 1: test 1 of 1 does not parse"),
         ({"task_id": 975}, "line 1: task id '975' is not one of MBPP's 1 to 974"),
+        ({"text": "\n"}, "line 1: field 'text' is empty; it is to be the problem's text"),
         ({"code": 5}, "line 1: field 'code' must be text, not a int"),
     ],
 )
@@ -117,6 +118,7 @@ def test_bad_humaneval_records_are_refused(tmp_path, change, message):
         ({"public_tests": {"input": []}}, "'public_tests' must be"),
         ({"private_tests": {"input": [1], "output": ["2"]}}, "'private_tests.input' must be text"),
         ({"solutions": True}, "'solutions' must be"),
+        ({"description": ""}, "line 1: field 'description' is empty"),
         (
             {"public_tests": {"input": ["1"], "output": []}},
             "columns of 'public_tests' are not of one length",
@@ -181,7 +183,17 @@ def test_a_syntax_error_is_told_and_odd_escapes_are_not():
     assert files.syntax_error("(" * 5000) != ""
 
 
-IDLE = ["f(2) == 4", "f(2) == 4 and not f(3) == 5", "print(f(2))", "import math\nx = f(2)\nx == 4"]
+IDLE = [
+    "f(2) == 4",
+    "f(2) == 4 and not f(3) == 5",
+    "print(f(2))",
+    "import math\nx = f(2)\nx == 4",
+    "",
+    "# assert f(2) == 4",
+    "pass",
+    "assert (f(2), 4)",
+    "assert 'f(2) == 4'",
+]
 MAY_ASSERT = [
     "assert f(2) == 4",
     "f(2)",
@@ -194,6 +206,8 @@ MAY_ASSERT = [
     "for x in range(3): f(x) == x",
     "if f(2) != 4: raise ValueError",
     "f(2) == 4\nassert f(3) == 6",
+    "assert False",
+    "assert ()",
 ]
 
 
@@ -211,3 +225,17 @@ def idle(text):
 def test_only_a_test_that_certainly_asserts_nothing_is_refused():
     assert [text for text in IDLE if not idle(text)] == []
     assert [text for text in MAY_ASSERT if idle(text)] == []
+
+
+def test_functions_that_nothing_calls_are_no_tests():
+    uncalled = ["import math", "def test_f():\n    assert f(2) == 4"]
+    row = files.Row({}, "here")
+    with pytest.raises(ValueError, match="here: the tests define functions and call none"):
+        files.refuse_idle(row, files.python_tests(row, uncalled))
+    files.refuse_idle(row, files.python_tests(row, [*uncalled, "test_f()"]))
+
+
+@pytest.mark.parametrize("text", ["return f(2)", "await f(2)", "yield", "break", "nonlocal x"])
+def test_what_parses_and_is_no_program_is_no_test(text):
+    with pytest.raises(ValueError, match="here: test 1 of 1 does not parse"):
+        files.python_tests(files.Row({}, "here"), [text])

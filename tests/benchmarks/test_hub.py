@@ -84,7 +84,7 @@ def test_offline_only_the_cache_is_asked_and_once(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match="--data FILE or config.benchmark.data") as error:
+    with pytest.raises(ValueError, match="a local file in the same field names as data") as error:
         benchmarks.load("humanevalpack", "test")
     assert "\n" not in str(error.value)
     assert len(calls) == 1
@@ -111,7 +111,7 @@ def test_a_hub_that_hangs_ends_in_one_line_with_the_way_out():
             check=True,
         )
     assert done.stdout.count("\n") == 1
-    assert "--data FILE or config.benchmark.data" in done.stdout
+    assert "a local file in the same field names as data" in done.stdout
     assert done.stderr.count("no answer") == 2
 
 

@@ -116,6 +116,12 @@ def test_rotary_scaling_is_read_in_old_and_new_spelling(saved):
     assert huggingface.read_config(saved) == CONFIG
 
 
+SCALING = {
+    **{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    "original_max_position_embeddings": 64,
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -133,6 +139,11 @@ def test_rotary_scaling_is_read_in_old_and_new_spelling(saved):
         ({"rms_norm_eps": float("nan")}, "rms_eps is nan, no number above 0"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', neither true nor false"),
         ({"rope_theta": -1.0}, "rope_theta is -1.0, no number above 0"),
+        ({"vocab_size": 10**30}, "vocab_size is 1000000000000000000000000000000, no whole number"),
+        ({"rope_theta": 10**400}, "of the wrong kind"),
+        ({"rope_scaling": SCALING | {"factor": 0}}, "factor is 0.0, no number above 0"),
+        ({"rope_scaling": SCALING | {"factor": float("nan")}}, "factor is nan, no number above 0"),
+        ({"rope_scaling": SCALING | {"low_freq_factor": 4.0}}, "not below its high_freq_factor"),
     ],
 )
 def test_a_config_that_is_not_this_llama_is_refused(saved, changes, message):
@@ -169,6 +180,7 @@ def test_a_damaged_header_is_refused(saved, header):
     [
         ({"architectures": 5}, "architectures is 5, no list of names"),
         ({"eos_token_id": [[1]]}, "eos_token_id is .*; ids are whole numbers"),
+        ({"eos_token_id": -1}, "eos_token_id is -1; ids are whole numbers of at least 0"),
     ],
 )
 def test_odd_names_and_ids_are_refused(saved, changes, message):
