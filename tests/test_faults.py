@@ -162,7 +162,7 @@ def test_out_of_memory_names_the_setting_to_lower_and_the_estimate(tmp_path, fai
     monkeypatch.setattr(main.plan, "check", lambda config: None)  # it would say so beforehand
     said = fails(tmp_path, "--config.rollout.slots=1000000")
     assert "base/greedy_mini_test: out of memory on the device" in said
-    assert "lower config.rollout.slots (2000000)" in said
+    assert "lower config.rollout.slots (1000000)" in said
     assert re.search(r"1000000 take \d+\.\d\d GiB beside \d\.\d MiB of parameters", said), said
 
 
