@@ -45,7 +45,7 @@ State = tuple[int, int]  # of a file: when it was changed (ns), and its bytes
 
 def named(where: str | os.PathLike[str]) -> bool:
     """Whether a work directory is a bucket's, and not a folder."""
-    return "://" in str(where)
+    return bool(re.match(r"\w+:/", str(where)))
 
 
 def fetch(where: str, wanted: Callable[[str], bool] = lambda name: True) -> pathlib.Path:

@@ -87,7 +87,7 @@ def _of_config_file(error: BaseException | None) -> str | None:
     return None
 
 
-def told(error: BaseException) -> tuple[str, int] | None:
+def told(error: BaseException, workdir: str) -> tuple[str, int] | None:
     """(what to say, the exit status), or None for a fault of our own: it is shown whole."""
     if isinstance(error, interruption.Interrupted):
         return f"stopped; {interruption.GO_ON}", interruption.status()
@@ -100,8 +100,9 @@ def told(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, ValueError) and is_ours(error):
         return str(error), 2  # it says what was wrong with the input
     if disk := _of_files(error):
-        where = f" ({disk.filename})" if disk.filename else ""
-        return f"{disk.strerror}{where}; mend that: {_GO_ON}", 1
+        # Where a file is renamed, it is the new name that stands in the way.
+        where = disk.filename2 or disk.filename or workdir
+        return f"{disk.strerror} ({where}); mend that: {_GO_ON}", 1
     if isinstance(error, MemoryError):
         return f"the machine's memory is used up; with more of it, {_GO_ON}", 1
     return None

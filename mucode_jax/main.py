@@ -104,7 +104,7 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
                 where = f"{benchmark.name}, " if len(held_out) > 1 else ""
                 progress.say(where + report.line(found, trained.generator.name))
                 evaluations += found
-            if left := estimate.left(config, workdir.stages):
+            if workdir.made and (left := estimate.left(config, workdir.stages)):
                 progress.say(left)
     stages = workdir.stages
     return {
@@ -347,6 +347,10 @@ def _flags(argv: Sequence[str]) -> flags.FlagValues:
         raise ValueError(f"unexpected argument {left[1]!r}; settings are --config.NAME=VALUE")
     if not found["config"].present or not found.workdir:
         raise ValueError("give --config configs/NAME.py and --workdir DIR")
+    try:
+        found.workdir.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("--workdir: its name is no UTF-8; give another") from error
     found.config.to_dict()  # raises where it is no ConfigDict, or has not been loaded
     return found
 
@@ -382,7 +386,7 @@ def main(argv: Sequence[str]) -> int:
     progress = Progress(quiet=not hosts.first())
     try:
         hosts.agree("settings", {"version": __version__} | settings.flat(config))
-        opened = contextlib.closing(Workdir(given.workdir, progress.say))
+        opened = contextlib.closing(Workdir(os.path.expanduser(given.workdir), progress.say))
         with opened as workdir, interruption.watched(progress.say):
             jax.config.update("jax_compilation_cache_dir", str(workdir.path / "xla"))
             # Or the folder's name would be part of what programs are known by: moved, or linked to
@@ -399,7 +403,7 @@ def main(argv: Sequence[str]) -> int:
                     report.write(workdir.path, results)
                 shown = report.table(results)
     except (Exception, KeyboardInterrupt) as error:
-        told = faults.told(error)
+        told = faults.told(error, given.workdir)
         if told is None and hosts.count() == 1:
             raise  # a fault of ours is shown whole
         if told is None:

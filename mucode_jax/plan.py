@@ -67,7 +67,10 @@ def _model(
     missing = [name for name in needed if name not in named.shape]
     if missing:
         raise ValueError(f"config.{section}.shape lacks {', '.join(missing)}")
-    return LlamaConfig(**named.shape.to_dict(), **held)
+    try:
+        return LlamaConfig(**named.shape.to_dict(), **held)
+    except ValueError as error:
+        raise ValueError(f"config.{section}.shape: {error}") from error
 
 
 def limits(config: ConfigDict) -> Limits:

@@ -13,7 +13,10 @@ from mucode_jax.benchmarks import files, prompts
 from mucode_jax.records import Problem, Tests
 
 TIMEOUT_S = 10.0
-_SHAPE = 'give {"prompt": .., "tests": ["assert ..", ..]}, or a .py file with docstring and asserts'
+_SHAPE = (
+    'give {"prompt": .., "tests": ["assert ..", ..], "setup"?: ..}, or a .py file with docstring '
+    "and asserts"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +65,10 @@ def _of_json(path: str | pathlib.Path, source: str) -> Asked:
     if not isinstance(fields, dict):
         raise ValueError(f"{path} holds no JSON object; {_SHAPE}")
     row = files.Row(fields, str(path))
-    tests = files.python_tests(row, row.texts("tests"), timeout_s=TIMEOUT_S)
+    setup = row.text("setup", "").strip()
+    tests = files.python_tests(row, row.texts("tests"), setup=setup, timeout_s=TIMEOUT_S)
     files.refuse_idle(row, tests)
-    return Asked(row.text("prompt"), "", tests.statements, "", _called(tests.statements))
+    return Asked(row.text("prompt"), "", tests.statements, setup, _called(tests.statements))
 
 
 def _of_python(path: str, source: str) -> Asked:

@@ -166,8 +166,8 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     flags = parser.parse_args(argv)
     if (flags.file is None) == (flags.problem is None):
         parser.error("give one PROBLEM file")
-    if not flags.temperature >= 0:
-        parser.error("argument --temperature: 0 is greedy, else above 0")
+    if not (flags.temperature == 0 or 1e-3 <= flags.temperature <= 1e3):
+        parser.error("argument --temperature: 0 is greedy, else from 0.001 to 1000")
     flags.file = flags.file or flags.problem
     if flags.verifier is None:
         flags.verifier = _own_verifier(flags.generator)

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import time
 import zlib
@@ -32,7 +33,13 @@ _NO_OUTPUT = {"begun.json", "stage.json", _SHARDS, CHECKPOINTS}
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes `text` so that a reader sees the old file or the new one, never a part."""
+    """Writes `text` so that a reader sees the old file or the new one, never a part.
+
+    What is no ordinary file (a terminal, /dev/null) is written as it comes.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
     part = path.with_name(path.name + ".part")
     try:
         with open(part, "w", encoding="utf-8") as f:
@@ -54,6 +61,23 @@ def checksum(path: pathlib.Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _differing(old: Json, new: Json, prefix: str = "") -> dict[str, tuple[Json, Json]]:
+    """What two tables hold that is not the same, tables within by their entries."""
+    found: dict[str, tuple[Json, Json]] = {}
+    for key in sorted({*old, *new}):
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            found |= _differing(was, now, f"{prefix}{key}.")
+        elif was != now:
+            found[f"{prefix}{key}"] = was, now
+    return found
+
+
+def _write_begun(path: pathlib.Path, begun: Json) -> None:
+    text = json.dumps(begun | {"checksum": _digest(begun)})
+    write_atomically(path / "begun.json", text)
 
 
 def _line(record: bytes) -> bytes:
@@ -187,6 +211,7 @@ class Workdir:
       where: the folder or bucket as it was given.
       stages: those that this process has made or found done, in the order it asked for them.
       making: the name of the stage that is being made, "" for none.
+      made: whether this process has made a stage.
       meter: called when this process has made a stage, or some of it; gives numbers that add up
         over interruptions, recorded beside its time, and deciding as little. Of the first host.
     """
@@ -211,31 +236,46 @@ class Workdir:
         self._away = bucket.Bucket(str(path), say) if bucket.named(path) else bucket.Folder(path)
         self.path, self.where = self._away.path, self._away.where
         self.stages: list[Stage] = []
-        self.making = ""
+        self.making, self.made = "", False
         self.meter: Callable[[], Mapping[str, float]] = dict
         self._say = say
         self._lenders = lenders
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / "lock", "a+")  # noqa: SIM115 (held while we live)
-            with contextlib.ExitStack() as undo:
-                undo.callback(self._lock.close)
-                self._hold()
-                undo.pop_all()
+            self._hold()
+            try:
+                self._away.hold()
+            except BaseException:
+                self._lock.close()
+                raise
         except OSError as error:
-            raise ValueError(f"cannot write to --workdir {self.where}: {error.strerror}") from error
+            reason = error.strerror
+            if isinstance(error, FileExistsError):
+                reason = "it is no folder, or a link to nowhere"
+            raise ValueError(f"cannot write to --workdir {self.where}: {reason}") from error
 
     def _hold(self) -> None:
         import fcntl
 
+        self._lock = open(self.path / "lock", "a+")  # noqa: SIM115 (held while we live)
         try:
             if hosts.first():
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._lock.close()
             raise ValueError(
                 f"another process works in {self.where}; wait for it, or give another --workdir"
             ) from error
-        self._away.hold()
+
+    def _hold_on(self) -> None:
+        """Takes the lock again where somebody has removed its file; see `_hold`."""
+        try:
+            same = os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.path / "lock"))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            self._lock.close()
+            self._hold()
 
     def close(self) -> None:
         """Lets go of it; with a bucket, what lies beside the stages is taken up before.
@@ -258,15 +298,12 @@ class Workdir:
             return None
 
     def _reason_to_redo(self, begun: Json, settings: Json, inputs: Json) -> str | None:
-        for kind, old, new in (
-            ("setting", begun["settings"], settings),
-            ("input", begun["inputs"], inputs),
-        ):
-            for key in sorted({*old, *new}):
-                if old.get(key) != new.get(key):
-                    if kind == "setting":
-                        return f"setting {key} was {old.get(key)!r}, is now {new.get(key)!r}"
-                    return f"its input {key} has changed"
+        for key, (old, new) in _differing(begun["settings"], settings).items():
+            if all(isinstance(x, str) and re.fullmatch("[0-9a-f]{16,}", x) for x in (old, new)):
+                return f"setting {key} has changed"  # these are digests
+            return f"setting {key} was {old!r}, is now {new!r}"
+        for key in _differing(begun["inputs"], inputs):
+            return f"its input {key.partition('/')[2] or key} has changed"
         return None
 
     def stage(
@@ -304,6 +341,7 @@ class Workdir:
         """What `begun.json` holds of a stage that is to be made; None: it is there."""
         folder = f"stages/{name}"
         path = self.path / folder
+        self._hold_on()
         self._away.pull(folder)
         stage = self._load(name)
         if stage is not None:
@@ -316,20 +354,22 @@ class Workdir:
         if self._borrow(name, settings, fingerprints):
             self._away.push(folder, whole=True)
             return None
-        begun = {"settings": settings, "inputs": fingerprints, "seconds": 0.0}
+        begun = {"settings": settings, "inputs": fingerprints, "seconds": 0.0, "metered": {}}
         path.mkdir(parents=True, exist_ok=True)
         try:
             before = json.loads((path / "begun.json").read_text())
             reason = self._reason_to_redo(before, settings, fingerprints)
-        except (OSError, KeyError, TypeError, AttributeError, ValueError):
-            reason = "it was not begun properly" if any(path.iterdir()) else None
+            if before.pop("checksum", None) != _digest(before):
+                before = begun  # what was spent on it is not known
+        except (OSError, KeyError, TypeError, AttributeError, RecursionError, ValueError):
+            reason = "nothing tells what it was begun with" if any(path.iterdir()) else None
             before = begun
         if reason is not None:
             self._say(f"{name}: {reason}; begun again")
             self._away.remove(folder)
             path.mkdir(parents=True)
             before = begun
-        write_atomically(path / "begun.json", json.dumps(before))
+        _write_begun(path, before)
         self._away.push(folder)
         return before
 
@@ -353,19 +393,19 @@ class Workdir:
                 counts = dict(make(path)) if hosts.first() else {}
             finally:
                 before["seconds"] += time.monotonic() - started
-                metered = before.setdefault("metered", {})
+                metered = before["metered"]
                 for key, value in self.meter().items():
                     metered[key] = metered.get(key, 0) + value
                 if hosts.first() and path.exists():
                     with contextlib.suppress(OSError):  # a full disk must not hide the first error
-                        write_atomically(path / "begun.json", json.dumps(before))
+                        _write_begun(path, before)
         if hosts.first():
             self._record(path, before, counts)
             self._away.push(folder, whole=True)
         hosts.wait(name, self._say)
         if not hosts.first():
             self._away.pull(folder)
-        self.making = ""
+        self.making, self.made = "", True
 
     def _record(self, path: pathlib.Path, before: Json, counts: Json) -> None:
         record = {

@@ -31,16 +31,47 @@ def bytes_as_text(ids, first=False):
     return bytes(np.asarray(ids, np.uint8).tolist()).decode("utf-8")
 
 
+# What stages took.
+SECONDS = {
+    "base/source": 0.2,
+    "base/rollouts": 101.0,
+    "base/rollouts_labels": 5.0,
+    "base/verifier": 60.0,
+    "mucode_1/generator": 80.0,
+    "mucode_2/search_mini_test": 61.0,
+}
+
+
+COUNTED = {
+    "base/rollouts": {
+        **{"tokens": 12345, "executions": 400, "rollouts": 120},
+        "sampling": {
+            **{"prefilled": 5400, "decoded": 12345, "wasted": 1655, "occupancy": 0.93},
+            **{"seconds": 50.0, "idle_seconds": 1.5, "tokens_per_second": 246.9},
+        },
+    },
+    "base/verifier": {"loss": "bt"},
+}
+
+
 def put(stage, name, lines):
     stage.mkdir(parents=True)
     (stage / name).write_text("".join(line + "\n" for line in lines))
     finish(stage)
 
 
+def took(directory, name):
+    """Seconds of a stage, by its ledger if there is one."""
+    ledger = directory / "stages" / name / "stage.json"
+    return json.loads(ledger.read_text())["seconds"] if ledger.exists() else SECONDS[name]
+
+
 def finish(stage):
     """Writes the ledger of a stage whose files are there."""
     files = {str(f.relative_to(stage)): checksum(f) for f in stage.rglob("*") if f.is_file()}
-    (stage / "stage.json").write_text(json.dumps({"settings": {}, "inputs": {}, "files": files}))
+    seconds = SECONDS.get("/".join(stage.parts[-2:]), 1.0)
+    record = {"settings": {}, "inputs": {}, "files": files, "seconds": seconds}
+    (stage / "stage.json").write_text(json.dumps(record))
 
 
 def make_run(directory, problems=8, searches=2, seed=0):
@@ -89,7 +120,6 @@ def make_run(directory, problems=8, searches=2, seed=0):
                     **about,
                 )
             )
-    stage = {"tokens": 0, "executions": 0}
     results = {
         "schema": 1,
         "config": {"seed": seed, "generator": {"path": "elsewhere"}, "methods": ["mucode"]},
@@ -99,28 +129,12 @@ def make_run(directory, problems=8, searches=2, seed=0):
         "backend": "cpu",
         "wall_seconds": 307.2,
         "stages": [
-            {**stage, "name": "base/source", "iteration": 0, "seconds": 0.2},
             {
-                "name": "base/rollouts",
-                "iteration": 0,
-                "seconds": 101.0,
-                "tokens": 12345,
-                "executions": 400,
-                "rollouts": 120,
-                "sampling": {
-                    "prefilled": 5400,
-                    "decoded": 12345,
-                    "wasted": 1655,
-                    "occupancy": 0.93,
-                    "seconds": 50.0,
-                    "idle_seconds": 1.5,
-                    "tokens_per_second": 246.9,
-                },
-            },
-            {**stage, "name": "base/rollouts_labels", "iteration": 0, "seconds": 5.0},
-            {**stage, "name": "base/verifier", "iteration": 0, "seconds": 60.0, "loss": "bt"},
-            {**stage, "name": "mucode_1/generator", "iteration": 1, "seconds": 80.0},
-            {**stage, "name": "mucode_2/search_mini_test", "iteration": 2, "seconds": 61.0},
+                **{"name": name, "iteration": words.whose(name)["iteration"]},
+                **{"seconds": took(directory, name), "tokens": 0, "executions": 0},
+                **COUNTED.get(name, {}),
+            }
+            for name in SECONDS
         ],
         "verifiers": [
             {

@@ -111,6 +111,15 @@ def test_a_verifier_may_be_another_model_than_the_generator():
     assert judge.model.dtype == sft.model.dtype
 
 
+def test_a_shape_that_is_no_llama_is_named():
+    config = llama(base.LLAMA_32_1B)
+    config.generator.shape.n_kv_heads = 5
+    with pytest.raises(
+        ValueError, match=r"config\.generator\.shape: 32 heads are no multiple of 5"
+    ):
+        plan.model(config)
+
+
 def test_rows_that_the_mesh_cannot_divide_are_refused():
     config = llama(base.LLAMA_32_1B)
     mesh = sharding.make_mesh(4, 2, 1, jax.devices())

@@ -339,8 +339,6 @@ def test_a_finished_run_is_read_and_its_report_written_anew(cloud, tmp_path, mon
 
 def test_a_model_is_taken_out_of_a_bucket(cloud, tmp_path, monkeypatch):
     with contextlib.closing(Workdir(RUN)) as workdir:
-        results = invented.make_run(workdir.path)
-        (workdir.path / "results.json").write_text(json.dumps(results))
         for i in (1, 2):
 
             def make(path, i=i):
@@ -350,6 +348,8 @@ def test_a_model_is_taken_out_of_a_bucket(cloud, tmp_path, monkeypatch):
                 return {}
 
             workdir.stage(f"mucode_{i}/generator", {}, {}, make)
+        results = invented.make_run(workdir.path)
+        (workdir.path / "results.json").write_text(json.dumps(results))
     fresh_machine(monkeypatch, tmp_path, "desk")
     monkeypatch.setattr(export.card, "write", lambda *_: "its card")
     before = len(cloud.requests)

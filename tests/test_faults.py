@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import mucode_jax
-from mucode_jax import faults, interruption, main, settings
+from mucode_jax import faults, interruption, main, report, settings
 from mucode_jax.sandbox import Outcome, pool
 from mucode_jax.training.checkpoints import Checkpoints
 from mucode_jax.workdir import Workdir
@@ -72,7 +72,7 @@ def test_a_full_disk_stops_the_run_and_with_more_room_it_goes_on(finished, tmp_p
     try:
         for size in (40, 200, 2_600, 5_000):
             said = fails(disk)
-            assert "No space left on device" in said and "nothing finished is lost" in said
+            assert f"No space left on device ({disk}" in said and "nothing finished is lost" in said
             remount(disk, f"size={size}k")
         kept = {p: p.read_bytes() for p in disk.glob("stages/*/*/stage.json")}
         assert kept
@@ -169,7 +169,7 @@ def test_out_of_memory_names_the_setting_to_lower_and_the_estimate(tmp_path, fai
 def test_the_machines_own_memory_used_up_is_told():
     with pytest.raises(MemoryError) as caught:
         np.empty(2**60, np.int8)
-    said, status = faults.told(caught.value)
+    said, status = faults.told(caught.value, "runs/x")
     assert said.startswith("the machine's memory is used up") and status == 1
 
 
@@ -239,16 +239,20 @@ def test_a_changed_setting_reruns_what_depends_on_it_and_nothing_else(copy, caps
     rollouts = json.loads((copy / "stages/base/rollouts/stage.json").read_text())["settings"]
     assert (rollouts["feedback"], rollouts["memory_mb"]) == ("values", 512)
 
+    old = (copy / "results.json").read_bytes()
     assert micro.run(copy, "--config.sft.learning_rate=1e-4") == 0
     said = capsys.readouterr().err
     again = dict(re.findall(r"^(\S+): (.*); made again$", said, re.M))
-    assert again.pop("mucode_1/generator").startswith("setting optimizer was ")
+    assert again.pop("mucode_1/generator").startswith("setting optimizer.")
     assert again == {
         "mucode_1/greedy_mini_test": "its input generator has changed",
         "mucode_1/greedy_mini_test_labels": "its input rollouts has changed",
         "mucode_1/search_mini_test": "its input generator has changed",
         "mucode_1/search_mini_test_labels": "its input searches has changed",
     }
+    with pytest.raises(ValueError, match=r"is of before \S+/generator was made again"):
+        (copy / "results.json").write_bytes(old)
+        report.read(copy)
     for path, when in before.items():
         anew = str(path.relative_to(copy / "stages").parent) in {*again, "mucode_1/generator"}
         assert (path.stat().st_mtime_ns != when) == anew

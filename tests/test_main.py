@@ -57,6 +57,7 @@ def call(*arguments):
         ((*TINY, "--workdir", "x", "--config.verifier.path=no"), "config.verifier.path: model no"),
         ((*TINY, "--workdir", "x", "--config.sft.lora_rank=999"), "the model is 128 wide"),
         (("--config=", "--workdir", "x"), "--config is empty"),
+        ((*TINY, "--workdir", "x\udcff"), "--workdir: its name is no UTF-8"),
         ((*TINY, "--workdir", "x", "--config.rollout.turns=0"), "config.rollout.turns is 0"),
         ((*TINY, "--workdir", "x", "--config.expert.kind=best"), "one of lv, ov, ov+lv"),
         ((*TINY, "--workdir", "x", "--config.rollout.context=100"), "rollout.context is 100"),

@@ -105,6 +105,14 @@ def test_for_the_embedded_generator_a_problem_reads_as_in_its_suite(file):
     assert problem.entry_point == TASK.problem.entry_point
 
 
+def test_a_setup_is_run_before_the_tests(tmp_path):
+    path = tmp_path / "a.json"
+    fields = {"prompt": "f: 1", "setup": "import math", "tests": ["assert f() == math.cos(0)"]}
+    path.write_text(json.dumps(fields))
+    asked = problem_file.read(path)
+    assert problem_file.problem_of(asked, embedded=True).public.setup == "import math"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

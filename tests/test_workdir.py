@@ -165,6 +165,28 @@ def test_what_was_metered_adds_up_over_interruptions(workdir):
     assert workdir.stage("a", {}, {}, Maker()).record["metered"] == {"tokens": 6}
 
 
+@pytest.mark.parametrize("damaged", ["metered", "seconds", '"n"', "{"])
+def test_damage_to_what_a_stage_was_begun_with_costs_no_more_than_it_must(workdir, said, damaged):
+    workdir.meter = lambda: {"tokens": 3}
+
+    def stop(path):
+        with contextlib.closing(Shards(path)) as shards:
+            shards.read()
+            shards.append("1")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workdir.stage("a", {"n": 1}, {}, stop)
+    begun = workdir.path / "stages/a/begun.json"
+    begun.write_text(begun.read_text().replace(damaged, damaged[:-1] + "\x7f", 1))
+    counted = workdir.stage("a", {"n": 1}, {}, lambda path: {"found": Shards(path).gather()})
+    if damaged in ("metered", "seconds"):  # its settings are told: the pieces count
+        assert counted.record["counts"] == {"found": [1]} and not said
+        assert counted.record["metered"] == {"tokens": 3}  # what was spent before is not known
+    else:
+        assert counted.record["counts"] == {"found": []} and "begun again" in said[0]
+
+
 @pytest.mark.parametrize("spoil", ["cut short", "flipped"])
 def test_pieces_are_read_up_to_the_last_whole_record(tmp_path, spoil):
     with contextlib.closing(Shards(tmp_path)) as shards:
@@ -187,10 +209,41 @@ def test_a_second_process_is_told_that_the_directory_is_in_use(workdir, tmp_path
         Workdir(tmp_path / "run")
 
 
+def test_a_lock_that_was_removed_is_taken_again_or_another_has_it(workdir, tmp_path):
+    lock = tmp_path / "run" / "lock"
+    lock.unlink()
+    workdir.stage("a", {}, {}, Maker())
+    with pytest.raises(ValueError, match="another process works in"):
+        Workdir(tmp_path / "run")
+    lock.unlink()
+    with (
+        contextlib.closing(Workdir(tmp_path / "run")),
+        pytest.raises(ValueError, match="another process works in"),
+    ):
+        workdir.stage("b", {}, {}, Maker())
+    workdir._hold()  # to be closed
+
+
+def test_a_setting_within_a_setting_is_named_and_digests_are_not_shown(workdir, said):
+    make = Maker()
+    for rate, digest in ((1, "0" * 16), (2, "0" * 16), (2, "f" * 16)):
+        workdir.stage("a", {"of": {"rate": rate, "b": 1}, "problems": digest}, {}, make)
+    assert said == [
+        "a: setting of.rate was 1, is now 2; made again",
+        "a: setting problems has changed; made again",
+    ]
+
+
 def test_a_directory_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="cannot write to --workdir"):
         Workdir(tmp_path / "file" / "run")
+    for name in ("file", "link"):
+        with pytest.raises(ValueError, match=f"{name}: it is no folder, or a link to nowhere"):
+            Workdir(tmp_path / name)
+    with pytest.raises(ValueError, match=r"gs:/a/b is no work directory; a bucket's is gs://BUCK"):
+        Workdir("gs:/a/b")
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -199,3 +252,14 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
     write_atomically(path, json.dumps([2]))
     assert json.loads(path.read_text()) == [2]
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path):
+    device = tmp_path / "device"
+    os.mkfifo(device)
+    reader = os.open(device, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomically(device, "text")
+        assert os.read(reader, 10) == b"text" and device.is_fifo()
+    finally:
+        os.close(reader)

@@ -97,6 +97,10 @@ def pretrain(config: ConfigDict, workdir: Workdir) -> pathlib.Path:
         )
 
     plan = [epoch_batches(epoch) for epoch in range(config.train.epochs)]
+    if not any(plan):
+        raise ValueError(
+            f"config.train.length is {config.train.length}, and every conversation is longer"
+        )
     loss = losses.sft(model)
     with progress.task("pretraining", sum(map(len, plan)), "steps") as advance:
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from mucode_jax.report import words
 from mucode_jax.report.text import line, table
-from mucode_jax.workdir import write_atomically
+from mucode_jax.workdir import read_stage, write_atomically
 
 Json = Any
 
@@ -92,8 +92,8 @@ def read(directory: pathlib.Path) -> dict[str, Json]:
     """The results.json of a finished run.
 
     Raises:
-      ValueError: there is none, it is not JSON, of another schema, or lacks something; or the
-        directory is a sweep's.
+      ValueError: there is none, it is not JSON, of another schema, or lacks something; a stage was
+        made again since; or the directory is a sweep's.
     """
     path = pathlib.Path(directory) / "results.json"
     refuse_sweep(path.parent)
@@ -117,6 +117,13 @@ def read(directory: pathlib.Path) -> dict[str, Json]:
     for i, e in enumerate(results["evaluations"]):
         if len(e["per_turn"]) != e["turns"]:
             raise ValueError(f"{path}: evaluations[{i}].per_turn has not a value for each turn")
+    for item in results["stages"]:
+        stage = read_stage(path.parent / "stages" / item["name"])
+        # Each run of a stage takes its own time, to the millisecond.
+        if stage is not None and stage.record.get("seconds") != item["seconds"]:
+            raise ValueError(
+                f"{path} is of before {item['name']} was made again; run main to its end"
+            )
     return results
 
 

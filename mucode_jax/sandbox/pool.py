@@ -95,6 +95,7 @@ class _Worker:
 
     def __init__(self, level: str, memory_mb: int):
         """Starts it; raises OSError or _Lost."""
+        _open_standard_streams()
         self._socket, theirs = socket.socketpair()
         settings = {"handle": theirs.fileno(), "level": level, "memory": memory_mb << 20}
         try:
@@ -330,6 +331,15 @@ _MODES = feedback.MODES
 _LEVELS = isolation.LEVELS
 _accepted = isolation.accepted
 _refusal = isolation.refusal
+
+
+def _open_standard_streams() -> None:
+    """Or the socket would take the place of one that is closed, and the worker not get it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _said(error: Exception) -> str:

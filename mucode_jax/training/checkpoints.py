@@ -71,6 +71,9 @@ class Checkpoints:
         self._run = run
         self._began: float | None = None
         self._bad: set[int] = set()  # steps passed over by `restore`
+        if self.directory.exists() and not self.directory.is_dir():
+            _log.warning("%s is no folder of checkpoints; removed", self.directory)
+            self.directory.unlink()
         self._manager = ocp.CheckpointManager(
             self.directory.absolute() if "://" not in str(directory) else self.directory,
             options=ocp.CheckpointManagerOptions(
@@ -150,7 +153,7 @@ class Checkpoints:
                 )["state"]
             except OtherRun:
                 raise
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except Exception as error:  # whatever orbax raises for a damaged file
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 _log.warning("checkpoint %s of %s cannot be read: %s", step, self.directory, reason)
                 self._bad.add(step)

@@ -73,3 +73,15 @@ def test_an_unknown_variant_is_named():
 def test_a_vocabulary_that_the_corpus_cannot_fill_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="vocabulary of .*, not 5000"):
         pretrain.train_tokenizer(["a b", "a b"], 5000, 128, tmp_path)
+
+
+def test_a_length_that_no_conversation_fits_is_refused(tmp_path):
+    config = get_config("tiny")
+    config.corpus.size = 120
+    config.tokenizer.vocab_size = 400
+    config.train.length = 4
+    with (
+        contextlib.closing(Workdir(tmp_path, print)) as workdir,
+        pytest.raises(ValueError, match=r"config\.train\.length is 4, and every conversation is"),
+    ):
+        pretrain.pretrain(config, workdir)

@@ -16,7 +16,8 @@ import pytest
 from mucode_jax.records import Grade, Tests
 from mucode_jax.sandbox import IsolationError, Outcome, Pool, isolation, make_runner, pool, probe
 
-BENCH = pathlib.Path(__file__).resolve().parents[1] / "bench" / "sandbox.py"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BENCH = ROOT / "tests" / "bench" / "sandbox.py"
 ADD = "def add(a, b):\n    return a + b\n"
 ADD_TESTS = Tests(("assert add(1, 2) == 3",))
 
@@ -250,3 +251,15 @@ def test_threads_may_submit_side_by_side(two):
     for thread in threads:
         thread.join()
     assert found == ["pass"] * 8
+
+
+def test_closed_standard_streams_are_no_hindrance():
+    code = (
+        "from mucode_jax.records import Tests\n"
+        "from mucode_jax.sandbox import Pool\n"
+        "with Pool(workers=1) as pool:\n"
+        "    done = pool.submit('x = 1', Tests(('assert x == 1',))).result(timeout=60)\n"
+        "raise SystemExit(0 if done.status == 'pass' else 3)\n"
+    )
+    done = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&-', sys.executable, code], cwd=ROOT)
+    assert done.returncode == 0

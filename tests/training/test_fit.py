@@ -107,6 +107,12 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(mesh, tmp_path, ca
     np.testing.assert_array_equal(found["w"], np.arange(1000) + 1)
     assert "checkpoint 2" in caplog.text
 
+    # One cut short.
+    largest.write_bytes(data[: len(data) // 2])
+    caplog.clear()
+    with checkpoints.Checkpoints(str(tmp_path), {"run": 1}) as saved:
+        assert saved.restore(abstract)[0] == 1 and "checkpoint 2" in caplog.text
+
     # And one that cannot be read at all.
     (tmp_path / "2" / "state" / "_METADATA").write_text("{")
     for file in (tmp_path / "2" / "state").rglob("manifest.ocdbt"):
@@ -119,6 +125,15 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(mesh, tmp_path, ca
         saved.save(2, {"w": state["w"] + 2})
     with checkpoints.Checkpoints(str(tmp_path), {"run": 1}) as saved:
         assert saved.restore(abstract)[0] == saved.latest == 2
+
+
+def test_a_file_in_the_place_of_checkpoints_goes(tmp_path, caplog):
+    (tmp_path / "here").write_text("")
+    with checkpoints.Checkpoints(str(tmp_path / "here"), {"run": 1}) as saved:
+        assert saved.latest is None and "is no folder of checkpoints" in caplog.text
+        saved.save(1, {"w": jax.numpy.zeros(3)})
+        saved.wait()
+        assert saved.latest == 1
 
 
 def test_a_checkpoint_of_other_settings_is_refused(mesh, tmp_path):
