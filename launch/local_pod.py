@@ -74,7 +74,9 @@ def watch(processes: list[subprocess.Popen]) -> int:
         return 0
     first = failed[0]
     status = processes[first].returncode
-    say(f"process {first} of {len(processes)} (pid {processes[first].pid}) was lost: {how(status)}")
+    refused = status == 2  # bad input, and what is wrong with it is said already
+    what = "" if refused else "was lost: "
+    say(f"process {first} of {len(processes)} (pid {processes[first].pid}) {what}{how(status)}")
     until = time.monotonic() + GRACE_S
     while time.monotonic() < until and any(p.poll() is None for p in processes):
         time.sleep(0.1)
@@ -83,7 +85,8 @@ def watch(processes: list[subprocess.Popen]) -> int:
             say(f"process {i} (pid {process.pid}) is ended")
             process.kill()
         process.wait()
-    say("nothing finished is lost: the same command goes on from here")
+    if not refused:
+        say("nothing finished is lost: the same command goes on from here")
     return status if status > 0 else 1
 
 

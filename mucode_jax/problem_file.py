@@ -87,6 +87,7 @@ def _of_python(path: str, source: str) -> Asked:
             setup.append(segment)
             if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
                 written = written or node.name
+    files.refuse_idle(files.Row({}, path), Tests(tuple(tests), setup="\n".join(setup)))
     if written and not words:
         raise ValueError(f"{path}: {written} has a body already; leave it empty (docstring only)")
     return Asked(words, stub, tuple(tests), "\n".join(setup), name or _called(tests))

@@ -49,6 +49,9 @@ def test_programs_are_compiled_for_a_slice_that_is_not_there():
     assert all(float(row[6]) < 15.75 == float(row[7]) for row in rows) and float(rows[0][6]) > 0
     # Parameters, gradients and the generator's copies travel.
     assert "all-gather" in rows[1][9] and "all-gather" in rows[2][9]
+    whole = ("--config.mesh.data=-1", "--config.mesh.fsdp=1")  # a copy of the model on each chip
+    done = call("--topology", "v5e:2x2", *SMALL, *whole, "--only=SFT step")
+    assert done.returncode == 0 and " | 4 × 1 × 1 | " in done.stdout, done.stderr[-2000:]
     done = call("--topology", "v5e:1x1", *SMALL, "--config.rollout.slots=65536", "--only=decode")
     assert done.returncode == 1 and "does not fit" in done.stdout
 

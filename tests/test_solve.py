@@ -133,6 +133,7 @@ def test_a_setup_is_run_before_the_tests(tmp_path):
             "f has a body already",
         ),
         ("a.py", '"""x"""\n', "the problem has no tests"),
+        ("a.py", '"""x"""\nassert True', "test 1 of 1 asserts nothing"),
     ],
 )
 def test_bad_problems_are_one_clear_line_and_exit_2(name, content, message, tmp_path, capsys):

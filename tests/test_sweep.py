@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import ablation_compat, ablation_expert, evidence, quickstart
-from mucode_jax import settings, sweep
+from mucode_jax import main, settings, sweep
 from mucode_jax.progress import Progress
 from mucode_jax.report import evidence as evidences
 from mucode_jax.report import findings
@@ -99,6 +99,25 @@ def test_cells_take_over_stages_of_the_same_settings_and_inputs(tmp_path):
     assert (tmp_path / "lv/seed_1/stages/base/rollouts/out").read_text() == "rollouts 1"
     found = json.loads((tmp_path / "evidence.json").read_text())
     assert {c["cell"] for c in found["cells"]} == {"ov", "lv"}
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ({"rollout": {"context": 4096}}, "config.rollout.context is 4096, but the model"),
+        ({"evaluation": {"split": "no"}}, "config.evaluation: mini has no split 'no'"),
+        ({"verifier": {"path": "no"}}, "config.verifier.path: model no: no such directory"),
+    ],
+)
+def test_a_cell_that_cannot_be_run_is_named_before_any_is_made(tmp_path, cell, said):
+    c = config(cells=(("a", {}), ("b", cell)))
+    with pytest.raises(ValueError, match=f"^config.cells: b: {said}"):
+        sweep.run(c, tmp_path, Progress(), main.look_ahead, never)
+    assert not list(tmp_path.iterdir())
+
+
+def never(*_):
+    pytest.fail("a run was begun")
 
 
 @pytest.fixture(scope="module")

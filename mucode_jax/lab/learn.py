@@ -121,7 +121,11 @@ def train_verifier(
 
         def measure(epoch: int, params: Params) -> None:
             quality.update(verifier_quality(Scorer(config, params, mesh=mesh), test))
-            lab.progress.say(f"{name}: epoch {epoch + 1}, on held-out problems {quality}")
+            shown = ", ".join(
+                f"{metric} {'undefined' if value is None else format(value, '.3f')}"
+                for metric, value in quality.items()
+            )
+            lab.progress.say(f"{name}: epoch {epoch + 1}, on held-out problems {shown}")
 
         def fresh() -> Params:
             if huggingface.is_verifier(lab.trunk.path):

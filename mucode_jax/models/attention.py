@@ -250,7 +250,7 @@ def _splash(
         )
         return jnp.swapaxes(out, 1, 2).astype(q.dtype)
 
-    if math.prod(axes.values()) > 1:
+    if axes:  # of one device each, too: the mesh may have others, mapped already
         of_q = sharding.spec(("batch", "length", "heads", None), q.shape, axes)
         of_k = sharding.spec(("batch", "length", "kv_heads", None), k.shape, axes)
         of_ids = sharding.spec(("batch", "length"), segment_ids.shape, axes)
