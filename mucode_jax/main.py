@@ -87,12 +87,12 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
             f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
             + ", ".join(f"{len(b.problems)} held out ({b.name}, {b.split})" for b in held_out)
         )
-        for doubt in preflight.doubts(problems, held_out):
-            progress.say(doubt)
         held = sum(len(b.problems) for b in held_out)
         progress.say(estimate.most(config, len(problems.problems), held))
         lab = _lab(config, workdir, pool, progress)
         preflight.check(config, lab.base.path, lab.chat, problems, held_out)
+        for doubt in preflight.doubts(config, lab.base.path, problems, held_out):
+            progress.say(doubt)
         if idle := sorted(set(config.search.methods) - {"base", *config.methods}):
             progress.say(f"config.search.methods names {', '.join(idle)}, which is not run here")
         for trained in _generators(config, lab, problems):

@@ -6,7 +6,6 @@ tokenizer and the problems. What devices hold is `plan`'s.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -15,7 +14,6 @@ from ml_collections import ConfigDict
 from mucode_jax import plan
 from mucode_jax.conversation import Chat
 from mucode_jax.models import hub, huggingface
-from mucode_jax.models.llama import LlamaConfig
 from mucode_jax.records import Benchmark
 from mucode_jax.rollout import first_prompt
 
@@ -36,7 +34,8 @@ def check(
       problems, held_out: what is learned from, what is evaluated.
     """
     limits = plan.limits(config)
-    model = _check_model("generator", base, plan.model(config))
+    model = huggingface.read_config(base)
+    huggingface.check_weights(base, model)
     if chat.vocab_size > model.vocab_size:
         raise ValueError(
             f"the tokenizer of {base} has ids up to {chat.vocab_size - 1}, but the model has "
@@ -68,10 +67,23 @@ def check(
             chat.next_within(template, empty, limits.max_feedback_tokens)
 
 
-def doubts(problems: Benchmark, held_out: Sequence[Benchmark]) -> list[str]:
-    """What a person may not have meant, though it can be run: a line each."""
-    learned = {problem.prompt for problem in problems.problems}
+def doubts(
+    config: ConfigDict, base: pathlib.Path, problems: Benchmark, held_out: Sequence[Benchmark]
+) -> list[str]:
+    """What a person may not have meant, though it can be run: a line each; see `check`."""
     found = []
+    directories = {"generator": base}
+    if config.verifier.path:
+        directories["verifier"] = hub.resolve_verifier(config.verifier.path)
+    for section, directory in directories.items():
+        model = huggingface.read_config(directory)
+        for name, told in config[section].shape.items():
+            if told != getattr(model, name):
+                found.append(
+                    f"warning: config.{section}.shape has {name} = {told}, but the model in "
+                    f"{directory} has {getattr(model, name)}; the shape decides estimates alone"
+                )
+    learned = {problem.prompt for problem in problems.problems}
     for benchmark in held_out:
         if seen := sum(problem.prompt in learned for problem in benchmark.problems):
             found.append(
@@ -82,24 +94,11 @@ def doubts(problems: Benchmark, held_out: Sequence[Benchmark]) -> list[str]:
     return found
 
 
-def _check_model(section: str, directory: pathlib.Path, planned: LlamaConfig) -> LlamaConfig:
-    """The model's config; its directory is whole, and of the shape that was planned with."""
-    found = huggingface.read_config(directory)
-    for field in dataclasses.fields(found):
-        told, is_so = getattr(planned, field.name), getattr(found, field.name)
-        if field.name not in ("dtype", "param_dtype", "remat", "scan") and told != is_so:
-            raise ValueError(
-                f"config.{section}.shape has {field.name} = {told}, but the model in {directory} "
-                f"has {is_so}; leave the shape empty, or correct it"
-            )
-    huggingface.check_weights(directory, found)
-    return found
-
-
 def _check_trunk(config: ConfigDict, base: pathlib.Path, chat: Chat) -> None:
     """What verifiers are trained from reads the generator's tokens, one turn of them at least."""
     where = hub.resolve_verifier(config.verifier.path)
-    model = _check_model("verifier", where, plan.verifier_model(config))
+    model = huggingface.read_config(where)
+    huggingface.check_weights(where, model)
     own, read = (huggingface.load_tokenizer(path).get_vocab() for path in (where, base))
     if own != read or chat.vocab_size > model.vocab_size:
         raise ValueError(

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from configs import quickstart
-from mucode_jax import preflight, settings
+from mucode_jax import preflight
 from mucode_jax.benchmarks import load
 from mucode_jax.conversation import Chat
 from mucode_jax.models import hub, huggingface
@@ -60,9 +60,10 @@ def test_what_fits_is_passed(config, problems, chat):
     preflight.check(config, hub.MINI, chat, problems, [problems])
 
 
-def test_problems_that_are_learned_from_and_measured_on_are_counted(problems):
+def test_problems_that_are_learned_from_and_measured_on_are_counted(config, problems):
     apart = load("mini", "test", size=4)
-    (said,) = preflight.doubts(problems, [load("mini", "train", size=6), apart])
+    held_out = [load("mini", "train", size=6), apart]
+    (said,) = preflight.doubts(config, hub.MINI, problems, held_out)
     assert said.startswith("warning: 4 of the 6 problems of mini, train are learned from too")
 
 
@@ -72,10 +73,13 @@ def test_a_tokenizer_of_another_model_is_refused(refusal, copy, monkeypatch):
     assert "ids up to 1023, but the model has embeddings for 1000" in refusal(small)
 
 
-def test_a_shape_that_is_not_the_models_is_refused(refusal, config):
-    shape = dataclasses.asdict(huggingface.read_config(hub.MINI)) | {"n_layers": 7}
-    config.generator.shape.update({k: v for k, v in shape.items() if k in settings.SHAPE})
-    assert "config.generator.shape has n_layers = 7, but the model in" in refusal()
+def test_a_shape_that_is_not_the_models_is_told_by_what_it_names(config, problems):
+    shape = dataclasses.asdict(huggingface.read_config(hub.MINI))
+    config.generator.shape.update({"n_layers": shape["n_layers"], "d_model": shape["d_model"]})
+    assert not preflight.doubts(config, hub.MINI, problems, [])
+    config.generator.shape.n_layers = 7
+    (said,) = preflight.doubts(config, hub.MINI, problems, [])
+    assert said.startswith("warning: config.generator.shape has n_layers = 7, but the model in")
 
 
 @pytest.mark.parametrize("of", [hub.MINI, hub.MINI_VERIFIER])
