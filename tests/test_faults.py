@@ -14,7 +14,9 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -164,6 +166,23 @@ def test_out_of_memory_names_the_setting_to_lower_and_the_estimate(tmp_path, fai
     assert "base/greedy_mini_test: out of memory on the device" in said
     assert "lower config.rollout.slots (1000000)" in said
     assert re.search(r"1000000 take \d+\.\d\d GiB beside \d\.\d MiB of parameters", said), said
+
+
+@pytest.mark.parametrize(
+    ("making", "section"), [("mucode_1/generator", "sft"), ("base/verifier", "verifier_training")]
+)
+def test_out_of_memory_in_a_training_names_its_settings(making, section):
+    told = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8000 bytes.")
+    workdir = types.SimpleNamespace(making=making)
+    with (
+        pytest.raises(faults.OutOfMemory, match=f"^{making}: .*allocating 8000 bytes") as caught,
+        faults.device_memory(micro.get_config(), workdir),
+    ):
+        raise told
+    assert f"lower config.{section}.rows (8)" in str(caught.value)
+    assert re.search(
+        r"take \d+\.\d MiB over all devices; nothing finished is lost", str(caught.value)
+    )
 
 
 def test_the_machines_own_memory_used_up_is_told():
