@@ -33,7 +33,7 @@ GIB = 2**30
 
 
 def model(config: ConfigDict, **changes: Any) -> LlamaConfig:
-    """The base generator: by `config.generator.shape`, or else by its checkpoint.
+    """The base generator: by its checkpoint if that is here, or no shape is given, else by that.
 
     Raises:
       ValueError: the shape lacks something, or the checkpoint cannot be had.
@@ -56,7 +56,7 @@ def _model(
 ) -> LlamaConfig:
     c, named = config.generator, config[section]
     held = {"dtype": c.dtype, "param_dtype": c.param_dtype, "remat": c.remat, **changes}
-    if not named.shape:
+    if not named.shape or hub.is_here(named.path):
         try:
             directory = resolve(named.path)
         except ValueError as error:

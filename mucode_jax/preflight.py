@@ -77,12 +77,17 @@ def doubts(
         directories["verifier"] = hub.resolve_verifier(config.verifier.path)
     for section, directory in directories.items():
         model = huggingface.read_config(directory)
-        for name, told in config[section].shape.items():
-            if told != getattr(model, name):
-                found.append(
-                    f"warning: config.{section}.shape has {name} = {told}, but the model in "
-                    f"{directory} has {getattr(model, name)}; the shape decides estimates alone"
-                )
+        shape = config[section].shape.to_dict()
+        wrong = [
+            f"{name} {told}, there {getattr(model, name)}"
+            for name, told in shape.items()
+            if told != getattr(model, name)
+        ]
+        if wrong:
+            found.append(
+                f"warning: config.{section}.shape is not that of the model in {directory} "
+                f"({'; '.join(wrong)})"
+            )
     learned = {problem.prompt for problem in problems.problems}
     for benchmark in held_out:
         if seen := sum(problem.prompt in learned for problem in benchmark.problems):

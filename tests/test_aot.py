@@ -11,7 +11,7 @@ import pytest
 
 from configs import base
 from mucode_jax import aot, plan
-from mucode_jax.models import sharding
+from mucode_jax.models import hub, huggingface, sharding
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHAPE = {"vocab_size": 512, "d_model": 256, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2}
@@ -112,6 +112,13 @@ def test_a_verifier_may_be_another_model_than_the_generator():
         4096,
     )
     assert judge.model.dtype == sft.model.dtype
+
+
+def test_a_model_that_is_here_is_planned_with_whatever_shape_is_given():
+    config = llama(base.LLAMA_32_1B)
+    assert plan.model(config).n_layers == 16
+    config.generator.path = "mini"
+    assert plan.model(config).n_layers == huggingface.read_config(hub.MINI).n_layers
 
 
 def test_a_shape_that_is_no_llama_is_named():

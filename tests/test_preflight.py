@@ -79,7 +79,9 @@ def test_a_shape_that_is_not_the_models_is_told_by_what_it_names(config, problem
     assert not preflight.doubts(config, hub.MINI, problems, [])
     config.generator.shape.n_layers = 7
     (said,) = preflight.doubts(config, hub.MINI, problems, [])
-    assert said.startswith("warning: config.generator.shape has n_layers = 7, but the model in")
+    there = f"n_layers 7, there {shape['n_layers']}"
+    assert said.startswith("warning: config.generator.shape is not that of the model in")
+    assert said.endswith(f"({there})")
 
 
 @pytest.mark.parametrize("of", [hub.MINI, hub.MINI_VERIFIER])

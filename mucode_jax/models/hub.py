@@ -30,6 +30,14 @@ def resolve_verifier(path: str | pathlib.Path) -> pathlib.Path:
     return MINI_VERIFIER if str(path) == "mini" else resolve(path)
 
 
+def is_here(path: str) -> bool:
+    """Whether a model is had without the hub."""
+    try:
+        return path == "mini" or (bool(path) and pathlib.Path(path).is_dir())
+    except OSError:  # longer than a path can be
+        return False
+
+
 def is_embedded(directory: pathlib.Path) -> bool:
     """Whether a model descends from the one that comes along: it reads with the same tokenizer."""
     own, embedded = directory / "tokenizer.json", MINI / "tokenizer.json"
