@@ -67,11 +67,12 @@ def _differing(old: Json, new: Json, prefix: str = "") -> dict[str, tuple[Json, 
     """What two tables hold that is not the same, tables within by their entries."""
     found: dict[str, tuple[Json, Json]] = {}
     for key in sorted({*old, *new}):
-        was, now = old.get(key), new.get(key)
-        if isinstance(was, dict) and isinstance(now, dict):
-            found |= _differing(was, now, f"{prefix}{key}.")
-        elif was != now:
-            found[f"{prefix}{key}"] = was, now
+        was, now, name = old.get(key), new.get(key), f"{prefix}{key}"
+        if was == now:
+            continue
+        tables = isinstance(was, dict) and isinstance(now, dict)
+        # Within tables that differ there may be nothing but a null more.
+        found |= (tables and _differing(was, now, f"{name}.")) or {name: (was, now)}
     return found
 
 

@@ -228,9 +228,11 @@ def test_a_setting_within_a_setting_is_named_and_digests_are_not_shown(workdir, 
     make = Maker()
     for rate, digest in ((1, "0" * 16), (2, "0" * 16), (2, "f" * 16)):
         workdir.stage("a", {"of": {"rate": rate, "b": 1}, "problems": digest}, {}, make)
+    workdir.stage("a", {"of": {"rate": 2, "b": 1, "c": None}, "problems": digest}, {}, make)
     assert said == [
         "a: setting of.rate was 1, is now 2; made again",
         "a: setting problems has changed; made again",
+        "a: setting of was {'rate': 2, 'b': 1}, is now {'rate': 2, 'b': 1, 'c': None}; made again",
     ]
 
 
