@@ -16,7 +16,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["mucode_jax", "mucode_jax.*"]),
+    # The configs stand at the top of a clone, and inside the package where it is installed.
+    packages=[*find_packages(include=["mucode_jax", "mucode_jax.*"]), "mucode_jax.configs"],
+    package_dir={"mucode_jax.configs": "configs"},
+    entry_points={"console_scripts": ["mucode=mucode_jax.__main__:main"]},
     package_data={
         "mucode_jax.models": ["mini/*", "mini_verifier/*"],
         "mucode_jax.report": ["*.css", "*.jinja"],

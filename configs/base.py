@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.experiment = "iterate"  # or "pretrain" (configs/mini_pretrain.py)
     c.seed = 0
-    c.seeds = ()  # several: a run of each, and their evidence (`mucode_jax.sweep`)
+    c.seeds = ()  # several: a run of each, and their evidence (`mucode_jax.lab.sweep`)
     c.cells = ()  # (name, settings) pairs: a run of each with every seed, and their evidence
     c.methods = ("mucode",)  # star, multi_star, multi_star_all, multi_star_balanced, rft_lv, mucode
     c.iterations = 2  # M

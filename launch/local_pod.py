@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 
-# Longer than it takes the others to notice by themselves (mucode_jax.hosts.HEARTBEAT_S).
+# Longer than it takes the others to notice by themselves (mucode_jax.runtime.hosts.HEARTBEAT_S).
 GRACE_S = 50.0
 
 

@@ -31,12 +31,14 @@ from absl import flags
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict, config_flags
 
-from mucode_jax import faults, plan, score, settings
-from mucode_jax.command import fail, show, spell_all, unheard
+from mucode_jax.checks import faults, plan, settings
+from mucode_jax.checks.plan import GIB
 from mucode_jax.models import llama, sharding, verifier
 from mucode_jax.models.llama import LlamaConfig
-from mucode_jax.plan import GIB
-from mucode_jax.rollout import Limits
+from mucode_jax.rollouts import scorer
+from mucode_jax.rollouts.collect import Limits
+from mucode_jax.runtime import config_file
+from mucode_jax.runtime.command import fail, show, spell_all, unheard
 from mucode_jax.sampling import engine, programs
 from mucode_jax.sampling.memory import slot_bytes, slots_in
 from mucode_jax.training.step import placed
@@ -206,8 +208,8 @@ def sampling(
     yield Program("decode", mesh, lower, beside, f"{slots} slots × {r.context}")
     if scored:
         length = limits.max_prompt_tokens + limits.max_new_tokens + 1
-        about = "{} × {}".format(*score.batch_shape(length, mesh=mesh))
-        lower = under_mesh(score.lower, judging, judge, length, mesh)
+        about = "{} × {}".format(*scorer.batch_shape(length, mesh=mesh))
+        lower = under_mesh(scorer.lower, judging, judge, length, mesh)
         yield Program("scoring", mesh, lower, generator + of_cache, about)
 
 
@@ -352,6 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     jax.config.update("jax_platforms", "cpu")
     found = flags.FlagValues()
     try:
+        argv = config_file.locate(argv)
         config_flags.DEFINE_config_file("config", flag_values=found, sys_argv=argv)
         flags.DEFINE_string("topology", None, "", flag_values=found)
         flags.DEFINE_integer("slices", 1, "", lower_bound=1, flag_values=found)

@@ -26,9 +26,9 @@ from typing import Any
 
 from mucode_jax import benchmarks
 from mucode_jax.benchmarks.files import Row, read_jsonl
-from mucode_jax.command import Parser, fail, positive, seconds, workers, writing
-from mucode_jax.progress import Progress
-from mucode_jax.records import Benchmark, Grade, Problem
+from mucode_jax.core.records import Benchmark, Grade, Problem
+from mucode_jax.runtime.command import Parser, fail, positive, seconds, workers, writing
+from mucode_jax.runtime.progress import Progress
 from mucode_jax.sandbox import LEVELS, Outcome, Pool
 
 MAX_PENDING = 2048  # candidates whose results wait for an earlier one

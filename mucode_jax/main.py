@@ -2,7 +2,8 @@
 
     python -m mucode_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
-`--config FILE[:VARIANT]`: an experiment; its variants stand at the top of its file. Every setting
+`--config FILE[:VARIANT]`: an experiment, by its file or by the name of one that comes along
+(`--config quickstart`); its variants stand at the top of its file. Every setting
 is in configs/base.py, and `--config.NAME=VALUE` changes it: `--config.seed=3
 --config.rollout.temperature=0.9`.
 
@@ -35,32 +36,21 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from mucode_jax import (
-    __version__,
-    bucket,
-    command,
-    estimate,
-    evaluate,
-    faults,
-    hosts,
-    interruption,
-    plan,
-    preflight,
-    report,
-    settings,
-    sweep,
-)
+from mucode_jax import __version__, report
 from mucode_jax.algorithms import common, mucode, multi_star, pretrain, star
 from mucode_jax.benchmarks import load
-from mucode_jax.conversation import Chat
-from mucode_jax.lab import Lab, Sampling, Searches, sample, scratch
+from mucode_jax.checks import estimate, faults, plan, preflight, settings
+from mucode_jax.core.conversation import Chat
+from mucode_jax.core.records import Benchmark
+from mucode_jax.lab import Lab, Sampling, Searches, sample, scratch, sweep
 from mucode_jax.models import hub, huggingface
-from mucode_jax.progress import Progress
-from mucode_jax.records import Benchmark
+from mucode_jax.rollouts import evaluate
+from mucode_jax.rollouts.search import CHOICES
+from mucode_jax.runtime import bucket, command, config_file, hosts, interruption
+from mucode_jax.runtime.progress import Progress
+from mucode_jax.runtime.workdir import Stage, Workdir
 from mucode_jax.sampling.engine import Counters
 from mucode_jax.sandbox import Pool
-from mucode_jax.search import CHOICES
-from mucode_jax.workdir import Stage, Workdir
 
 Json = Any
 
@@ -336,6 +326,7 @@ def _versions() -> dict[str, str]:
 
 def _flags(argv: Sequence[str]) -> flags.FlagValues:
     """The flags' values. Raises what absl and ml_collections raise, and ValueError."""
+    argv = config_file.locate(argv)
     found = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=found, sys_argv=list(argv))
     for name in ("workdir", "coordinator"):

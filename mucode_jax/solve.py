@@ -25,18 +25,21 @@ from collections.abc import Sequence
 
 import jax
 
-from mucode_jax import command, export, hosts, problem_file, report, story
-from mucode_jax.command import Parser, Unheard, cache, fail, positive, unheard
-from mucode_jax.conversation import Chat
-from mucode_jax.grading import InfrastructureError, public_grader
+from mucode_jax import report
+from mucode_jax.core.conversation import Chat
+from mucode_jax.core.records import Problem
 from mucode_jax.models import hub, huggingface
-from mucode_jax.records import Problem
-from mucode_jax.rollout import Limits
+from mucode_jax.report import trained
+from mucode_jax.rollouts.collect import Limits
+from mucode_jax.rollouts.grading import InfrastructureError, public_grader
+from mucode_jax.rollouts.scorer import Scorer
+from mucode_jax.rollouts.search import CHOICES, best_of_n
+from mucode_jax.runtime import command, hosts
+from mucode_jax.runtime.command import Parser, Unheard, cache, fail, positive, unheard
 from mucode_jax.sampling.engine import Engine
 from mucode_jax.sampling.memory import device_memory, slot_bytes
 from mucode_jax.sandbox import LEVELS, IsolationError, Pool
-from mucode_jax.score import Scorer
-from mucode_jax.search import CHOICES, best_of_n
+from mucode_jax.solving import problem_file, story
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +117,7 @@ def open_solver(
 
 def _model(path: str, what: str) -> pathlib.Path:
     if (pathlib.Path(path) / "stages").is_dir():
-        return export.find(pathlib.Path(path), what).path
+        return trained.find(pathlib.Path(path), what).path
     report.refuse_sweep(pathlib.Path(path))
     return hub.resolve_verifier(path) if what == "verifier" else hub.resolve(path)
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from mucode_jax.records import Grade, Problem, Rollout, Tests, Turn
+from mucode_jax.core.records import Grade, Problem, Rollout, Tests, Turn
 from mucode_jax.sampling.engine import Completion
 
 EOT = 1  # the fake chat's end-of-turn id; bytes are offset by 2

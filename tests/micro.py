@@ -40,8 +40,9 @@ def run(where, *overrides):
     import jax
 
     # Not at the top: main imports this file as a config.
-    from mucode_jax import bucket, main
+    from mucode_jax import main
     from mucode_jax.report import page
+    from mucode_jax.runtime import bucket
 
     # Compiling is most of what a run of this size costs.
     for name, value in FAST.items():

@@ -10,7 +10,8 @@ import jax
 import pytest
 
 from configs import base
-from mucode_jax import aot, plan
+from mucode_jax import aot
+from mucode_jax.checks import plan
 from mucode_jax.models import hub, huggingface, sharding
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -157,7 +158,7 @@ def test_what_does_not_fit_is_refused_with_the_memory_it_would_need(monkeypatch)
 
 @pytest.mark.parametrize("name", ["llama32_1b_mbpp", "llama31_8b_mbpp", "llama31_8b_code_contests"])
 def test_configs_of_the_published_runs_and_their_variants_are_valid(name):
-    from mucode_jax import settings
+    from mucode_jax.checks import settings
 
     spec = importlib.util.spec_from_file_location(name, ROOT / f"configs/{name}.py")
     module = importlib.util.module_from_spec(spec)

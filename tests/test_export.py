@@ -8,12 +8,14 @@ import subprocess
 import numpy as np
 import pytest
 
-from mucode_jax import card, export, keys, report
+from mucode_jax import export, report
 from mucode_jax.benchmarks import mini
-from mucode_jax.conversation import Chat
+from mucode_jax.core import keys
+from mucode_jax.core.conversation import Chat
 from mucode_jax.models import hub, huggingface
+from mucode_jax.report import card
+from mucode_jax.rollouts.scorer import Scorer
 from mucode_jax.sampling.engine import Engine, Request
-from mucode_jax.score import Scorer
 from tests import invented
 from tests.fakes import mounted
 

@@ -40,7 +40,7 @@ def call(*arguments):
         ((), "give --config"),
         (
             ("--config", "configs/nowhere.py", "--workdir", "x"),
-            "configs/nowhere.py cannot be read: No such file or directory (run from the repository",
+            "configs/nowhere.py cannot be read: No such file or directory (by name there are: ",
         ),
         (
             (*TINY, "--workdir", "x", "--config.seeed=3"),

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from mucode_jax import score
-from mucode_jax.conversation import Chat
+from mucode_jax.core.conversation import Chat
 from mucode_jax.models import huggingface, sharding, verifier
+from mucode_jax.rollouts import scorer
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +35,10 @@ def texts(count, longest, seed=0):
 def test_a_text_has_the_same_score_alone_and_in_company_bit_for_bit(mini_verifier):
     config, params, _ = mini_verifier
     some = texts(20, 100)
-    together = score.Scorer(config, params, rows=8)(some)
-    alone = [score.Scorer(config, params, rows=8)([text])[0] for text in some[:5]]
+    together = scorer.Scorer(config, params, rows=8)(some)
+    alone = [scorer.Scorer(config, params, rows=8)([text])[0] for text in some[:5]]
     np.testing.assert_array_equal(together[:5], alone)
-    shuffled = score.Scorer(config, params, rows=8)(some[::-1])[::-1]
+    shuffled = scorer.Scorer(config, params, rows=8)(some[::-1])[::-1]
     np.testing.assert_array_equal(together, shuffled)
 
 
@@ -52,25 +53,25 @@ def test_the_score_is_the_models_at_the_last_token(mini_verifier):
         segment_ids=None,
         ends=np.array([[len(text) - 1]]),
     )[0, 0]
-    assert score.Scorer(config, params)([text])[0] == pytest.approx(float(expected), abs=1e-5)
+    assert scorer.Scorer(config, params)([text])[0] == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_rows_are_a_multiple_of_what_the_mesh_splits_them_into():
     mesh = sharding.make_mesh(2, 4, 1)
-    assert score.batch_shape(100) == (64, 128) and score.batch_shape(20_000) == (1, 32768)
-    assert score.batch_shape(100, mesh=mesh) == (64, 128)
-    assert score.batch_shape(20_000, mesh=mesh) == (8, 32768)
+    assert scorer.batch_shape(100) == (64, 128) and scorer.batch_shape(20_000) == (1, 32768)
+    assert scorer.batch_shape(100, mesh=mesh) == (64, 128)
+    assert scorer.batch_shape(20_000, mesh=mesh) == (8, 32768)
 
 
 def test_identical_texts_are_scored_once(mini_verifier, monkeypatch):
     config, params, _ = mini_verifier
     calls = []
-    real = score._scores
-    monkeypatch.setattr(score, "_scores", lambda *a: calls.append(1) or real(*a))
-    scorer = score.Scorer(config, params, rows=4)
+    real = scorer._scores
+    monkeypatch.setattr(scorer, "_scores", lambda *a: calls.append(1) or real(*a))
+    score_of = scorer.Scorer(config, params, rows=4)
     text = texts(1, 50)[0]
-    assert len(set(scorer([text] * 10).tolist())) == 1
-    scorer([text])
+    assert len(set(score_of([text] * 10).tolist())) == 1
+    score_of([text])
     assert len(calls) == 1
 
 
@@ -84,7 +85,7 @@ def test_the_command_adds_scores_through_the_chat_template(mini_verifier, tmp_pa
     (line,) = [json.loads(line) for line in out.read_text().splitlines()]
     chat = Chat(huggingface.load_tokenizer(directory))
     ids = np.concatenate([chat.first(pairs[0]["prompt"]), chat.completion(pairs[0]["completion"])])
-    assert line.pop("score") == pytest.approx(float(score.Scorer(config, params)([ids])[0]))
+    assert line.pop("score") == pytest.approx(float(scorer.Scorer(config, params)([ids])[0]))
     assert line == pairs[0]
 
 
@@ -108,4 +109,4 @@ def test_the_command_says_in_one_line_what_is_wrong(mini_verifier, tmp_path, cap
 def test_a_text_of_another_vocabulary_is_refused(mini_verifier):
     config, params, _ = mini_verifier
     with pytest.raises(ValueError, match="made for another tokenizer"):
-        score.Scorer(config, params)([np.array([1, config.vocab_size], np.int32)])
+        scorer.Scorer(config, params)([np.array([1, config.vocab_size], np.int32)])

@@ -10,11 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from mucode_jax import command, export, problem_file, solve, story
+from mucode_jax import export, solve
 from mucode_jax.benchmarks import mini
 from mucode_jax.models import hub
 from mucode_jax.report.__main__ import main as report_main
-from mucode_jax.search import Search, SearchTurn
+from mucode_jax.rollouts.search import Search, SearchTurn
+from mucode_jax.runtime import command
+from mucode_jax.solving import problem_file, story
 from tests.fakes import turn
 
 TASK = mini.task("test", 0, 126)  # held out from all training

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from mucode_jax.checks import plan
+from mucode_jax.core.records import Benchmark, Rollout, SFTExample, VerifierExample
 from mucode_jax.lab import (
     Lab,
     LabelledRollouts,
@@ -19,9 +21,6 @@ from mucode_jax.lab import (
     sample,
     verifier_input,
 )
-from mucode_jax.records import Benchmark, Rollout, SFTExample, VerifierExample
-from mucode_jax.training.lora import LoRA
-from mucode_jax.training.step import OptimizerConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,7 @@ def train_verifier(
         lab,
         visited,
         verifier_examples(visited),
-        recipe(settings, config.seed),
+        plan.recipe(settings, config.seed),
         loss=settings.loss,
         pairs_per_problem=settings.pairs_per_problem,
         score_penalty=settings.score_penalty,
@@ -92,28 +91,13 @@ def fine_tune(
         examples = merge(examples)
     else:
         selection = {**selection, "merge": False}
-    made_by = recipe(config.sft, config.seed)
+    made_by = plan.recipe(config.sft, config.seed)
     return learn.fine_tune(lab, method, iteration, examples, inputs, made_by, selection)
 
 
 def sampling(settings: ConfigDict) -> Sampling:
     """How completions are drawn, from one section of the config."""
     return Sampling(settings.temperature, settings.top_p, settings.top_k)
-
-
-def recipe(settings: ConfigDict, seed: int) -> learn.Recipe:
-    """How one training section of the config wants a model trained."""
-    names = [field.name for field in dataclasses.fields(OptimizerConfig)]
-    return learn.Recipe(
-        epochs=settings.epochs,
-        batch=settings.batch,
-        rows=settings.rows,
-        length=settings.length,
-        optimizer=OptimizerConfig(**{name: settings[name] for name in names}),
-        microbatches=settings.microbatches,
-        lora=LoRA(settings.lora_rank, settings.lora_alpha) if settings.lora_rank else None,
-        seed=seed,
-    )
 
 
 def example(task_id: str, state: np.ndarray, target: np.ndarray) -> SFTExample:

@@ -21,11 +21,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from mucode_jax import keys
 from mucode_jax.algorithms import common
-from mucode_jax.grading import Label
+from mucode_jax.core import keys
+from mucode_jax.core.records import Benchmark, Rollout, SFTExample
 from mucode_jax.lab import Lab, sample
-from mucode_jax.records import Benchmark, Rollout, SFTExample
+from mucode_jax.rollouts.grading import Label
 
 Scores = Sequence[np.ndarray]  # per rollout: float32 [turns], the verifier's
 

@@ -17,8 +17,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mucode_jax.algorithms import common
+from mucode_jax.core.records import Benchmark, Rollout, SFTExample
 from mucode_jax.lab import Lab, sample
-from mucode_jax.records import Benchmark, Rollout, SFTExample
 
 
 def iterate(

@@ -16,18 +16,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mucode_jax import interruption, keys
 from mucode_jax.benchmarks.mini import corpus
-from mucode_jax.conversation import Chat
+from mucode_jax.core import keys
+from mucode_jax.core.conversation import Chat
+from mucode_jax.core.records import SFTExample
 from mucode_jax.lab import digest
 from mucode_jax.models import huggingface, llama, sharding
 from mucode_jax.models.tokenizer import write_json
-from mucode_jax.progress import Progress
-from mucode_jax.records import SFTExample
+from mucode_jax.runtime import interruption
+from mucode_jax.runtime.progress import Progress
+from mucode_jax.runtime.workdir import Workdir
 from mucode_jax.training import batches, losses
 from mucode_jax.training.fit import fit
 from mucode_jax.training.step import OptimizerConfig
-from mucode_jax.workdir import Workdir
 
 PAD, USER, ASSISTANT, END = SPECIAL = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>")
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from ml_collections import ConfigDict
 
 from mucode_jax.algorithms import common
+from mucode_jax.core.records import Benchmark, SFTExample
 from mucode_jax.lab import Lab
-from mucode_jax.records import Benchmark, SFTExample
 
 
 def iterate(config: ConfigDict, lab: Lab, benchmark: Benchmark) -> Iterator[common.Trained]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from mucode_jax.benchmarks import code_contests, hub, humaneval, jsonl, mbpp
 from mucode_jax.benchmarks.files import Entry, Row, read_jsonl
-from mucode_jax.records import Benchmark
+from mucode_jax.core.records import Benchmark
 
 ALL = "all"  # every problem that the file or the data set has, whatever its split
 

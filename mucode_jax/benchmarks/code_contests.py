@@ -12,7 +12,7 @@ import re
 
 from mucode_jax.benchmarks import prompts
 from mucode_jax.benchmarks.files import Entry, Row
-from mucode_jax.records import Problem, Tests
+from mucode_jax.core.records import Problem, Tests
 
 SPLITS = ("train", "validation", "test")
 TIMEOUT_S = 10.0  # a pair, where the record gives no limit of its own

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from mucode_jax.records import Problem, Tests
+from mucode_jax.core.records import Problem, Tests
 
 Path = str | pathlib.Path
 

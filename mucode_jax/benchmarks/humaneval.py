@@ -13,7 +13,7 @@ import re
 from mucode_jax.benchmarks import prompts
 from mucode_jax.benchmarks.examples import docstring_asserts
 from mucode_jax.benchmarks.files import Entry, Row, python_tests, syntax_error, with_shapes
-from mucode_jax.records import Problem, Tests
+from mucode_jax.core.records import Problem, Tests
 
 SPLITS = ("test",)
 TIMEOUT_S = 10.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from mucode_jax.benchmarks import prompts
 from mucode_jax.benchmarks.files import Entry, Row, python_tests, refuse_idle
-from mucode_jax.records import Problem
+from mucode_jax.core.records import Problem
 
 TIMEOUT_S = 10.0
 

@@ -12,7 +12,7 @@ import re
 
 from mucode_jax.benchmarks import prompts
 from mucode_jax.benchmarks.files import Entry, Row, parse, python_tests, with_shapes
-from mucode_jax.records import Problem, Tests
+from mucode_jax.core.records import Problem, Tests
 
 SPLITS = ("prompt", "train", "validation", "test")
 TIMEOUT_S = 10.0

@@ -20,19 +20,20 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mucode_jax import hosts, interruption, search, summaries
-from mucode_jax.conversation import Chat
-from mucode_jax.grading import Label
+from mucode_jax.core.conversation import Chat
+from mucode_jax.core.records import Rollout, encode
 from mucode_jax.models import hub, huggingface, llama, sharding
 from mucode_jax.models.llama import LlamaConfig, Params
-from mucode_jax.progress import Progress
-from mucode_jax.records import Rollout, encode
-from mucode_jax.rollout import Limits
+from mucode_jax.rollouts import search
+from mucode_jax.rollouts.collect import Limits
+from mucode_jax.rollouts.grading import Label
+from mucode_jax.rollouts.scorer import Scorer
+from mucode_jax.runtime import hosts, interruption, summaries
+from mucode_jax.runtime.progress import Progress
+from mucode_jax.runtime.workdir import Shards, Stage, Workdir, checksum, write_atomically
 from mucode_jax.sampling import programs
 from mucode_jax.sampling.engine import Engine
 from mucode_jax.sandbox import Pool
-from mucode_jax.score import Scorer
-from mucode_jax.workdir import Shards, Stage, Workdir, checksum, write_atomically
 
 Json = Any
 

@@ -12,46 +12,18 @@ import jax
 import numpy as np
 from etils import epath
 
-from mucode_jax import hosts, interruption, keys, summaries
+from mucode_jax.core import keys
+from mucode_jax.core.records import SFTExample, VerifierExample
 from mucode_jax.lab import Json, Lab, LabelledRollouts, Model, Scores
 from mucode_jax.models import huggingface, llama
 from mucode_jax.models import verifier as verifiers
 from mucode_jax.models.llama import Params
-from mucode_jax.records import SFTExample, VerifierExample
-from mucode_jax.score import Scorer
+from mucode_jax.rollouts.scorer import Scorer
+from mucode_jax.runtime import hosts, interruption, summaries
+from mucode_jax.runtime.workdir import CHECKPOINTS
 from mucode_jax.training import batches, fit, losses, metrics
 from mucode_jax.training.checkpoints import OtherRun
-from mucode_jax.training.lora import LoRA
-from mucode_jax.training.step import OptimizerConfig
-from mucode_jax.workdir import CHECKPOINTS
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a model is trained.
-
-    Attributes:
-      epochs: passes over the examples.
-      batch: SFT examples, or pairs of the verifier's (twice as many single ones), a step.
-      rows, length: of the packed batches; rows 0: what holds `batch` (see `_shape`).
-      optimizer, microbatches: see `training.fit`.
-      lora: train adapters only, merged in the end.
-      seed: of the order, of a verifier's head, split and pairs, and of fresh adapters.
-    """
-
-    epochs: int
-    batch: int
-    rows: int
-    length: int
-    optimizer: OptimizerConfig
-    microbatches: int
-    lora: LoRA | None
-    seed: int
-
-    def settings(self) -> dict[str, Json]:
-        """For a stage."""
-        found = dataclasses.asdict(self)
-        return found | {"microbatches": self.microbatches if self.microbatches > 1 else None}
+from mucode_jax.training.fit import Recipe
 
 
 def train_verifier(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mucode_jax import grading, hosts, interruption, rollout, search
+from mucode_jax.core.records import Benchmark, Rollout, decode_rollout, decode_turn, dumps
 from mucode_jax.lab import (
     Json,
     Lab,
@@ -23,9 +23,10 @@ from mucode_jax.lab import (
     digest,
     verifier_input,
 )
-from mucode_jax.records import Benchmark, Rollout, decode_rollout, decode_turn, dumps
-from mucode_jax.score import Scorer
-from mucode_jax.workdir import Shards, write_atomically
+from mucode_jax.rollouts import collect, grading, search
+from mucode_jax.rollouts.scorer import Scorer
+from mucode_jax.runtime import hosts, interruption
+from mucode_jax.runtime.workdir import Shards, write_atomically
 
 
 def rollouts(
@@ -47,7 +48,7 @@ def rollouts(
       name: of the stage, within the generator's folder.
       generator: what samples.
       benchmark: its problems are attempted; its private tests label the finished rollouts.
-      n, turns, sampling, key, stop_on_pass: see `rollout.collect`.
+      n, turns, sampling, key, stop_on_pass: see `rollouts.collect`.
       add_correct: one rollout more of each problem: its reference solution.
     """
     limits = dataclasses.replace(lab.limits, turns=turns)
@@ -74,7 +75,7 @@ def rollouts(
         with contextlib.closing(shards), told as advance:
             grader = grading.public_grader(lab.pool)
             if already < n * len(problems):
-                for r in rollout.collect(
+                for r in collect.collect(
                     problems,
                     engine=lab.engine(generator, limits, sampling),
                     chat=lab.chat,
@@ -94,7 +95,7 @@ def rollouts(
         if add_correct:
             grader = grading.public_grader(lab.pool)
             found += [
-                rollout.of_solution(
+                collect.of_solution(
                     problem,
                     benchmark.solutions[problem.task_id],
                     n,

@@ -17,7 +17,7 @@ from typing import Any
 
 from mucode_jax.report import words
 from mucode_jax.report.text import line, table
-from mucode_jax.workdir import read_stage, write_atomically
+from mucode_jax.runtime.workdir import read_stage, write_atomically
 
 Json = Any
 

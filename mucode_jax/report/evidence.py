@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from mucode_jax import evaluate, report
+from mucode_jax import report
 from mucode_jax.report import compare, words
+from mucode_jax.rollouts import evaluate
 
 Json = Any
 # Ways of choosing that are held against each other.

@@ -14,9 +14,9 @@ import numpy as np
 from flax import traverse_util
 from markupsafe import Markup
 
-from mucode_jax import evaluate
 from mucode_jax.report import plots, stages, talks, text, words
 from mucode_jax.report.talks import Conversation
+from mucode_jax.rollouts import evaluate
 
 Json = Any
 _CONVERSATIONS = 12  # greedy ones, and as many searches

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from mucode_jax import evaluate, search
-from mucode_jax.conversation import Chat
+from mucode_jax.core.conversation import Chat
+from mucode_jax.core.records import Rollout, decode_rollout
 from mucode_jax.models import hub, huggingface
-from mucode_jax.records import Rollout, decode_rollout
 from mucode_jax.report import words
-from mucode_jax.search import Search
-from mucode_jax.workdir import intact_stage
+from mucode_jax.rollouts import evaluate, search
+from mucode_jax.rollouts.search import Search
+from mucode_jax.runtime.workdir import intact_stage
 
 Json = Any
 # Text of a user message from its ids, and of a completion from its ids.

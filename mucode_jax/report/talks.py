@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mucode_jax.records import Rollout, Turn
+from mucode_jax.core.records import Rollout, Turn
 from mucode_jax.report import stages, words
-from mucode_jax.search import Search
+from mucode_jax.rollouts.search import Search
 
 Json = Any
 

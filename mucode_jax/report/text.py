@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mucode_jax.evaluate import wilson
 from mucode_jax.report import words
+from mucode_jax.rollouts.evaluate import wilson
 
 Json = Any
 WIDTH = 100

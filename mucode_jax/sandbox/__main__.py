@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from mucode_jax.benchmarks.files import Row, python_tests, read_jsonl
-from mucode_jax.command import Parser, fail, seconds, workers, writing
-from mucode_jax.progress import Progress
-from mucode_jax.records import Tests
+from mucode_jax.core.records import Tests
+from mucode_jax.runtime.command import Parser, fail, seconds, workers, writing
+from mucode_jax.runtime.progress import Progress
 
 from . import isolation
 from .pool import Outcome, Pool

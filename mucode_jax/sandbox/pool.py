@@ -15,7 +15,7 @@ import sys
 import threading
 from typing import Any
 
-from mucode_jax import records
+from mucode_jax.core import records
 
 from . import channel, feedback, isolation, starvation
 

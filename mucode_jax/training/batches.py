@@ -10,7 +10,7 @@ An example longer than `length` is dropped, and `Batches.dropped` counts it: a c
 the middle would teach an answer to a question that is not there. A pair needs room for both
 members, because they stand in the same row: there the loss subtracts one score from the other.
 
-Keys are tuples of strings and integers (`mucode_jax.keys`): (seed, iteration, epoch) and the like.
+Keys are tuples of strings and integers (`core.keys`): (seed, iteration, epoch) and the like.
 
 Axes: R rows of one batch, T row length, P pairs and E ends that fit into one row.
 """
@@ -23,8 +23,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mucode_jax import keys
-from mucode_jax.records import SFTExample, VerifierExample
+from mucode_jax.core import keys
+from mucode_jax.core.records import SFTExample, VerifierExample
 
 Batch = dict[str, np.ndarray]
 Key = tuple[keys.Part, ...]

@@ -16,8 +16,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from mucode_jax import interruption
 from mucode_jax.models import sharding
+from mucode_jax.runtime import interruption
 from mucode_jax.training import lora as adapters
 from mucode_jax.training.batches import Batch
 from mucode_jax.training.checkpoints import Checkpoints
@@ -43,6 +43,34 @@ class Diverged(RuntimeError):
 
 class Interrupted(RuntimeError):
     """The run was asked to stop, and has; the message says where it can go on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes:
+      epochs: passes over the examples.
+      batch: SFT examples, or pairs of the verifier's (twice as many single ones), a step.
+      rows, length: of the packed batches; rows 0: what holds `batch` (see `batches.batch_shape`).
+      optimizer, microbatches: see `fit`.
+      lora: train adapters only, merged in the end.
+      seed: of the order, of a verifier's head, split and pairs, and of fresh adapters.
+    """
+
+    epochs: int
+    batch: int
+    rows: int
+    length: int
+    optimizer: OptimizerConfig
+    microbatches: int
+    lora: LoRA | None
+    seed: int
+
+    def settings(self) -> dict[str, Any]:
+        """For a stage."""
+        found = dataclasses.asdict(self)
+        return found | {"microbatches": self.microbatches if self.microbatches > 1 else None}
 
 
 def fit(

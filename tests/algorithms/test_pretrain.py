@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from mucode_jax.algorithms import pretrain
-from mucode_jax.conversation import Chat
+from mucode_jax.core.conversation import Chat
 from mucode_jax.models import huggingface, llama
-from mucode_jax.workdir import Workdir
+from mucode_jax.runtime.workdir import Workdir
 
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "configs" / "mini_pretrain.py"
 

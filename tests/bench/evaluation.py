@@ -21,10 +21,11 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from mucode_jax import benchmarks, evaluate, grading
-from mucode_jax.records import Turn
+from mucode_jax import benchmarks
+from mucode_jax.core.records import Turn
+from mucode_jax.rollouts import evaluate, grading
+from mucode_jax.rollouts.search import Search, SearchTurn
 from mucode_jax.sandbox import Pool
-from mucode_jax.search import Search, SearchTurn
 
 TURNS, N = 3, 5
 EXCHANGED = {"+": "-", "-": "+", "<": "<=", ">": ">=", "==": "!=", "0": "1", "1": "2", "2": "3"}

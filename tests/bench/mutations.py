@@ -30,8 +30,9 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from configs import base
-from mucode_jax import benchmarks, grade, main, report, score, settings
-from mucode_jax.conversation import Chat
+from mucode_jax import benchmarks, grade, main, report, score
+from mucode_jax.checks import settings
+from mucode_jax.core.conversation import Chat
 from mucode_jax.models import huggingface
 from mucode_jax.sandbox import __main__ as sandbox
 

@@ -387,7 +387,7 @@ def growth(requests: int, slots: int) -> None:
 def ties(problems: int) -> None:
     """How many of the embedded generator's completions differ between slot counts."""
     from mucode_jax import benchmarks
-    from mucode_jax.conversation import Chat
+    from mucode_jax.core.conversation import Chat
     from mucode_jax.models import huggingface
     from mucode_jax.sampling.engine import Engine, Request
 

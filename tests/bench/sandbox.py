@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from mucode_jax.records import Tests
+from mucode_jax.core.records import Tests
 from mucode_jax.sandbox import Pool
 from mucode_jax.sandbox.prelude import TEXT as PRELUDE
 

@@ -75,7 +75,7 @@ def abstract_params(point: Point, config):
 
 
 def lower(point: Point, config, devices):
-    from mucode_jax import plan
+    from mucode_jax.checks import plan
     from mucode_jax.models import llama, sharding, verifier
     from mucode_jax.training import losses, step
     from mucode_jax.training.lora import LoRA
@@ -144,7 +144,7 @@ def random_batch(loss: str, config, rows: int, length: int):
     """Full rows: one text each (sft), or pairs of texts of a quarter of a row."""
     import numpy as np
 
-    from mucode_jax.plan import batch_shapes
+    from mucode_jax.checks.plan import batch_shapes
 
     rng = np.random.default_rng(0)
     shapes = batch_shapes(loss, rows, length, 4)
@@ -305,8 +305,8 @@ def padding(data: str) -> int:
 
     import numpy as np
 
-    from mucode_jax import keys
-    from mucode_jax.records import SFTExample, VerifierExample
+    from mucode_jax.core import keys
+    from mucode_jax.core.records import SFTExample, VerifierExample
     from mucode_jax.training import batches
 
     encode = _llama3_encoder(pathlib.Path(data) / "llama3")

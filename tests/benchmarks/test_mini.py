@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from mucode_jax import benchmarks, keys
+from mucode_jax import benchmarks
 from mucode_jax.benchmarks import mini
 from mucode_jax.benchmarks.mini import corpus, tasks
 from mucode_jax.benchmarks.mini.concepts import CONCEPTS, PLACES
+from mucode_jax.core import keys
 from mucode_jax.models import huggingface
 
 # The test split is left to the final comparison: what is asserted of quality is asserted of these.

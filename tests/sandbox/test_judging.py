@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mucode_jax.records import Tests
+from mucode_jax.core.records import Tests
 from mucode_jax.sandbox import Pool, feedback
 
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from mucode_jax.records import Grade, Tests
+from mucode_jax.core.records import Grade, Tests
 from mucode_jax.sandbox import IsolationError, Outcome, Pool, isolation, make_runner, pool, probe
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -129,7 +129,7 @@ def session_of(entry):
 
 def test_a_killed_caller_leaves_no_process():
     code = (
-        "from mucode_jax.sandbox import Pool\nfrom mucode_jax.records import Tests\n"
+        "from mucode_jax.sandbox import Pool\nfrom mucode_jax.core.records import Tests\n"
         "p = Pool(workers=1)\np.submit('while True: pass', Tests(timeout_s=60))\n"
         "import time; time.sleep(0.5)\n"
         "print([w.process.pid for w in p._workers][0], flush=True)\ntime.sleep(60)\n"
@@ -150,7 +150,7 @@ def test_it_works_after_jax_was_imported_and_used():
     code = (
         "import warnings; warnings.simplefilter('error')\n"
         "import jax.numpy as jnp\nassert int(jnp.arange(4).sum()) == 6\n"
-        "from mucode_jax.sandbox import Pool\nfrom mucode_jax.records import Tests\n"
+        "from mucode_jax.sandbox import Pool\nfrom mucode_jax.core.records import Tests\n"
         "with Pool(workers=1) as p:\n"
         "    print(p.submit('import sys\\nprint(\"jax\" in sys.modules)', Tests()).result())\n"
     )
@@ -255,7 +255,7 @@ def test_threads_may_submit_side_by_side(two):
 
 def test_closed_standard_streams_are_no_hindrance():
     code = (
-        "from mucode_jax.records import Tests\n"
+        "from mucode_jax.core.records import Tests\n"
         "from mucode_jax.sandbox import Pool\n"
         "with Pool(workers=1) as pool:\n"
         "    done = pool.submit('x = 1', Tests(('assert x == 1',))).result(timeout=60)\n"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mucode_jax import keys
-from mucode_jax.records import SFTExample, VerifierExample
+from mucode_jax.core import keys
+from mucode_jax.core.records import SFTExample, VerifierExample
 from mucode_jax.training import batches
 
 from . import toys

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
+from mucode_jax.core.records import SFTExample, VerifierExample
 from mucode_jax.models import llama
 from mucode_jax.models.llama import LlamaConfig
-from mucode_jax.records import SFTExample, VerifierExample
 from mucode_jax.training import batches, losses
 from mucode_jax.training.fit import fit as train
 from mucode_jax.training.step import OptimizerConfig

@@ -13,7 +13,7 @@ The completion is the code itself, without fences. The feedback is one line.
 from __future__ import annotations
 
 from mucode_jax.benchmarks.mini.tasks import SHARES, Task, task
-from mucode_jax.records import Benchmark
+from mucode_jax.core.records import Benchmark
 
 SPLITS = tuple(SHARES)
 SIZES = {"train": 400, "validation": 200, "test": 400, "pretrain": 1000}

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mucode_jax import keys
 from mucode_jax.benchmarks.mini.tasks import Task, execute, task
+from mucode_jax.core import keys
 
 TURNS = 3
 CORRECTED = {2: 0.55, 3: 0.3}  # by the number of concepts

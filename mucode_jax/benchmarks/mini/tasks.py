@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mucode_jax import keys
 from mucode_jax.benchmarks.mini.concepts import CONCEPTS, PLACES, Concept
-from mucode_jax.records import Problem, Tests
+from mucode_jax.core import keys
+from mucode_jax.core.records import Problem, Tests
 
 # The share of all combinations of concepts that each split owns, in percent.
 SHARES = {"train": 20, "validation": 10, "test": 20, "pretrain": 50}

@@ -1,0 +1,102 @@
+"""How long a run will be: the most it can sample, told before, and the time left, told as it goes.
+
+What is still to do is counted in stages of each kind; a kind's stages are taken to last as long as
+those that were done, but for the first, which compiles, where there are others.
+"""
+
+from __future__ import annotations
+
+import collections
+import re
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from mucode_jax.report import words
+from mucode_jax.runtime.workdir import Stage
+
+
+def stages(config: ConfigDict) -> collections.Counter[str]:
+    """How many stages of each kind an experiment has; labels are counted with what they label."""
+    m, methods = config.iterations, set(config.methods)
+    several, guided = methods - {"star"}, methods & {"mucode", "rft_lv"}
+    searched = set(config.search.methods) & (methods | {"base"})
+    verified = any("lv" in choice for choice in config.search.choices)
+
+    def verifier(method: str, i: int) -> tuple[str, int, bool]:
+        """It is named after the generator whose rollouts it saw last; STaR's are others."""
+        return ("base", 0, method == "star") if i == 0 else (method, i, False)
+
+    verifiers = {verifier(method, i) for method in guided for i in range(m)}
+    scores = len(verifiers)
+    if verified:
+        verifiers |= {verifier(g, 0 if g == "base" else m - 1) for g in searched}
+    generators = 1 + len(methods) * m
+    evaluated = 1 + len(config.evaluation.also)
+    found = collections.Counter(
+        rollouts=bool(several or (verified and "base" in searched))
+        + len(several) * (m - 1)
+        + (m if "star" in methods else 0),
+        verifier=len(verifiers),
+        scores=scores,
+        generator=len(methods) * m,
+        greedy=generators * evaluated,
+        search=len(searched) * evaluated,
+    )
+    return +found
+
+
+def most(config: ConfigDict, problems: int, held_out: int) -> str:
+    """ "at most 12 345 completions, …": an upper bound of what is sampled, in words.
+
+    Args:
+      config: of the experiment.
+      problems: to learn from.
+      held_out: to evaluate on, of all benchmarks.
+    """
+    r, s, of = config.rollout, config.search, stages(config)
+    evaluated = 1 + len(config.evaluation.also)
+    # The ways to choose share the first turn's candidates.
+    ways = len({"pt" if choice == "oracle" else choice for choice in s.choices})
+    a_search = s.searches * s.n * (1 + ways * (r.turns - 1))
+    completions = (
+        of["rollouts"] * problems * r.n * r.turns
+        + of["greedy"] // evaluated * held_out * r.turns
+        + of["search"] // evaluated * held_out * a_search
+    )
+    tokens = completions * r.max_new_tokens
+    return (
+        f"at most {words.count(completions)} completions ({words.count(tokens)} tokens), each "
+        "executed on its public and, to label it, on its private tests"
+    )
+
+
+def left(config: ConfigDict, done: Sequence[Stage]) -> str:
+    """ "about 5 min left, …" from what was measured; "" where nothing is left to do.
+
+    `done`: the run's stages so far, labels included.
+    """
+    measured: dict[str, list[tuple[float, int]]] = collections.defaultdict(list)
+    for stage in done:
+        kind = _kind(stage.name)
+        cost = stage.record["seconds"], stage.record["counts"].get("tokens", 0)
+        if stage.name.endswith("_labels"):
+            before = measured[kind].pop()
+            cost = before[0] + cost[0], before[1] + cost[1]
+        measured[kind].append(cost)
+    todo = stages(config) - collections.Counter({k: len(costs) for k, costs in measured.items()})
+    untimed = [words.work(kind) for kind in todo if kind not in measured]
+    if not todo:
+        return ""
+    time = sampled = 0.0
+    for kind in todo.keys() & measured.keys():
+        costs = measured[kind][1:] or measured[kind]
+        time += todo[kind] * sum(seconds for seconds, _ in costs) / len(costs)
+        sampled += todo[kind] * sum(tokens for _, tokens in costs) / len(costs)
+    said = f"about {words.duration(time)} and {words.count(sampled)} tokens left"
+    return said + (f", beside {', '.join(untimed)}" if untimed else "")
+
+
+def _kind(name: str) -> str:
+    kind = re.split(r"[^a-z]", name.rpartition("/")[2])[0]
+    return "rollouts" if kind == "singles" else kind

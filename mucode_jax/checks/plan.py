@@ -1,0 +1,272 @@
+"""What an experiment asks of its devices, worked out from its config before anything is loaded.
+
+The model, the meshes, the shapes of its programs, and the least memory they need. `main` refuses by
+it what cannot fit; `aot` compiles by it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mucode_jax.models import hub, huggingface, llama, sharding, verifier
+from mucode_jax.models.llama import LlamaConfig
+from mucode_jax.rollouts.collect import Limits
+from mucode_jax.sampling import programs
+from mucode_jax.sampling.memory import device_memory, slot_bytes
+from mucode_jax.training import batches, losses, step
+from mucode_jax.training import lora as adapters
+from mucode_jax.training.fit import Recipe
+from mucode_jax.training.lora import LoRA
+from mucode_jax.training.step import OptimizerConfig
+
+GIB = 2**30
+
+
+def model(config: ConfigDict, **changes: Any) -> LlamaConfig:
+    """The base generator: by its checkpoint if that is here, or no shape is given, else by that.
+
+    Raises:
+      ValueError: the shape lacks something, or the checkpoint cannot be had.
+    """
+    return _model(config, "generator", hub.resolve, changes)
+
+
+def verifier_model(config: ConfigDict, **changes: Any) -> LlamaConfig:
+    """What verifiers are trained from: by `config.verifier`, or the base generator; see `model`."""
+    if not config.verifier.path and not config.verifier.shape:
+        return model(config, **changes)
+    return _model(config, "verifier", hub.resolve_verifier, changes)
+
+
+def _model(
+    config: ConfigDict,
+    section: str,
+    resolve: Callable[[str], pathlib.Path],
+    changes: Mapping[str, Any],
+) -> LlamaConfig:
+    c, named = config.generator, config[section]
+    held = {"dtype": c.dtype, "param_dtype": c.param_dtype, "remat": c.remat, **changes}
+    if not named.shape or hub.is_here(named.path):
+        try:
+            directory = resolve(named.path)
+        except ValueError as error:
+            raise ValueError(f"config.{section}.path: {error}") from error
+        return huggingface.read_config(directory, **held)
+    fields = dataclasses.fields(LlamaConfig)
+    needed = [f.name for f in fields if f.default is dataclasses.MISSING]
+    missing = [name for name in needed if name not in named.shape]
+    if missing:
+        raise ValueError(f"config.{section}.shape lacks {', '.join(missing)}")
+    try:
+        return LlamaConfig(**named.shape.to_dict(), **held)
+    except ValueError as error:
+        raise ValueError(f"config.{section}.shape: {error}") from error
+
+
+def limits(config: ConfigDict) -> Limits:
+    """How long conversations may grow."""
+    r = config.rollout
+    return Limits(r.turns, r.max_new_tokens, r.max_feedback_tokens, r.context)
+
+
+def training_mesh(config: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh of all devices, or of those given."""
+    return sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
+
+
+def sampling_mesh(config: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh of one host's own devices, or of those given."""
+    return sharding.host_mesh(config.mesh.sampling_tensor, devices)
+
+
+def recipe(settings: ConfigDict, seed: int) -> Recipe:
+    """How one training section of the config wants a model trained."""
+    names = [field.name for field in dataclasses.fields(OptimizerConfig)]
+    return Recipe(
+        epochs=settings.epochs,
+        batch=settings.batch,
+        rows=settings.rows,
+        length=settings.length,
+        optimizer=OptimizerConfig(**{name: settings[name] for name in names}),
+        microbatches=settings.microbatches,
+        lora=LoRA(settings.lora_rank, settings.lora_alpha) if settings.lora_rank else None,
+        seed=seed,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One of the trainings: SFT of the generator, or the verifier's.
+
+    Attributes:
+      section: of the config.
+      kind: sft, bradley_terry or bce.
+      model: what is trained; see `models.llama`.
+      rows, length: of a batch. Where the config leaves them to the data: the most they can be.
+      microbatches, optimizer, lora: see `training.fit`.
+    """
+
+    section: str
+    kind: str
+    model: LlamaConfig
+    rows: int
+    length: int
+    microbatches: int
+    optimizer: OptimizerConfig
+    lora: LoRA | None
+
+    @property
+    def params(self) -> llama.Params:
+        """The model's parameters as shapes."""
+        return (llama if self.kind == "sft" else verifier).abstract_params(self.model)
+
+    @property
+    def axes(self) -> Any:
+        """Their logical axes."""
+        return (llama if self.kind == "sft" else verifier).logical_axes(self.model)
+
+    @property
+    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """A batch as shapes."""
+        return batch_shapes(self.kind, self.rows, self.length)
+
+    def lower(self, mesh: Mesh) -> jax.stages.Lowered:
+        """The step's program."""
+        return step.lower(
+            getattr(losses, self.kind)(self.model),
+            self.params,
+            self.axes,
+            self.batch,
+            self.optimizer,
+            mesh,
+            microbatches=self.microbatches,
+            lora=self.lora,
+        )
+
+
+def trainings(config: ConfigDict, mesh: Mesh, **changes: Any) -> list[Training]:
+    """The verifier's training, where the experiment has one, and the generator's; see `model`.
+
+    Raises ValueError where the mesh does not divide a batch's rows, or adapters are wider than the
+    model.
+    """
+    verified = {"mucode", "rft_lv"} & set(config.methods) or (
+        config.search.methods and any("lv" in choice for choice in config.search.choices)
+    )
+    loss = config.verifier_training.loss
+    # A loss of one's own is taken to cost what the one here does on the same kind of batch.
+    kind = "bradley_terry" if losses.VERIFIER[loss].pairs else "bce"
+    kinds = {"verifier_training": kind} if verified else {}
+    found = []
+    for section, kind in (kinds | {"sft": "sft"}).items():
+        s = config[section]
+        devices = mesh.shape["data"] * mesh.shape["fsdp"]
+        parts = devices * s.microbatches
+        if s.rows % parts:
+            raise ValueError(
+                f"config.{section}.rows is {s.rows}, which cannot be divided over {s.microbatches} "
+                f"microbatches × data × fsdp = {devices} of the mesh; choose a multiple of {parts}"
+            )
+        length, rows = s.length, s.rows
+        if not rows:
+            count = 2 * s.batch if kind == "bce" else s.batch
+            length, rows = batches.batch_shape(
+                [length] * count, per_batch=count, longest=length, rows_multiple=parts
+            )
+        by = recipe(s, config.seed)
+        of = (by.microbatches, by.optimizer, by.lora)
+        trained = (model if kind == "sft" else verifier_model)(config, **changes)
+        if s.lora_rank > trained.d_model:
+            raise ValueError(
+                f"config.{section}.lora_rank is {s.lora_rank}, but the model is {trained.d_model} "
+                "wide; choose a smaller one, or 0 to train all of it"
+            )
+        found.append(Training(section, kind, trained, rows, length, *of))
+    return found
+
+
+def batch_shapes(
+    kind: str, rows: int, length: int, ends: int = 16
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch of `rows` of `length` tokens, for a loss of this kind; up to `ends` texts a row."""
+    fields = dict.fromkeys(("tokens", "positions", "segment_ids"), (np.int32, length))
+    if kind == "sft":
+        fields |= {"targets": (np.int32, length), "weights": (np.float32, length)}
+    else:
+        pairs = kind == "bradley_terry"
+        fields |= {"ends": (np.int32, ends), "weights": (np.float32, ends // (2 if pairs else 1))}
+        if not pairs:
+            fields["labels"] = (np.float32, ends)
+    return {k: jax.ShapeDtypeStruct((rows, n), dtype) for k, (dtype, n) in fields.items()}
+
+
+def nbytes(tree: Any, axes: Any, mesh: Mesh) -> int:
+    """Bytes that one device holds of a tree of shapes laid out by `sharding.RULES`."""
+    layout = sharding.shardings(tree, axes, mesh)
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(layout), strict=True)
+    return sum(math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize for x, s in pairs)
+
+
+def training_bytes(training: Training, mesh: Mesh) -> int:
+    """The least that training takes of one device: state, gradients, and what layers keep.
+
+    What a layer needs while it is computed comes on top; the compiler knows how much (`aot`).
+    """
+    t = training
+    trained, axes, frozen = t.params, t.axes, 0
+    if t.lora is not None:
+        frozen = nbytes(t.params, t.axes, mesh)
+        trained = jax.eval_shape(functools.partial(adapters.init, t.lora, seed=0), t.params)
+        axes = adapters.logical_axes(t.axes)
+    state = jax.eval_shape(lambda p: step.init_state(p, t.optimizer), trained)
+    count = nbytes(state, axes, mesh) + nbytes(state.params, axes, mesh)
+    tokens = t.rows * t.length / t.microbatches / mesh.shape["data"] / mesh.shape["fsdp"]
+    kept = t.model.n_layers * tokens * t.model.d_model * np.dtype(t.model.dtype).itemsize
+    return int(frozen + count + kept)
+
+
+def generator_bytes(base: LlamaConfig, mesh: Mesh) -> int:
+    """Bytes that one device of a sampling mesh holds of the generator as it decodes."""
+    params = jax.eval_shape(functools.partial(programs.prepare, base), llama.abstract_params(base))
+    return nbytes(params, llama.logical_axes(base, stacked=False), mesh)
+
+
+def check(config: ConfigDict) -> None:
+    """Raises ValueError where the devices' memory cannot hold what the config asks for."""
+    base = model(config)
+    mesh, local = training_mesh(config), sampling_mesh(config)
+    limit, whose = device_memory()
+    for t in trainings(config, mesh):
+        need = training_bytes(t, mesh)
+        if need > limit:
+            raise ValueError(
+                f"{t.section} does not fit the mesh {_shown(mesh)}: it needs at least "
+                f"{need / GIB:.1f} GiB a device for parameters, gradients, moments and the states "
+                f"of {t.rows} rows of {t.length}, and {whose} has {limit / GIB:.1f} GiB; take more "
+                f"devices and raise config.mesh.fsdp, or set {t.section}.moment_dtype=bfloat16, "
+                f".microbatches or .lora_rank"
+            )
+    slots = config.rollout.slots or 8
+    cache = slots * slot_bytes(base, config.rollout.context) / local.size
+    need = int(generator_bytes(base, local) + cache)
+    if need > limit:
+        raise ValueError(
+            f"sampling does not fit a host's devices, mesh {_shown(local)}: the generator and "
+            f"{slots} slots of {config.rollout.context} tokens need {need / GIB:.1f} GiB a device, "
+            f"and {whose} has {limit / GIB:.1f} GiB; raise config.mesh.sampling_tensor, or lower "
+            "config.rollout.slots or .context"
+        )
+
+
+def _shown(mesh: Mesh) -> str:
+    return " × ".join(f"{name}={size}" for name, size in mesh.shape.items())

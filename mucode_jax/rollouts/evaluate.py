@@ -1,0 +1,216 @@
+"""Accuracy from finished rollouts and searches, with intervals, and pass@k.
+
+Labels are made here after the fact (`grading`), so every protocol is a way of reading the same
+records: `deployable` counts the turn at which a conversation stopped by its public tests, `paper`
+counts greedy conversations that were right at any turn (the published oracle stopping) and
+Best-of-N ones that passed the public tests with a correct choice.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mucode_jax.core.records import Rollout
+from mucode_jax.rollouts.grading import Label
+from mucode_jax.rollouts.search import Search
+from mucode_jax.training import metrics
+
+Json = Any
+Z95 = 1.959963984540054
+RESAMPLES = 10_000  # of the bootstrap
+
+
+def wilson(mean: float, problems: int) -> list[float]:
+    """The 95 % Wilson score interval of an accuracy over `problems` independent problems.
+
+    With several searches a problem `mean` is the mean of per-problem means; their variance is at
+    most that of single outcomes, so the interval is then wider than it need be.
+    """
+    if problems < 1:
+        raise ValueError("no problems to evaluate on")
+    z2 = Z95**2 / problems
+    centre = (mean + z2 / 2) / (1 + z2)
+    half = Z95 / (1 + z2) * math.sqrt(mean * (1 - mean) / problems + z2 / (4 * problems))
+    return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Probability that one of k samples drawn from n, of which `correct` are right, is right.
+
+    The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et al., 2021, as a product.
+    """
+    if not 0 <= correct <= n or not 1 <= k <= n:
+        raise ValueError(f"need 0 ≤ correct ≤ n and 1 ≤ k ≤ n, not n={n}, correct={correct}, k={k}")
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - correct + 1, n + 1))
+
+
+def greedy_per_turn(labels: Sequence[Label], turns: int, protocol: str) -> np.ndarray:
+    """float64 [turns]: the accuracy had every conversation stopped after that turn.
+
+    Args:
+      labels: one conversation a problem; correct or not, per turn that was taken.
+      turns: T.
+      protocol: `deployable` or `paper`.
+    """
+    outcome = np.zeros((len(labels), turns))
+    for row, label in zip(outcome, labels, strict=True):
+        for t in range(turns):
+            taken = label[: t + 1]
+            row[t] = any(taken) if protocol == "paper" else taken[-1]
+    return outcome.mean(0)
+
+
+def greedy_evaluation(
+    rollouts: Sequence[Rollout], labels: Sequence[Label], turns: int, protocol: str, **about: Json
+) -> dict[str, Json]:
+    """One entry of `evaluations` in results.json for greedy conversations."""
+    per_turn = greedy_per_turn(labels, turns, protocol)
+    taken = [turn for rollout in rollouts for turn in rollout.turns]
+    return {
+        **about,
+        "protocol": protocol,
+        "search": "greedy",
+        "n": 1,
+        "turns": turns,
+        "searches": 1,
+        **_accuracy(per_turn, len(rollouts)),
+        "tokens": int(sum(len(turn.completion_ids) for turn in taken)),
+        "executions": len(taken),
+    }
+
+
+def search_evaluation(
+    searches: Sequence[Search],
+    labels: Sequence[Sequence[Sequence[bool]]],
+    *,
+    choice: str,
+    turns: int,
+    protocol: str,
+    **about: Json,
+) -> dict[str, Json]:
+    """One entry of `evaluations` in results.json for a way of multi-turn Best-of-N.
+
+    Args:
+      searches: of one choice; `oracle` is read off the `pt` searches.
+      labels: per search, turn and candidate, correct or not.
+      choice: as it is to be reported.
+      turns: T.
+      protocol: `deployable` or `paper`.
+      about: method, iteration, benchmark, split.
+
+    Beside the fields of every evaluation there are `pass_at_k`, of the first turn's candidates, and
+    with `lv` how good the verifier is (`verifier_by_turn`).
+    """
+    problems = sorted({s.task_id for s in searches})
+    outcome = np.zeros((len(searches), turns))
+    tokens = executions = 0
+    for row, search, label in zip(outcome, searches, labels, strict=True):
+        row[:] = search_outcome(search, label, choice, turns)
+        for turn in search.turns:
+            tokens += sum(len(c.completion_ids) for c in turn.candidates)
+            # Only the public tests' ways need every candidate executed.
+            executions += 1 if choice in ("random", "lv") else len(turn.candidates)
+    n = len(searches[0].turns[0].candidates) if searches else 0
+    verifier = {"verifier": verifier_by_turn(searches, labels, turns)} if choice == "lv" else {}
+    firsts = [sum(label[0]) for label in labels]
+    return {
+        **about,
+        **verifier,
+        "pass_at_k": [
+            round(float(np.mean([pass_at_k(n, c, k) for c in firsts])), 6) for k in range(1, n + 1)
+        ],
+        "protocol": protocol,
+        "search": choice,
+        "n": n,
+        "turns": turns,
+        "searches": len(searches) // max(len(problems), 1),
+        **_accuracy(outcome.mean(0), len(problems)),
+        "tokens": int(tokens),
+        "executions": int(executions),
+    }
+
+
+def verifier_by_turn(
+    searches: Sequence[Search], labels: Sequence[Sequence[Sequence[bool]]], turns: int
+) -> list[dict[str, Json]]:
+    """Per turn how well the verifier tells the candidates of that turn apart; null: undefined.
+
+    `top1` is how often the best-scored of a search's candidates is correct, where both kinds are
+    there.
+    """
+    found = []
+    for t in range(turns):
+        scores: list[float] = []
+        correct: list[bool] = []
+        groups: list[str] = []
+        for i, (search, label) in enumerate(zip(searches, labels, strict=True)):
+            given = search.turns[t].scores if t < len(search.turns) else None
+            if given is not None:
+                scores += given.tolist()
+                correct += label[t]
+                groups += [str(i)] * len(label[t])
+        quality = metrics.quality(np.array(scores), np.array(correct, bool), groups)
+        found.append({"turn": t + 1, "candidates": len(scores), **quality})
+    return found
+
+
+def search_outcome(
+    search: Search, label: Sequence[Sequence[bool]], choice: str, turns: int
+) -> list[float]:
+    """Per turn 1 or 0: solved, had the search stopped after it; see `search_evaluation`.
+
+    Both protocols ask this: what is correct has passed the public tests (`grading.label_codes`).
+    """
+    right: list[bool] = []  # per turn taken
+    for turn, of_turn in zip(search.turns, label, strict=True):
+        if choice == "oracle":
+            right.append(any(of_turn) or any(right))
+        else:
+            right.append(of_turn[turn.chosen])
+    return [float(right[min(t, len(right) - 1)]) for t in range(turns)]
+
+
+def _accuracy(per_turn: np.ndarray, problems: int) -> dict[str, Json]:
+    accuracy = float(per_turn[-1])
+    return {
+        "accuracy": round(accuracy, 6),
+        "ci95": [round(bound, 6) for bound in wilson(accuracy, problems)],
+        "per_turn": [round(float(a), 6) for a in per_turn],
+        "problems": problems,
+    }
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, list[float], float]:
+    """Mean of a - b over problems (and seeds), its bootstrap interval and a two-sided p-value.
+
+    Problems are resampled; where there are several seeds, seeds too, apart from problems (the
+    two-way bootstrap of Owen, 2007), so that the interval covers both.
+
+    Args:
+      a, b: float [problems] or [seeds, problems]; two outcomes on the same problems (means over
+        searches are fine).
+
+    Returns:
+      (difference, [lower, upper] of the 95 % percentile interval, p); the same at every call.
+    """
+    difference = np.asarray(a, float) - np.asarray(b, float)
+    if difference.ndim not in (1, 2) or not difference.size:
+        raise ValueError("paired outcomes must be over the same problems, and seeds if any")
+    difference = np.atleast_2d(difference)
+    seeds, problems = (_weights(a, n) for a, n in enumerate(difference.shape))
+    means = np.einsum("rp,rp->r", seeds @ difference, problems)
+    lower, upper = np.quantile(means, [0.025, 0.975])
+    tail = (np.sum(means <= 0) + 1) / (RESAMPLES + 1), (np.sum(means >= 0) + 1) / (RESAMPLES + 1)
+    return float(difference.mean()), [float(lower), float(upper)], float(min(1.0, 2 * min(tail)))
+
+
+@functools.lru_cache(maxsize=8)
+def _weights(axis: int, count: int) -> np.ndarray:
+    """float64 [RESAMPLES, count]: how often each unit of an axis is drawn, as shares."""
+    generator = np.random.default_rng([axis, count, RESAMPLES])
+    return generator.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
