@@ -21,8 +21,9 @@ from mucode_jax.checks import faults, settings
 from mucode_jax.report import findings
 from mucode_jax.report.evidence import evidence
 from mucode_jax.runtime import bucket
+from mucode_jax.runtime.files import write_atomically
 from mucode_jax.runtime.progress import Progress
-from mucode_jax.runtime.workdir import Workdir, write_atomically
+from mucode_jax.runtime.workdir import Workdir
 
 Json = Any
 

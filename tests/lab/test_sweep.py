@@ -12,8 +12,8 @@ from mucode_jax.checks import settings
 from mucode_jax.lab import sweep
 from mucode_jax.report import evidence as evidences
 from mucode_jax.report import findings
+from mucode_jax.runtime.files import write_atomically
 from mucode_jax.runtime.progress import Progress
-from mucode_jax.runtime.workdir import write_atomically
 from tests import invented
 
 

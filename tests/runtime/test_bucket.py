@@ -19,8 +19,9 @@ from mucode_jax.report import __main__ as command
 from mucode_jax.report import page
 from mucode_jax.runtime import bucket, lease
 from mucode_jax.runtime.bucket import Bucket
+from mucode_jax.runtime.pieces import Pieces
 from mucode_jax.runtime.progress import Progress
-from mucode_jax.runtime.workdir import Shards, Workdir
+from mucode_jax.runtime.workdir import Workdir
 from tests import fake_gcs, invented, micro
 
 if importlib.util.find_spec("gcsfs") is None:
@@ -103,13 +104,13 @@ def test_pieces_of_a_machine_that_is_gone_are_taken_up(cloud, tmp_path, monkeypa
     monkeypatch.setattr(bucket, "EVERY_S", 0.05)
     monkeypatch.setattr(lease, "SILENT_S", 0.2)
     monkeypatch.setattr(lease, "BEAT_S", 0.1)
-    shards = []
+    stored = []
 
     def share(path):
-        shards.append(Shards(path))
-        assert shards[0].read() == []
+        stored.append(Pieces(path))
+        assert stored[0].read() == []
         for i in range(3):
-            shards[0].append(str(i))
+            stored[0].append(i)
         until = time.monotonic() + 10
         while not cloud.names("run/stages/a/pieces") and time.monotonic() < until:
             time.sleep(0.02)
@@ -136,23 +137,22 @@ def test_pieces_of_a_machine_that_is_gone_are_taken_up(cloud, tmp_path, monkeypa
         assert "is held by process" in said[1]
 
         def go_on(path):
-            found.extend(Shards(path).read())
+            found.extend(Pieces(path).read())
 
-        workdir.stage("a", {}, {}, lambda path: {"n": len(Shards(path).gather())}, go_on)
+        workdir.stage("a", {}, {}, lambda path: {"n": len(Pieces(path).gather())}, go_on)
     assert found == [0, 1, 2]
     assert cloud.names("run/stages") == ["run/stages/a/stage.json"]
     over.set()
     machine.join()
-    shards[0].close()
-    dead._lock.close()
+    stored[0].close()
+    dead._lock_file.close()
 
 
 def test_a_stop_takes_up_what_is_there(cloud, tmp_path, monkeypatch):
     def stop(path):
-        shards = Shards(path)
-        with contextlib.closing(shards):
-            shards.read()
-            shards.append('"done"')
+        with contextlib.closing(Pieces(path)) as pieces:
+            pieces.read()
+            pieces.append("done")
         raise KeyboardInterrupt
 
     with (
@@ -163,7 +163,7 @@ def test_a_stop_takes_up_what_is_there(cloud, tmp_path, monkeypatch):
     assert "run/lock" not in cloud.objects
     fresh_machine(monkeypatch, tmp_path, "another")
     with contextlib.closing(Workdir(RUN)) as workdir:
-        made = workdir.stage("a", {}, {}, lambda path: {"found": Shards(path).gather()})
+        made = workdir.stage("a", {}, {}, lambda path: {"found": Pieces(path).gather()})
     assert made.record["counts"] == {"found": ["done"]}
 
 
@@ -180,7 +180,7 @@ def test_a_living_process_keeps_others_out(cloud, tmp_path, monkeypatch):
 def test_a_lock_that_the_same_machine_left_is_no_reason_to_wait(cloud):
     dead = Workdir(RUN)
     dead._away._lease._stop_beating()
-    dead._lock.close()  # as the end of a process does
+    dead._lock_file.close()  # as the end of a process does
     began, said = time.monotonic(), []
     Workdir(RUN, said.append).close()
     assert said == ["looking into gs://fake/run"]

@@ -7,7 +7,10 @@ import os
 
 import pytest
 
-from mucode_jax.runtime.workdir import Shards, Workdir, write_atomically
+from mucode_jax.runtime import ledger
+from mucode_jax.runtime.files import write_atomically
+from mucode_jax.runtime.pieces import Pieces
+from mucode_jax.runtime.workdir import Workdir
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ class Killed(BaseException):
     """Ends a session as SIGKILL does: nothing that follows is done."""
 
 
-def killed_ledger(path, before, counts):
+def killed_ledger(path, begun, counts):
     (path / "stage.json.part").write_text("{")
     raise Killed
 
@@ -58,7 +61,7 @@ def test_a_kill_while_the_ledger_is_written_costs_one_stage_once(tmp_path, said,
     make = Maker()
     with contextlib.closing(Workdir(tmp_path / "run", said.append)) as workdir:
         with monkeypatch.context() as patch:
-            patch.setattr(workdir, "_record", killed_ledger)
+            patch.setattr(ledger, "write_stage", killed_ledger)
             with pytest.raises(Killed):
                 workdir.stage("a", {}, {}, make)
         assert (workdir.path / "stages/a/stage.json.part").exists()
@@ -139,13 +142,13 @@ def test_a_damaged_or_missing_file_is_noticed(workdir, said):
 
 def test_an_interrupted_stage_keeps_its_pieces_if_its_settings_are_the_same(workdir, said):
     def stop(path):
-        with contextlib.closing(Shards(path)) as shards:
-            shards.read()
-            shards.append("1")
+        with contextlib.closing(Pieces(path)) as pieces:
+            pieces.read()
+            pieces.append(1)
         raise KeyboardInterrupt
 
     def go_on(path):
-        return {"found": Shards(path).gather()}
+        return {"found": Pieces(path).gather()}
 
     for name, settings, found in (("a", {"n": 1}, [1]), ("b", {"n": 2}, [])):
         with pytest.raises(KeyboardInterrupt):
@@ -170,16 +173,16 @@ def test_damage_to_what_a_stage_was_begun_with_costs_no_more_than_it_must(workdi
     workdir.meter = lambda: {"tokens": 3}
 
     def stop(path):
-        with contextlib.closing(Shards(path)) as shards:
-            shards.read()
-            shards.append("1")
+        with contextlib.closing(Pieces(path)) as pieces:
+            pieces.read()
+            pieces.append(1)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         workdir.stage("a", {"n": 1}, {}, stop)
     begun = workdir.path / "stages/a/begun.json"
     begun.write_text(begun.read_text().replace(damaged, damaged[:-1] + "\x7f", 1))
-    counted = workdir.stage("a", {"n": 1}, {}, lambda path: {"found": Shards(path).gather()})
+    counted = workdir.stage("a", {"n": 1}, {}, lambda path: {"found": Pieces(path).gather()})
     if damaged in ("metered", "seconds"):  # its settings are told: the pieces count
         assert counted.record["counts"] == {"found": [1]} and not said
         assert counted.record["metered"] == {"tokens": 3}  # what was spent before is not known
@@ -189,19 +192,19 @@ def test_damage_to_what_a_stage_was_begun_with_costs_no_more_than_it_must(workdi
 
 @pytest.mark.parametrize("spoil", ["cut short", "flipped"])
 def test_pieces_are_read_up_to_the_last_whole_record(tmp_path, spoil):
-    with contextlib.closing(Shards(tmp_path)) as shards:
-        shards.read()
+    with contextlib.closing(Pieces(tmp_path)) as pieces:
+        pieces.read()
         for i in range(3):
-            shards.append(json.dumps({"a": i}))
+            pieces.append({"a": i})
     file = tmp_path / "pieces" / "0.jsonl"
     data = bytearray(file.read_bytes())
     if spoil == "flipped":
         data[-3] ^= 1  # still JSON: {"a":3}
     file.write_bytes(data if spoil == "flipped" else data[:-1])
-    with contextlib.closing(Shards(tmp_path)) as shards:
-        assert shards.read() == [{"a": 0}, {"a": 1}]
-        shards.append('{"a":4}')
-        assert shards.read() == [{"a": 0}, {"a": 1}, {"a": 4}]
+    with contextlib.closing(Pieces(tmp_path)) as pieces:
+        assert pieces.read() == [{"a": 0}, {"a": 1}]
+        pieces.append({"a": 4})
+        assert pieces.read() == [{"a": 0}, {"a": 1}, {"a": 4}]
 
 
 def test_a_second_process_is_told_that_the_directory_is_in_use(workdir, tmp_path):
@@ -221,7 +224,7 @@ def test_a_lock_that_was_removed_is_taken_again_or_another_has_it(workdir, tmp_p
         pytest.raises(ValueError, match="another process works in"),
     ):
         workdir.stage("b", {}, {}, Maker())
-    workdir._hold()  # to be closed
+    workdir._lock()  # to be closed
 
 
 def test_a_setting_within_a_setting_is_named_and_digests_are_not_shown(workdir, said):
