@@ -81,7 +81,7 @@ def test_a_host_to_which_nobody_comes_says_so_and_ends():
     alone = (
         "from mucode_jax.runtime import hosts; hosts.JOIN_S = 2; hosts.connect('127.0.0.1:1', 2, 1)"
     )
-    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, line=True)
     assert done.returncode == 1
     assert "in 2 s the hosts did not find each other" in done.stderr.splitlines()[-1]
 
@@ -116,15 +116,15 @@ def test_hosts_that_were_started_differently_are_told_which_setting(pod):
 
 def test_who_waits_says_for_whom_and_hears_of_a_failure(pod, monkeypatch):
     monkeypatch.setattr(hosts, "_QUIET_S", 0.0)
-    said = []
+    lines = []
 
-    def say(text):
-        said.append(text)
+    def say(line):
+        lines.append(line)
         pod["mucode/failed/0"] = "the disk is full"
 
     with pytest.raises(hosts.Lost, match="host 0 failed: the disk is full"):
         hosts.wait("base/rollouts", say)
-    assert said[0].startswith("base/rollouts: waiting for host 0")
+    assert lines[0].startswith("base/rollouts: waiting for host 0")
 
 
 def test_a_work_directory_that_is_not_shared_is_refused(pod, tmp_path, monkeypatch):
@@ -141,13 +141,13 @@ def environment():
 
 
 def children(pid):
-    lines = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    lines = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, line=True)
     return [int(line) for line in lines.stdout.split()]
 
 
 def run(*command):
     return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment(), capture_output=True, text=True
+        [sys.executable, *command], cwd=ROOT, env=environment(), capture_output=True, line=True
     )
 
 
@@ -161,7 +161,7 @@ def test_a_pod_that_loses_a_process_ends_and_goes_on_with_the_results_of_one(tmp
         env=environment(),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        text=True,
+        line=True,
     )
     second = tmp_path / "stages/base/singles/pieces"
     while launcher.poll() is None and not second.is_dir():
@@ -169,10 +169,10 @@ def test_a_pod_that_loses_a_process_ends_and_goes_on_with_the_results_of_one(tmp
     lost = max(children(launcher.pid))
     os.kill(lost, signal.SIGKILL)
     killed = time.monotonic()
-    said = launcher.communicate()[1]
+    output = launcher.communicate()[1]
     assert time.monotonic() - killed < 60
-    assert f"process 1 of 2 (pid {lost}) was lost: killed by SIGKILL" in said, said[-2000:]
-    assert launcher.returncode == 1 and "goes on from here" in said
+    assert f"process 1 of 2 (pid {lost}) was lost: killed by SIGKILL" in output, output[-2000:]
+    assert launcher.returncode == 1 and "goes on from here" in output
 
     done = run(*pod)
     assert done.returncode == 0, done.stderr[-2000:]
