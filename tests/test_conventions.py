@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,10 @@ import mucode_jax.__main__
 
 ROOT = pathlib.Path(mucode_jax.__file__).parent
 README = (ROOT.parent / "README.md").read_text(encoding="utf-8")
+# What stands at the top of the repository.
+TOP = {".ci", ".gitignore", "BENCHMARKS.md", "CHANGELOG.md", "LICENSE", "README.md"} | {
+    *("configs", "findings", "launch", "mucode_jax", "pyproject.toml", "setup.py", "tests")
+}
 COMMANDS = tuple(mucode_jax.__main__.COMMANDS)
 
 
@@ -66,3 +71,17 @@ def test_the_changelog_keeps_its_form():
     known = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     assert kinds <= {f"### {kind}" for kind in known}
     assert re.fullmatch(r"\d+\.\d+\.\d+", mucode_jax.__version__)
+
+
+def test_git_tracks_nothing_stray():
+    """No empty file but those that make packages, nothing at the top that has no place there."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT.parent, capture_output=True)
+    if listed.returncode:
+        pytest.skip(f"no git checkout: {listed.stderr.decode().strip()}")
+    files = [pathlib.Path(name) for name in listed.stdout.decode().split("\0") if name]
+    assert {file.parts[0] for file in files} <= TOP
+    present = [file for file in files if (ROOT.parent / file).is_file()]  # not removed since
+    empty = [file for file in present if (ROOT.parent / file).stat().st_size == 0]
+    assert [file for file in empty if file.name != "__init__.py"] == []

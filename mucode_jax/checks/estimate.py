@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from mucode_jax.report import words
-from mucode_jax.runtime.workdir import Stage
+from mucode_jax.runtime.ledger import Stage
 
 
 def stages(config: ConfigDict) -> collections.Counter[str]:

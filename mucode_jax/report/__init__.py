@@ -17,7 +17,8 @@ from typing import Any
 
 from mucode_jax.report import words
 from mucode_jax.report.text import line, table
-from mucode_jax.runtime.workdir import read_stage, write_atomically
+from mucode_jax.runtime.files import write_atomically
+from mucode_jax.runtime.ledger import read_stage
 
 Json = Any
 

@@ -19,7 +19,7 @@ from mucode_jax import report
 from mucode_jax.report import compare, evidence, findings, page
 from mucode_jax.runtime import bucket
 from mucode_jax.runtime.command import Parser, fail, is_ours, show
-from mucode_jax.runtime.workdir import write_atomically
+from mucode_jax.runtime.files import write_atomically
 
 
 def _flags(argv: Sequence[str] | None) -> argparse.Namespace:

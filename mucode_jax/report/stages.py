@@ -21,7 +21,7 @@ from mucode_jax.models import hub, huggingface
 from mucode_jax.report import words
 from mucode_jax.rollouts import evaluate, search
 from mucode_jax.rollouts.search import Search
-from mucode_jax.runtime.workdir import intact_stage
+from mucode_jax.runtime.ledger import intact_stage
 
 Json = Any
 # Text of a user message from its ids, and of a completion from its ids.

@@ -24,9 +24,9 @@ def names() -> list[str]:
 def locate(argv: Sequence[str]) -> list[str]:
     """The command line with the value of `--config` as the path of a file, where there is one.
 
-    `FILE[:VARIANT]` stays what it is where FILE exists. Else FILE may be the name of a config that
-    comes along (`quickstart`), or its path in a clone (`configs/quickstart.py`). What is none of
-    these stays as it is, for the message that it cannot be read.
+    `FILE[:VARIANT]` is kept where FILE exists. Else FILE may be the name of a config that comes
+    along (`quickstart`), or its path in a clone (`configs/quickstart.py`). Anything else is kept
+    too, for the message that it cannot be read.
     """
     argv = list(argv)
     for i, flag in enumerate(argv):
@@ -44,9 +44,9 @@ def _located(value: str) -> str:
     file, colon, variant = value.partition(":")
     path = pathlib.Path(file)
     if not _exists(path):
-        own = path.relative_to("configs") if path.parts[:1] == ("configs",) else path
-        shipped = SHIPPED / own if own.suffix == ".py" else SHIPPED / f"{own}.py"
-        if file and len(own.parts) == 1 and _exists(shipped):
+        name = path.relative_to("configs") if path.parts[:1] == ("configs",) else path
+        shipped = SHIPPED / name if name.suffix == ".py" else SHIPPED / f"{name}.py"
+        if file and len(name.parts) == 1 and _exists(shipped):
             path = shipped
             value = f"{shipped}{colon}{variant}"
     _offer_configs(path)
@@ -61,7 +61,8 @@ def _exists(path: pathlib.Path) -> bool:
 
 
 def _offer_configs(file: pathlib.Path) -> None:
-    """Makes `configs` a package of the folder of `file`, if that is called so, and of ours."""
-    beside = [str(file.resolve().parent)] if file.resolve().parent.name == "configs" else []
+    """Makes `configs` a package of the folder of `file`, if that has this name, and of ours."""
+    folder = file.resolve().parent
+    beside = [str(folder)] if folder.name == "configs" else []
     package = sys.modules.setdefault("configs", types.ModuleType("configs"))
     package.__path__ = list(dict.fromkeys([*beside, str(SHIPPED)]))
