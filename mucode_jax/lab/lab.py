@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -229,7 +229,7 @@ class Lab:
         unit: str,
         mine: Collection[Hashable],
         key: Callable[[Json], Hashable],
-    ) -> Iterator[tuple[set[Hashable], Callable[..., None]]]:
+    ) -> Iterator[tuple[set[Hashable], Callable[[Json], None]]]:
         """This host's share of a stage; yields (keys that are done, by any host; store).
 
         Args:
@@ -238,7 +238,7 @@ class Lab:
           mine: the keys of this host's pieces.
           key: stored piece -> its key.
 
-        `store(*pieces)` writes pieces, JSON values, through to the disk, and raises
+        `store(piece)` writes a piece, a JSON value, through to the disk, and raises
         `interruption.Interrupted` where the process was asked to stop.
         """
         with contextlib.closing(Pieces(path)) as stored:
@@ -246,10 +246,9 @@ class Lab:
             already = sum(k in done for k in mine)
             with self.progress.task(title, len(mine), unit, already) as advance:
 
-                def store(*pieces: Json) -> None:
-                    for piece in pieces:
-                        stored.append(piece)
-                    advance(len(pieces))
+                def store(piece: Json) -> None:
+                    stored.append(piece)
+                    advance(1)
                     interruption.check()
 
                 yield done, store
@@ -260,21 +259,19 @@ class Lab:
         settings: Mapping[str, Json],
         inputs: Mapping[str, Stage],
         items: Sequence[Any],
-        begin: Callable[[], Callable[[Sequence[Any]], list[Json]]],
+        begin: Callable[[], Callable[[Sequence[Any]], Iterable[tuple[int, Json]]]],
         unit: str,
         *,
         count: Callable[[list[Json]], Mapping[str, Json]] = lambda values: {},
-        chunk: int = 128,
     ) -> tuple[Stage, list[Json]]:
-        """A stage that makes one JSON value per item, in order, a chunk at a time.
+        """A stage that makes one JSON value per item.
 
         Args:
           name, settings, inputs: of the stage (`runtime.workdir`).
           items: what it works through, dealt to hosts by `task_id`; `unit` names one of them.
-          begin: called once per session, on every host; returns what computes the values of some of
-            the items.
+          begin: called once per session, on every host; returns what computes some of the items,
+            yielding (position among these, value) as they are finished, in any order.
           count: all values -> what the stage counted, beside the items.
-          chunk: items computed at a time; at most so many are done twice after an interruption.
         """
 
         def share(path: pathlib.Path) -> None:
@@ -283,9 +280,8 @@ class Lab:
             with self.pieces(path, title, unit, mine, lambda piece: piece[0]) as (done, store):
                 compute = begin()
                 left = [i for i in mine if i not in done]
-                for start in range(0, len(left), chunk):
-                    some = left[start : start + chunk]
-                    store(*zip(some, compute([items[i] for i in some]), strict=True))
+                for position, value in compute([items[i] for i in left]):
+                    store((left[position], value))
 
         def make(path: pathlib.Path) -> Mapping[str, Json]:
             by_item = dict(Pieces(path).gather())

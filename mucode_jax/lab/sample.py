@@ -127,7 +127,7 @@ def searches(
     if verifier is not None:
         inputs["verifier"] = verifier.stage
 
-    def begin() -> Callable[[Sequence[Problem]], list[Json]]:
+    def begin() -> Callable[[Sequence[Problem]], Iterator[tuple[int, Json]]]:
         # The verifier first: the engine's cache takes what memory is left.
         score = lab.scorer(verifier) if verifier is not None else None
         best_of_n = functools.partial(
@@ -143,7 +143,13 @@ def searches(
             key=tuple(key),
             skip_failed=skip_failed,
         )
-        return lambda problems: _encoded(best_of_n(problems), searches * len(choices))
+
+        def compute(problems: Sequence[Problem]) -> Iterator[tuple[int, Json]]:
+            position = {problem.task_id: i for i, problem in enumerate(problems)}
+            for found in best_of_n(problems):
+                yield position[found[0].task_id], search.encode(found)
+
+        return compute
 
     stage, lines = lab.in_pieces(
         f"{generator.name}/{name}",
@@ -153,7 +159,6 @@ def searches(
         begin,
         "problems",
         count=_search_counts,
-        chunk=max(1, 128 // searches),
     )
     items = [item for line in lines for item in search.decode(line)]
     labelled, labels = _label(lab, stage, benchmark, items, "searches", _search_labels)
@@ -172,7 +177,7 @@ def scores(lab: Lab, verifier: Model | None, rollouts: LabelledRollouts) -> Scor
         {},
         {"verifier": verifier.stage, "rollouts": rollouts.stage},
         rollouts.items,
-        lambda: functools.partial(_turn_scores, lab.scorer(verifier)),
+        lambda: _in_chunks(functools.partial(_turn_scores, lab.scorer(verifier))),
         "rollouts",
     )
     return Scores([np.array(s, np.float32) for s in scores], stage)
@@ -211,9 +216,9 @@ def _label(
     problems = {problem.task_id: problem for problem in benchmark.problems}
     private = benchmark.private
 
-    def begin() -> Callable[[Sequence[Any]], list[Json]]:
+    def begin() -> Callable[[Sequence[Any]], Iterator[tuple[int, Json]]]:
         grader = grading.private_grader(lab.pool, private)
-        return lambda some: labels(some, problems, private, grader)
+        return _in_chunks(lambda some: labels(some, problems, private, grader))
 
     settings = {"private": digest(sorted(private.items()))}
     return lab.in_pieces(f"{stage.name}_labels", settings, {unit: stage}, items, begin, unit)
@@ -243,10 +248,16 @@ def _turn_scores(scorer: Scorer, rollouts: Sequence[Rollout]) -> list[list[float
     return [[next(flat) for _ in r.turns] for r in rollouts]
 
 
-def _encoded(searches: Sequence[search.Search], per_problem: int) -> list[Json]:
-    """One value per problem, of searches in the order of their problems."""
-    starts = range(0, len(searches), per_problem)
-    return [search.encode(searches[start : start + per_problem]) for start in starts]
+def _in_chunks(
+    compute: Callable[[Sequence[Any]], list[Json]], chunk: int = 128
+) -> Callable[[Sequence[Any]], Iterator[tuple[int, Json]]]:
+    """What computes items a chunk at a time, in order, as `Lab.in_pieces` takes it."""
+
+    def pieces(items: Sequence[Any]) -> Iterator[tuple[int, Json]]:
+        for start in range(0, len(items), chunk):
+            yield from enumerate(compute(items[start : start + chunk]), start)
+
+    return pieces
 
 
 def _rollout_key(piece: Json) -> tuple[str, int]:

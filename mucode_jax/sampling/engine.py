@@ -245,6 +245,11 @@ class Engine:
         return self._scheduler.pending
 
     @property
+    def queued(self) -> int:
+        """Samples submitted that wait for a slot."""
+        return self._scheduler.queued
+
+    @property
     def counters(self) -> Counters:
         """A copy of the counters as they stand."""
         return dataclasses.replace(

@@ -19,6 +19,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import enum
+import itertools
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
@@ -196,6 +197,12 @@ class Scheduler:
     def waiting(self) -> bool:
         """Whether completions are kept for a caller who has not continued them."""
         return bool(self._kept)
+
+    @property
+    def queued(self) -> int:
+        """Samples that have had no slot yet."""
+        groups = itertools.chain(self._turns, self._prompts)
+        return sum(len(group.request.keys) - group.admitted for group in groups)
 
     def submit(self, request: Request) -> None:
         """Queues a request; ValueError if its id is taken or its parent does not fit."""

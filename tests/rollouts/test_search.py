@@ -12,8 +12,8 @@ CODES = ["no", "ok", "bad"]
 
 
 def run(script, score=None, choices=search.CHOICES, **settings):
-    engine = FakeEngine(script)
-    found = search.best_of_n(
+    engine = FakeEngine(lambda request, sample: script(request, sample % 3))
+    by_problem = search.best_of_n(
         [problem("a"), problem("b")],
         engine=engine,
         chat=FakeChat(),
@@ -26,7 +26,8 @@ def run(script, score=None, choices=search.CHOICES, **settings):
         key=(0, "search", 0),
         **settings,
     )
-    return found, engine
+    found = sorted(by_problem, key=lambda searches: searches[0].task_id)
+    return [one for searches in found for one in searches], engine
 
 
 def pick(choice, scores, codes=CODES, failed=()):
@@ -75,8 +76,20 @@ def test_a_search_stops_where_its_choice_passes_the_public_tests():
 def test_searches_that_stand_in_the_same_state_share_their_candidates():
     _, engine = run(lambda request, sample: CODES[sample])
     first = [q for q in engine.requests if len(q.prompt_ids) == len(FakeChat().first("do a"))]
-    assert len(first) == 4  # two problems, two searches: once for all choices
+    assert [len(q.keys) for q in first] == [6, 6]  # per problem: two searches of three candidates
     assert len({q.id for q in engine.requests}) == len(engine.requests)
+
+
+def test_a_next_turn_continues_the_chosen_candidate_and_nothing_stays_kept():
+    _, engine = run(lambda request, sample: f"no{sample}", choices=["lv", "pt"])
+    parents = {q.id: q.parent for q in engine.requests if q.parent is not None}
+    prompts = {q.id: q.prompt_ids for q in engine.requests}
+    assert parents
+    for child, (parent, sample) in parents.items():
+        ids = FakeChat().completion(f"no{sample % 3}")
+        known = np.concatenate([prompts[parent], ids])
+        np.testing.assert_array_equal(prompts[child][: len(known)], known)
+    assert not engine.kept
 
 
 def test_the_verifier_reads_the_first_prompt_and_the_candidate():
