@@ -48,7 +48,7 @@ from mucode_jax.lab.results import results
 from mucode_jax.models import hub, huggingface
 from mucode_jax.rollouts import evaluate
 from mucode_jax.rollouts.search import CHOICES
-from mucode_jax.runtime import bucket, command, hosts, machine
+from mucode_jax.runtime import bucket, command, hosts
 from mucode_jax.runtime.progress import Progress
 from mucode_jax.runtime.workdir import Workdir
 from mucode_jax.sandbox import Pool
@@ -127,7 +127,7 @@ def _introduce(
     say: Callable[[str], None],
 ) -> None:
     """Says what computes, what isolates, what is learned from and how much will be sampled."""
-    say(f"backend {machine.backend()}; sandbox isolation {pool.isolation['level']}")
+    say(f"backend {preflight.backend()}; sandbox isolation {pool.isolation['level']}")
     say(
         f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
         + ", ".join(f"{len(b.problems)} held out ({b.name}, {b.split})" for b in held_out)
@@ -152,14 +152,12 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
         progress,
         base=base,
         trunk=hub.resolve_verifier(config.verifier.path) if config.verifier.path else None,
-        dtype=generator.dtype,
-        param_dtype=generator.param_dtype,
-        remat=generator.remat,
+        held={name: generator[name] for name in ("dtype", "param_dtype", "remat")},
         mesh=plan.training_mesh(config),
         sampling_mesh=plan.sampling_mesh(config),
         limits=plan.limits(config),
         slots=config.rollout.slots,
-        sandbox={k: config.sandbox[k] for k in ("feedback", "memory_mb")},
+        sandbox={name: config.sandbox[name] for name in ("feedback", "memory_mb")},
         profile_steps=config.profile_steps,
     )
 

@@ -1,6 +1,5 @@
 """The command: bad input in one line, the tiny quickstart from end to end, killed and resumed."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -13,9 +12,10 @@ import time
 import pytest
 
 from mucode_jax import main
+from tests import micro
+from tests.bench import interruptions
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-BENCH = ROOT / "tests" / "bench" / "interruptions.py"
 TINY = ("--config", "configs/quickstart.py:tiny")
 
 
@@ -174,17 +174,6 @@ def test_ctrl_c_while_the_command_starts_is_one_line(module, tmp_path):
     assert (done.returncode, done.stderr) == (130, "mucode_jax: interrupted\n")
 
 
-def bench():
-    spec = importlib.util.spec_from_file_location("bench_interruptions", BENCH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclass looks itself up
-    spec.loader.exec_module(module)
-    return module
-
-
-timeless = bench().results
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     directory = tmp_path_factory.mktemp("undisturbed")
@@ -195,7 +184,7 @@ def undisturbed(tmp_path_factory):
 
 def test_the_tiny_quickstart_fills_the_contract(undisturbed):
     directory, done = undisturbed
-    results = timeless(directory)
+    results = micro.results(directory)
     assert results["schema"] == 1 and results["backend"] == "cpu"
     assert results["isolation"]["level"] in ("namespaces", "landlock")
     methods = {(e["method"], e["iteration"]) for e in results["evaluations"]}
@@ -240,19 +229,19 @@ def test_what_the_sampler_did_is_counted(undisturbed):
 
 def test_a_second_run_finds_everything_done(undisturbed):
     directory, _ = undisturbed
-    before = timeless(directory)
+    before = micro.results(directory)
     started = time.monotonic()
     done = call(*TINY, "--workdir", directory)
     assert done.returncode == 0, done.stderr
     assert "rollouts in" not in done.stderr  # nothing was sampled again
-    assert timeless(directory) == before
+    assert micro.results(directory) == before
     assert time.monotonic() - started < 120
 
 
 def test_interrupted_again_and_again_it_ends_with_the_same_results(undisturbed, tmp_path):
     """And so two runs of one seed agree, too. tests/bench/interruptions.py does it 50 times."""
     directory, _ = undisturbed
-    at = bench().moments(directory, 5, seed=1)
-    sessions = bench().disturbed(tmp_path, at, [signal.SIGKILL, signal.SIGTERM])
+    at = interruptions.moments(directory, 5, seed=1)
+    sessions = interruptions.disturbed(tmp_path, at, [signal.SIGKILL, signal.SIGTERM])
     assert [s.status for s in sessions] == [-9, 143, -9, 143, -9, 0]
-    assert timeless(tmp_path) == timeless(directory)
+    assert micro.results(tmp_path) == micro.results(directory)

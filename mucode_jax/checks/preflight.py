@@ -6,6 +6,7 @@ tokenizer and the problems. What devices hold is `plan`'s.
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -16,6 +17,20 @@ from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Benchmark
 from mucode_jax.models import hub, huggingface
 from mucode_jax.rollouts.collect import first_prompt
+from mucode_jax.runtime import hosts
+
+
+def backend() -> str:
+    """The platform that JAX computes on; ValueError where it lets an accelerator lie idle."""
+    platform = hosts.backend()
+    devices = ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0")
+    idle = [device for device in devices if os.path.exists(device)]
+    if platform == "cpu" and idle and not os.environ.get("JAX_PLATFORMS"):
+        raise ValueError(
+            f"this machine has an accelerator ({idle[0]}) that JAX does not use; install it with "
+            "pip install -e '.[cuda]' (or '.[tpu]'), or set JAX_PLATFORMS=cpu to do without"
+        )
+    return platform
 
 
 def check(

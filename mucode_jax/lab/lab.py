@@ -61,9 +61,7 @@ class Lab:
         *,
         base: pathlib.Path,
         trunk: pathlib.Path | None,
-        dtype: str,
-        param_dtype: str,
-        remat: bool,
+        held: Mapping[str, Json],
         mesh: Mesh,
         sampling_mesh: Mesh,
         limits: Limits,
@@ -77,7 +75,7 @@ class Lab:
           workdir, pool, progress: the tools.
           base: the base generator, a Hugging Face directory.
           trunk: the directory of what verifiers are trained from; None: the base generator.
-          dtype, param_dtype, remat: how models are held and computed (`models.llama`).
+          held: dtype, param_dtype and remat of models (`models.llama`).
           mesh: the devices that train, of all hosts.
           sampling_mesh: this host's own devices, which sample and score.
           limits: turns and tokens of conversations.
@@ -90,8 +88,7 @@ class Lab:
         self.sandbox = dict(sandbox)
         self.profile_steps = profile_steps
         # Unrolled layers compile longer and run a sixth faster on a CPU, where models are small.
-        scan = jax.default_backend() != "cpu"
-        self._held = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat, "scan": scan}
+        self._held = {**held, "scan": jax.default_backend() != "cpu"}
         self._slots = slots
         self._sampling_mesh = sampling_mesh
         self._loaded: tuple[str, Params] | None = None  # a generator's name, and how it decodes

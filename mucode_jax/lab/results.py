@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mucode_jax import __version__
 from mucode_jax.report import SCHEMA
 from mucode_jax.report.words import whose
-from mucode_jax.runtime import hosts, machine
+from mucode_jax.runtime import hosts
 from mucode_jax.runtime.ledger import Stage
 from mucode_jax.sampling.engine import Counters
 
@@ -32,7 +35,7 @@ def results(
     return {
         "schema": SCHEMA,
         "config": config,
-        "versions": machine.versions(),
+        "versions": _versions(),
         "seed": config["seed"],
         "isolation": isolation,
         "backend": hosts.backend(),
@@ -44,6 +47,15 @@ def results(
             if re.search(r"/verifier(_singles)?$", stage.name)
         ],
         "evaluations": evaluations,
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "flax", "transformers", "numpy")
+    return {
+        "mucode_jax": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
     }
 
 

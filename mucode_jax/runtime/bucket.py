@@ -150,13 +150,15 @@ class Bucket(Folder):
         self.path = local(where, kind)
         if importlib.util.find_spec("gcsfs") is None:
             raise ValueError(f"{where} needs gcsfs; install it with pip install -e '.[gcs]'")
-        self._root = self.where.partition("://")[2]
         self._say = say
         say(f"looking into {self.where}")  # without a network it takes a minute to fail
-        self._files = _client()
+        files = _file_system()
+        from fsspec.implementations.dirfs import DirFileSystem
+
+        self._there = DirFileSystem(self.where.partition("://")[2], files, skip_instance_cache=True)
         self._busy = threading.RLock()
         self._synced: dict[str, State | None] = {}  # files here, when they last agreed with there
-        self._lease = Lease(self._files, self.where, say)
+        self._lease = Lease(files, self.where, say)
 
     def hold(self) -> None:
         hosts.agree("the work directory", {"--workdir": self.where}, self._say)
@@ -184,7 +186,7 @@ class Bucket(Folder):
             for n in changed:
                 (self.path / n).unlink(missing_ok=True)  # it may be linked to another run's
             if changed:
-                self._files.get(self._there(changed), self._here(changed))
+                self._there.get(changed, self._here(changed))
             self._synced |= {n: _state(self.path / n) for n in remote}
 
     def push(self, name: str, whole: bool = False) -> None:
@@ -195,7 +197,7 @@ class Bucket(Folder):
                 with asking(self.where):
                     gone = self._remote(name, direct=True).keys() - set(names)
                     if gone:
-                        self._files.rm(self._there(sorted(gone)))
+                        self._there.rm(sorted(gone))
 
     def send(self, names: list[str]) -> None:
         """Uploads those of the files that have changed, a ledger after all others."""
@@ -207,10 +209,10 @@ class Bucket(Folder):
             growing = [n for n in changed if f"/{_GROWING}/" in n]
             ledgers = [n for n in changed if n.endswith("/" + _LAST)]
             for name in growing:  # read at once, as they grow
-                self._files.pipe_file(f"{self._root}/{name}", (self.path / name).read_bytes())
+                self._there.pipe_file(name, (self.path / name).read_bytes())
             for group in ([n for n in changed if n not in (*growing, *ledgers)], ledgers):
                 if group:
-                    self._files.put(self._here(group), self._there(group))
+                    self._there.put(self._here(group), group)
             self._synced |= {n: states[n] for n in changed}
 
     def remove(self, name: str) -> None:
@@ -271,11 +273,10 @@ class Bucket(Folder):
 
         `direct`: those that are written without a copy here, too.
         """
-        objects = self._files.find(f"{self._root}/{name}".rstrip("/"), detail=True)
-        md5s = {n.removeprefix(self._root + "/"): o.get("md5Hash") for n, o in objects.items()}
+        objects = self._there.find(name, detail=True)
         return {
-            n: md5
-            for n, md5 in md5s.items()
+            n: about.get("md5Hash")
+            for n, about in objects.items()
             if _mirrored(n) and (direct or f"/{_DIRECT}/" not in n)
         }
 
@@ -287,12 +288,9 @@ class Bucket(Folder):
     def _here(self, names: list[str]) -> list[str]:
         return [str(self.path / name) for name in names]
 
-    def _there(self, names: list[str]) -> list[str]:
-        return [f"{self._root}/{name}" for name in names]
 
-
-def _client() -> Any:
-    """The file system of gs://, the same for orbax."""
+def _file_system() -> Any:
+    """That of gs://, the same for orbax."""
     # It would ask for the kind of bucket over a second protocol, ahead of everything.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import aiohttp

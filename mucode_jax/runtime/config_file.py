@@ -6,6 +6,7 @@ configs, and those that come along, in a clone and in an installed package alike
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 import types
@@ -43,21 +44,14 @@ def locate(argv: Sequence[str]) -> list[str]:
 def _located(value: str) -> str:
     file, colon, variant = value.partition(":")
     path = pathlib.Path(file)
-    if not _exists(path):
+    if not os.path.exists(path):
         name = path.relative_to("configs") if path.parts[:1] == ("configs",) else path
         shipped = SHIPPED / name if name.suffix == ".py" else SHIPPED / f"{name}.py"
-        if file and len(name.parts) == 1 and _exists(shipped):
+        if file and len(name.parts) == 1 and os.path.exists(shipped):
             path = shipped
             value = f"{shipped}{colon}{variant}"
     _offer_configs(path)
     return value
-
-
-def _exists(path: pathlib.Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # longer than a path can be, or a null byte in it
-        return False
 
 
 def _offer_configs(file: pathlib.Path) -> None:

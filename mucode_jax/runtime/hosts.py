@@ -232,16 +232,18 @@ def check_shared(path: pathlib.Path) -> None:
     """
     if _count == 1:
         return
-    what = "the work directory"
     file = path / "hosts"
-    token = first_does(what, lambda: f"{time.time_ns()} {os.getpid()}")
-    if first():
+
+    def write() -> str:
+        token = f"{time.time_ns()} {os.getpid()}"
         file.write_text(token)
-    wait(what)
+        return token
+
+    token = first_does("the work directory", write)
     until = time.monotonic() + 10  # network file systems look again after a few seconds
     while not (seen := file.is_file() and file.read_text() == token) and time.monotonic() < until:
         time.sleep(0.2)
-    blind = [host for host, sees in enumerate(gather(what, seen)) if not sees]
+    blind = [host for host, sees in enumerate(gather("the work directory", seen)) if not sees]
     if blind:
         raise ValueError(
             f"--workdir {path} is not one folder: what host 0 writes there, host "

@@ -31,19 +31,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from tests import micro
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = ("--config", "configs/quickstart.py:tiny")
 FAULT = re.compile(r"Traceback|Error|[Ww]arn|[Ff]atal|sandbox: |attempt \d|^[EWF]\d{4} ", re.M)
-
-
-def results(directory: pathlib.Path) -> dict:
-    """results.json without what a clock wrote."""
-    found = json.loads((directory / "results.json").read_text())
-    del found["wall_seconds"]
-    for stage in found["stages"]:
-        del stage["seconds"]
-        stage.pop("sampling", None)
-    return found
 
 
 @dataclasses.dataclass
@@ -193,11 +187,11 @@ def main() -> int:
         began = time.monotonic()
         alone = Run(home / "undisturbed").end()
         assert alone.status == 0, alone.said
-        expected = results(home / "undisturbed")
+        expected = micro.results(home / "undisturbed")
         if given.signal == "INT":
             longest = (time.monotonic() - began) / 3
             cut = ctrl_c(home / "INT", given.moments, longest, given.seed)
-            same = results(home / "INT") == expected
+            same = micro.results(home / "INT") == expected
             print(f"SIGINT: {cut} interruptions, results {'equal' if same else 'DIFFER'}")
             return 0 if same else 1
         start = Run(home / "undisturbed")
@@ -211,7 +205,7 @@ def main() -> int:
                 directory = home / f"{name}_{courses}"
                 at = moments(home / "undisturbed", given.moments - cut, given.seed + courses)
                 sessions = disturbed(directory, at, [getattr(signal, f"SIG{name}")])
-                if results(directory) != expected:
+                if micro.results(directory) != expected:
                     print(f"SIG{name}: course {courses} of seed {given.seed}: results DIFFER")
                     return 1
                 cut += sum(s.status != 0 for s in sessions)

@@ -81,7 +81,7 @@ def test_a_host_to_which_nobody_comes_says_so_and_ends():
     alone = (
         "from mucode_jax.runtime import hosts; hosts.JOIN_S = 2; hosts.connect('127.0.0.1:1', 2, 1)"
     )
-    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, line=True)
+    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True)
     assert done.returncode == 1
     assert "in 2 s the hosts did not find each other" in done.stderr.splitlines()[-1]
 
@@ -129,7 +129,7 @@ def test_who_waits_says_for_whom_and_hears_of_a_failure(pod, monkeypatch):
 
 def test_a_work_directory_that_is_not_shared_is_refused(pod, tmp_path, monkeypatch):
     monkeypatch.setattr(time, "monotonic", iter(range(0, 10**6, 20)).__next__)
-    pod |= {"mucode/1/0": '"token"', "mucode/2/0": "null", "mucode/3/0": "true"}
+    pod |= {"mucode/1/0": '"token"', "mucode/2/0": "true"}
     with pytest.raises(ValueError, match="host 1 does not see"):
         hosts.check_shared(tmp_path)
 
@@ -141,13 +141,13 @@ def environment():
 
 
 def children(pid):
-    lines = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, line=True)
+    lines = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
     return [int(line) for line in lines.stdout.split()]
 
 
 def run(*command):
     return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment(), capture_output=True, line=True
+        [sys.executable, *command], cwd=ROOT, env=environment(), capture_output=True, text=True
     )
 
 
@@ -161,7 +161,7 @@ def test_a_pod_that_loses_a_process_ends_and_goes_on_with_the_results_of_one(tmp
         env=environment(),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        line=True,
+        text=True,
     )
     second = tmp_path / "stages/base/singles/pieces"
     while launcher.poll() is None and not second.is_dir():
