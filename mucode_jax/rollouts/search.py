@@ -197,8 +197,8 @@ def best_of_n(
     """Searches each problem `searches` times in each of the ways `choices`.
 
     Each (problem, search) is a conversation of its own: its candidates are executed while others
-    decode, and its next turn continues in the cache of the chosen candidate. What it finds depends
-    on itself and on the engine's shapes alone.
+    decode, and its next turn begins as soon as one is chosen, whatever the others do. What it finds
+    depends on itself and on the engine's shapes alone.
 
     Args:
       problems: what to solve.
@@ -231,8 +231,12 @@ def best_of_n(
     executing: list[_Place] = []  # all candidates are sampled
     unscored: list[_Place] = []  # all candidates are executed
 
-    def submit(request_id: tuple, places: Sequence[_Place], parent: Handle | None) -> None:
-        """One request for the candidates of places that stand in the same state."""
+    def submit(request_id: tuple, places: Sequence[_Place]) -> None:
+        """One request for the candidates of places that stand in the same state.
+
+        Candidates leave their slots as they finish: one that waited there for its siblings, of
+        which at most one is continued, would keep the slot idle. So a later turn is read again.
+        """
         first = places[0]
         sample_keys = [
             keys.key_data(*key, p.problem.benchmark, p.problem.task_id, p.index, p.turn, position)
@@ -242,7 +246,9 @@ def best_of_n(
         for place in places:
             sampling.update(dict.fromkeys(place.handles, place))
         engine.submit(
-            Request(request_id, first.state, np.stack(sample_keys), limits.max_new_tokens, parent)
+            Request(
+                request_id, first.state, np.stack(sample_keys), limits.max_new_tokens, keep=False
+            )
         )
 
     for problem in problems:
@@ -254,7 +260,7 @@ def best_of_n(
             places.append(_Place(problem, index, 0, prompt_ids, prompt_ids, handles, here))
         opened[problem.task_id] = [search for place in places for search in place.searches]
         open_count[problem.task_id] = len(opened[problem.task_id])
-        submit(request_id, places, None)
+        submit(request_id, places)
 
     while sampling or executing or unscored:
         if engine.pending:
@@ -291,9 +297,7 @@ def best_of_n(
                 following = _Place(
                     place.problem, place.index, place.turn + 1, state, message, handles, followers
                 )
-                submit(request_id, [following], place.handles[chosen])
-            for handle in place.handles:
-                engine.release(handle)
+                submit(request_id, [following])
             task_id = place.problem.task_id
             open_count[task_id] -= len(place.searches) - sum(map(len, going_on.values()))
             if not open_count[task_id]:

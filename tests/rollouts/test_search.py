@@ -80,15 +80,26 @@ def test_searches_that_stand_in_the_same_state_share_their_candidates():
     assert len({q.id for q in engine.requests}) == len(engine.requests)
 
 
-def test_a_next_turn_continues_the_chosen_candidate_and_nothing_stays_kept():
-    _, engine = run(lambda request, sample: f"no{sample}", choices=["lv", "pt"])
-    parents = {q.id: q.parent for q in engine.requests if q.parent is not None}
-    prompts = {q.id: q.prompt_ids for q in engine.requests}
-    assert parents
-    for child, (parent, sample) in parents.items():
-        ids = FakeChat().completion(f"no{sample % 3}")
-        known = np.concatenate([prompts[parent], ids])
-        np.testing.assert_array_equal(prompts[child][: len(known)], known)
+def test_no_search_waits_for_another():
+    """The first candidates of one problem are chosen among while the other's are sampled."""
+    engine = FakeEngine(lambda request, sample: f"no{sample % 3}")
+    engine.step = lambda: [engine._queue.pop(0)]  # in the order of arrival
+    turns = []
+    searches = search.best_of_n(
+        [problem("a"), problem("b")],
+        engine=engine,
+        chat=FakeChat(),
+        grader=grading.public_grader(FakePool()),
+        score=None,
+        limits=LIMITS,
+        n=3,
+        searches=1,
+        choices=["pt"],
+        key=(0, "search", 0),
+        on_turn=lambda s: turns.append((s.task_id, len(s.turns), len(engine._queue))),
+    )
+    assert [found[0].task_id for found in searches] == ["a", "b"]
+    assert turns[0] == ("a", 1, 3)  # none of the three candidates of "b" is there
     assert not engine.kept
 
 
