@@ -65,12 +65,11 @@ def _merged(cells: Sequence[Json]) -> list[Json]:
     def way(c: Json) -> tuple:
         return c["search"], c["n"], c["turns"]
 
-    same = {
-        of_generator
-        for of_generator, own in text.grouped(cells, generator).items()
-        if len({c["cell"] for c in own}) > 1
-        and len({(way(c), c["accuracy"], *c["ci95"]) for c in own}) == len(set(map(way, own)))
-    }
+    def is_same(cells: Sequence[Json]) -> bool:
+        values = {(way(c), c["accuracy"], *c["ci95"]) for c in cells}
+        return len({c["cell"] for c in cells}) > 1 and len(values) == len(set(map(way, cells)))
+
+    same = {name for name, its in text.grouped(cells, generator).items() if is_same(its)}
     merged: dict[tuple, Json] = {}
     for c in cells:
         cell = "" if generator(c) in same else c["cell"]
@@ -293,11 +292,11 @@ def _by_turn(name: str, greedy: Sequence[Json]) -> plots.Plot:
     lines = [
         plots.Line(
             label,
-            [c["turns"] for c in own],
-            [c["accuracy"] for c in own],
-            plots.series(i) if own[0]["cell"] else plots.look(own[0]["method"]),
+            [c["turns"] for c in turns],
+            [c["accuracy"] for c in turns],
+            plots.series(i) if turns[0]["cell"] else plots.look(turns[0]["method"]),
         )
-        for i, (label, own) in enumerate(text.grouped(greedy, _name).items())
+        for i, (label, turns) in enumerate(text.grouped(greedy, _name).items())
     ]
     caption = "Greedy conversations, solved problems, means over seeds."
     height = 3.0 + 0.12 * len(lines)

@@ -275,12 +275,12 @@ def by_choice(name: str, searched: Sequence[Json]) -> Plot:
     shown = [
         Line(
             generator,
-            [e["search"] for e in own],
-            [e["accuracy"] for e in own],
-            look(own[0]["method"]),
-            [e["ci95"] for e in own],
+            [e["search"] for e in searches],
+            [e["accuracy"] for e in searches],
+            look(searches[0]["method"]),
+            [e["ci95"] for e in searches],
         )
-        for generator, own in text.grouped(searched, words.generator).items()
+        for generator, searches in text.grouped(searched, words.generator).items()
     ]
     caption = f"Multi-turn Best-of-{n}: solved problems by how one of {n} candidates is chosen."
     return forest(f"{name}-by-choice", f"Best-of-{n} by choice", caption, choices, shown)
@@ -295,11 +295,11 @@ def by_n(name: str, searched: Sequence[Json]) -> Plot:
     shown = [
         Line(
             f"{generator}, {choice}",
-            [e["n"] for e in own],
-            [e["accuracy"] for e in own],
+            [e["n"] for e in searches],
+            [e["accuracy"] for e in searches],
             look(choice) | {"linestyle": styles[generators.index(generator)]},
         )
-        for (generator, choice), own in curves.items()
+        for (generator, choice), searches in curves.items()
     ]
     caption = "Multi-turn Best-of-N: solved problems by the number of candidates a turn."
     label = "N, candidates a turn"

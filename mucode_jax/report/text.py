@@ -102,15 +102,15 @@ def tables(group: Sequence[Json]) -> list[tuple[str, str, Rows]]:
     greedy, searched = apart(group)
     interval = "with 95 % interval"
     by_turn = "Solved by one greedy conversation a problem, had it stopped after that turn"
-    found = [(by_turn, interval, greedy_rows(greedy))] if greedy else []
+    shown = [(by_turn, interval, greedy_rows(greedy))] if greedy else []
     for n, searches in searched.items():
         solved = (
             f"Solved by multi-turn Best-of-{n}: {n} candidates a turn, at most "
             f"{searches[0]['turns']} turns, and which candidate is taken"
         )
         repeated = f"{interval}, searches a problem: {searches[0]['searches']}"
-        found.append((solved, repeated, search_rows(searches)))
-    return found
+        shown.append((solved, repeated, search_rows(searches)))
+    return shown
 
 
 def greedy_rows(greedy: Sequence[Json]) -> Rows:
@@ -175,11 +175,10 @@ def _quality(measured: Json) -> list[str]:
 
 def by_work(stages: Sequence[Json]) -> dict[str, Json]:
     """Seconds, tokens and executions by what was done, the longest first."""
+    costs = ("seconds", "tokens", "executions")
     sums = {
-        work: {
-            name: sum(stage[name] for stage in own) for name in ("seconds", "tokens", "executions")
-        }
-        for work, own in grouped(stages, lambda stage: words.work(stage["name"])).items()
+        work: {cost: sum(stage[cost] for stage in alike) for cost in costs}
+        for work, alike in grouped(stages, lambda stage: words.work(stage["name"])).items()
     }
     return dict(sorted(sums.items(), key=lambda item: -item[1]["seconds"]))
 
