@@ -1,8 +1,10 @@
-"""Every command shows examples and its exit statuses; nothing speaks when it is imported."""
+"""What all commands, modules, scripts and documents keep to."""
 
 import importlib
+import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -66,3 +68,38 @@ def test_the_changelog_keeps_its_form():
     known = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     assert kinds <= {f"### {kind}" for kind in known}
     assert re.fullmatch(r"\d+\.\d+\.\d+", mucode_jax.__version__)
+
+
+SCRIPTS = sorted(
+    path.relative_to(ROOT.parent).as_posix()
+    for pattern in ("launch/*.sh", "launch/*.sbatch", "findings/*.sh", ".ci/run")
+    for path in ROOT.parent.glob(pattern)
+)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_shell_scripts_pass_shellcheck(name):
+    installed = pathlib.Path(sys.executable).parent  # need not be on the PATH
+    command = shutil.which("shellcheck", path=f"{installed}:{os.environ['PATH']}")
+    if command is None:
+        pytest.skip("needs shellcheck (extra `test`)")
+    done = subprocess.run([command, ROOT.parent / name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name.startswith("findings/")])
+def test_a_finding_names_its_versions_and_cleans_up(name):
+    path = ROOT.parent / name
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert os.access(path, os.X_OK) and lines[0] == "#!/usr/bin/env bash"
+    text = "\n".join(lines)
+    pinned = re.findall(r"([a-z][\w-]*)==([\d.]+)", text)
+    assert pinned and all(f"{package} {version}" in lines[1] for package, version in pinned)
+    assert all("==" in word for word in re.search(r"pip\" install -q (.+)", text)[1].split())
+    assert "=$(mktemp -d)" in text and "trap 'rm -rf " in text and "set -euo pipefail" in text
+    assert "# Output:" in lines and "mucode" not in text
+
+
+def test_the_folder_of_findings_holds_nothing_else():
+    held = {path.name for path in (ROOT.parent / "findings").iterdir()}
+    assert {name for name in held if not name.endswith(".sh")} == {"README.md"} and len(held) > 1
