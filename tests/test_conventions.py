@@ -103,3 +103,19 @@ def test_a_finding_names_its_versions_and_cleans_up(name):
 def test_the_folder_of_findings_holds_nothing_else():
     held = {path.name for path in (ROOT.parent / "findings").iterdir()}
     assert {name for name in held if not name.endswith(".sh")} == {"README.md"} and len(held) > 1
+
+
+def test_git_tracks_nothing_empty_and_nothing_stray():
+    """A test that writes into the folder it runs in would leave something here."""
+    if not (ROOT.parent / ".git").exists():
+        pytest.skip("not a clone")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT.parent, capture_output=True)
+    files = [pathlib.Path(name) for name in listed.stdout.decode().split("\0") if name]
+    folders = {"configs", "findings", "launch", "mucode_jax", "tests", ".ci"}
+    documents = {"README.md", "BENCHMARKS.md", "CHANGELOG.md", "LICENSE"}
+    assert {path.parts[0] for path in files} - folders - documents == {
+        *("setup.py", "pyproject.toml", ".gitignore")
+    }
+    present = [path for path in files if (ROOT.parent / path).is_file()]
+    empty = [path for path in present if not (ROOT.parent / path).stat().st_size]
+    assert not [path for path in empty if path.name != "__init__.py"]
