@@ -44,6 +44,31 @@ def test_help_shows_an_example_and_the_exit_statuses(command, capsys, monkeypatc
     assert re.search(r"Exit\s+status: 0", shown)
 
 
+def test_the_readmes_way_through_the_code_is_there():
+    section = README.split("## Reading the code")[1].split("\n## ")[0]
+    files, paper = (part.splitlines()[1:] for part in section.split("\n\n")[1:3])
+    rooms = set()
+    for row in files[1:]:
+        _, places, about, _ = row.split("|")
+        first, *others = re.findall(r"`(.+?)`", places)
+        folder = ROOT.parent / first if first.endswith("/") else (ROOT.parent / first).parent
+        named = re.findall(r"`(\w+\.py)`", about)
+        inside = [name for name in others if not (ROOT.parent / name).is_dir()]
+        for path in (ROOT.parent / first, *(folder / name for name in (*named, *inside))):
+            assert path.exists(), row
+            rooms.add(path.relative_to(ROOT.parent).as_posix().split("/")[:2][-1])
+    held = {p.name for p in ROOT.iterdir() if (p / "__init__.py").exists()}
+    assert held | {f"{name}.py" for name in COMMANDS if (ROOT / f"{name}.py").exists()} <= rooms
+    for row in paper[1:]:
+        for name in re.findall(r"`(.+?)`", row):
+            importing = f"mucode_jax.{name}"
+            module, _, attribute = importing.rpartition(".")
+            try:
+                importlib.import_module(importing)
+            except ModuleNotFoundError:
+                assert hasattr(importlib.import_module(module), attribute), row
+
+
 def test_importing_says_nothing():
     names = [
         ".".join(["mucode_jax", *p.relative_to(ROOT).with_suffix("").parts]).removesuffix(
