@@ -40,8 +40,8 @@ def test_every_cell_is_run_with_every_seed_and_changes_what_it_says():
     [
         ((("a", {"expert": {"knid": "lv"}}),), "config.cells: a: there is no setting expert.knid"),
         ((("a", {}), ("a", {})), "name a twice"),
-        ((("a",),), r"is to be a tuple of \(name, settings\) pairs"),
-        ((("a", 3),), r"is to be a tuple of \(name, settings\) pairs"),
+        ((("a",),), r"must be a tuple of \(name, settings\) pairs"),
+        ((("a", 3),), r"must be a tuple of \(name, settings\) pairs"),
         ((("../b", {}),), "a name is that of a folder"),
         ((("a\0", {}),), "a name is that of a folder"),
         ((("report.html", {}),), "a name is that of a folder"),
