@@ -100,7 +100,8 @@ class Lab:
     """Owns the tools of one experiment.
 
     Attributes:
-      workdir, pool, progress, mesh, limits, sandbox: as given.
+      workdir, pool, progress, mesh, limits: as given.
+      sandbox: what decides outcomes beside the tests, the rule for code blocks among it.
       base: the base generator.
       trunk: what verifiers are trained from; the base generator unless another was given.
       chat: the base generator's chat template.
@@ -121,6 +122,7 @@ class Lab:
         sampling_mesh: Mesh,
         limits: Limits,
         slots: int,
+        code_block: str,
         sandbox: Mapping[str, Json],
         profile_steps: int,
     ) -> None:
@@ -135,6 +137,7 @@ class Lab:
             and score.
           limits: turns and tokens of conversations.
           slots: sequences decoded at a time; 0: as many as memory holds.
+          code_block: the rule by which a completion's code is found.
           sandbox: what the pool was told that decides outcomes: what to show, what to allow.
           profile_steps: so many steps of each training are profiled (`summaries`).
         """
@@ -149,14 +152,14 @@ class Lab:
         self._slots = slots
         self._local = sampling_mesh
         self._loaded: tuple[str, Params] | None = None  # a generator's name, and how it decodes
-        self.sandbox = dict(sandbox)
+        self.sandbox = {"code_block": code_block, **sandbox}
         self.profile_steps = profile_steps
         self._engines: list[Engine] = []  # of the stage being made
         workdir.meter = self._meter
         self.base = self._given("base/source", base)
         self.trunk = self._given("base/trunk", trunk) if trunk else self.base
         eot_ids = huggingface.eot_ids(base)  # before the tokenizer, which reads the same files
-        self.chat = Chat(huggingface.load_tokenizer(base), eot_ids)
+        self.chat = Chat(huggingface.load_tokenizer(base), eot_ids, code_block)
 
     def _given(self, name: str, directory: pathlib.Path) -> Model:
         """A model from elsewhere, recorded as a stage."""

@@ -148,8 +148,8 @@ def save_generator(
 ) -> None:
     """Writes a LlamaForCausalLM directory that transformers and vLLM open.
 
-    llama.cpp's converter opens it where it knows the tokenizer: it has a list of pre-tokenizers, and
-    the embedded generator's is not among them.
+    llama.cpp's converter opens it where it knows the tokenizer. Its list of pre-tokenizers
+    does not hold that of the embedded generator.
 
     config.json is written last: a directory without one was cut short. With several hosts all of
     them call this, and the first one writes.

@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from mucode_jax.core import keys, records
-from mucode_jax.core.conversation import Chat, extract_code
+from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Problem, Turn
 from mucode_jax.rollouts.collect import Limits, feedback_prompt, first_prompt
 from mucode_jax.rollouts.grading import Grader, grade_of
@@ -231,7 +231,7 @@ def _sample(
     while engine.pending:
         for completion in engine.step():
             place = cast(Place, completion.request_id)
-            code = extract_code(chat.text(completion.ids))
+            code = chat.code(chat.text(completion.ids))
             outcome = grader.submit(places[place].problem, code)
             executing[place, completion.index] = completion, code, outcome
     return {
