@@ -133,7 +133,7 @@ def read_config(directory: str | pathlib.Path, **changes: Any) -> LlamaConfig:
 
 
 def _has_own_head(directory: pathlib.Path) -> bool:
-    """Whether the weights hold a head that differs from the embedding; few rows are read at once.
+    """Whether the weights hold a head that differs from the embedding, read some rows at a time.
 
     transformers decides the same way (`PreTrainedModel.tie_weights`).
     """
@@ -143,10 +143,13 @@ def _has_own_head(directory: pathlib.Path) -> bool:
     head, embedding = (stored.get(f"{name}.weight") for name in ("lm_head", "model.embed_tokens"))
     if head is None or embedding is None:
         return False
-    return head.shape != embedding.shape or any(
-        not np.array_equal(*(x.read((slice(row, row + 4096),)) for x in (head, embedding)))
-        for row in range(0, head.shape[0], 4096)
-    )
+    if head.shape != embedding.shape:
+        return True
+    for start in range(0, head.shape[0], 4096):
+        rows = (slice(start, min(start + 4096, head.shape[0])),)
+        if not np.array_equal(head.read(rows), embedding.read(rows)):
+            return True
+    return False
 
 
 def describe(

@@ -17,7 +17,7 @@ CODE = (
     "def add(a, b):\n    return a + b\n",
     "    return a",
     "\tif x != y :\n\t\tprint( 'a  b' , end = '' )\n\n\n",
-    "x =  10 ** 2.50 # don't , isn't ! 1234567\n\n2.",
+    "x =  10 ** 2.50 # do n't , I 'm ! we 've ? 1234567\n\n2.",
     'class A :\n\n  def f(self):\n    """It \'s ? they \'re ."""\n    1',
 )
 
