@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
     c.rollout = ConfigDict()
     c.rollout.n = 15  # N rollouts a problem
     c.rollout.turns = 3  # T
+    c.rollout.code_block = "commonmark"  # where a completion's code is; or "published"
     c.rollout.add_correct = False  # put each problem's reference solution among its rollouts
     c.rollout.temperature = 0.7
     c.rollout.top_p = 1.0
@@ -191,6 +192,7 @@ def mbpp(c: ConfigDict) -> ConfigDict:
 
 def compat(c: ConfigDict) -> ConfigDict:
     """The published code's choices where ours differ (README says what and why)."""
+    c.rollout.code_block = "published"
     c.expert.scope = "final"
     c.expert.drop_unsolved = False
     c.search.skip_failed = False

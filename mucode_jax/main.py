@@ -157,6 +157,7 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
         sampling_mesh=plan.sampling_mesh(config),
         limits=plan.limits(config),
         slots=config.rollout.slots,
+        code_block=config.rollout.code_block,
         sandbox={name: config.sandbox[name] for name in ("feedback", "memory_mb")},
         profile_steps=config.profile_steps,
     )

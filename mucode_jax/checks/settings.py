@@ -199,6 +199,7 @@ ITERATE = {
     **section("rollout", SAMPLING),
     "rollout.n": whole(1, 100_000),
     "rollout.turns": whole(1),
+    "rollout.code_block": one_of("commonmark", "published"),
     "rollout.add_correct": FLAG,
     "rollout.max_new_tokens": whole(1),
     "rollout.max_feedback_tokens": whole(1),

@@ -1,4 +1,4 @@
-"""Between text and token ids: the chat template, and the code inside a completion.
+"""Between text and token ids: the chat template, and what a completion says.
 
 The rule of the house is that the ids sampled are the ids stored, scored and trained on. So a
 conversation is never rendered again: `Chat.first` gives the ids of the first user message,
@@ -8,35 +8,25 @@ concatenation with the sampled completions in between.
 
 from __future__ import annotations
 
+import datetime
 import functools
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from mucode_jax.core.code_block import extract_code
+
 # Templates that write today's date get this one instead, so that a prompt is the same every day.
-_DATE = "26 Jul 2024"
+# It comes as `date_string`, or from `strftime_now`, which goes before the template: transformers
+# hands templates no function.
+_DATE = datetime.datetime(2024, 7, 26)
+_DATED = "".join(
+    f"|replace('%{code}', '{_DATE.strftime(f'%{code}')}')"
+    for code in ("-d", "-m", *"aAbBdeFHIjmMpSTyY")
+)
+_STRFTIME_NOW = f"{{% macro strftime_now(format) %}}{{{{ format{_DATED} }}}}{{% endmacro %}}\n"
 _ASKED, _MARK = "MESSAGE-GOES-HERE", "COMPLETION-GOES-HERE"
-_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.S | re.M)
-
-
-def extract_code(text: str) -> str:
-    """The code in a completion.
-
-    The first fenced block tagged python (or py, python3, or nothing); a block that is never closed
-    reaches to the end; without any such block the whole text is the code, and so is "" for "".
-
-    So every completion has an outcome, whatever a generator writes. An empty one, or an empty
-    block, is the empty program, which has not what the tests call. Prose, or one character a
-    thousand times, is a program that does not parse or does not load. Of two blocks the second is
-    not looked at. Pieces of broken UTF-8 have become U+FFFD (`Chat.text`), which no Python program
-    holds outside a string. Each of these is an error of the program, never of the run.
-    """
-    for tag, code in _FENCE.findall(text):
-        if tag.lower() in ("", "py", "python", "python3"):
-            return code
-    return text
 
 
 def shorten(text: str, limit: int) -> str:
@@ -64,18 +54,22 @@ class Chat:
       vocab_size: one more than the tokenizer's highest id.
     """
 
-    def __init__(self, tokenizer: Any, eot_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: Any, eot_ids: Sequence[int] = (), code_block: str = "commonmark"
+    ) -> None:
         """Reads the template once.
 
         Args:
           tokenizer: a `transformers` tokenizer with a chat template.
           eot_ids: further ids that end a turn (from the checkpoint's generation config).
+          code_block: the rule by which a completion's code is found (`code_block.extract_code`).
 
         Raises:
           ValueError: no chat template, one that cannot be used or drops the user's or the
             assistant's text, or no end-of-turn token.
         """
         self._tokenizer = tokenizer
+        self._code_block = code_block
         name = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
         if not tokenizer.chat_template:
             raise ValueError(
@@ -88,6 +82,9 @@ class Chat:
         if not known:
             raise ValueError(f"{name} names no end-of-turn token; set eos_token in its config")
         try:
+            self._template = tokenizer.get_chat_template()
+            if "strftime_now" in self._template:
+                self._template = _STRFTIME_NOW + self._template
             closed = self._render([("user", _ASKED), ("assistant", _MARK), ("user", _ASKED)])
         except Exception as error:  # whatever the template raises
             raise ValueError(f"the chat template of {name} cannot be used ({error})") from error
@@ -116,8 +113,9 @@ class Chat:
         return self._tokenizer.apply_chat_template(
             [{"role": role, "content": content} for role, content in messages],
             tokenize=False,
+            chat_template=self._template,
             add_generation_prompt=True,
-            date_string=_DATE,
+            date_string=f"{_DATE:%d %b %Y}",
         )
 
     def _ids(self, text: str) -> np.ndarray:
@@ -171,3 +169,7 @@ class Chat:
     def text(self, ids: np.ndarray) -> str:
         """The text of completion ids, without special tokens; broken UTF-8 becomes U+FFFD."""
         return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=True)
+
+    def code(self, text: str) -> str:
+        """The code in a completion's text."""
+        return extract_code(text, self._code_block)

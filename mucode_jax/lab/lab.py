@@ -47,7 +47,8 @@ class Lab:
     """Owns the tools of one experiment.
 
     Attributes:
-      workdir, pool, progress, mesh, limits, sandbox, profile_steps: as given.
+      workdir, pool, progress, mesh, limits, profile_steps: as given.
+      sandbox: what decides outcomes beside the tests, `code_block` included.
       base: the base generator.
       trunk: what verifiers are trained from; the base generator unless another was given.
       chat: the base generator's chat template.
@@ -66,6 +67,7 @@ class Lab:
         sampling_mesh: Mesh,
         limits: Limits,
         slots: int,
+        code_block: str,
         sandbox: Mapping[str, Json],
         profile_steps: int,
     ) -> None:
@@ -80,12 +82,13 @@ class Lab:
           sampling_mesh: this host's own devices, which sample and score.
           limits: turns and tokens of conversations.
           slots: sequences decoded at a time; 0: as many as memory holds.
+          code_block: the rule by which a completion's code is found.
           sandbox: the settings of the pool that decide outcomes: what to show, what to allow.
           profile_steps: so many steps of each training are profiled (`summaries`).
         """
         self.workdir, self.pool, self.progress = workdir, pool, progress
         self.mesh, self.limits = mesh, limits
-        self.sandbox = dict(sandbox)
+        self.sandbox = {"code_block": code_block, **sandbox}
         self.profile_steps = profile_steps
         # Unrolled layers compile longer and run a sixth faster on a CPU, where models are small.
         self._held = {**held, "scan": jax.default_backend() != "cpu"}
@@ -97,7 +100,7 @@ class Lab:
         self.base = self._given("base/source", base)
         self.trunk = self._given("base/trunk", trunk) if trunk else self.base
         eot_ids = huggingface.eot_ids(base)  # before the tokenizer, which reads the same files
-        self.chat = Chat(huggingface.load_tokenizer(base), eot_ids)
+        self.chat = Chat(huggingface.load_tokenizer(base), eot_ids, code_block)
 
     def _given(self, name: str, directory: pathlib.Path) -> Model:
         """A model from elsewhere, recorded as a stage."""

@@ -7,6 +7,9 @@ import json
 import pathlib
 from typing import Any
 
+import numpy as np
+
+from mucode_jax.models import weights
 from mucode_jax.models.llama import LlamaConfig, RopeScaling
 
 GENERATOR = "LlamaForCausalLM"
@@ -24,16 +27,17 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
       ValueError: it is not there, or damaged.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
+        weights.refuse_adapter(file.parent)
         raise ValueError(f"{file.parent} is no model directory: it holds no {file.name}") from error
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from error
     except (RecursionError, ValueError) as error:
         raise ValueError(f"{file} is damaged: not JSON ({error})") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ValueError(f"{file} is damaged: no JSON object")
-    return found
+    return content
 
 
 def architectures(directory: pathlib.Path) -> list[str]:
@@ -42,22 +46,24 @@ def architectures(directory: pathlib.Path) -> list[str]:
     Raises:
       ValueError: it is no list of names.
     """
-    found = read_json(directory / "config.json").get("architectures") or []
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"{directory}/config.json: architectures is {found!r}, no list of names")
-    return found
+    names = read_json(directory / "config.json").get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{directory}/config.json: architectures is {names!r}, no list of names")
+    return names
 
 
 def read_config(directory: str | pathlib.Path, **changes: Any) -> LlamaConfig:
     """The config of a model directory.
 
     Parameters and computation have the dtype that the weights were stored in (float32 for float16)
-    unless `changes`, the fields of LlamaConfig to set otherwise, says so.
+    unless `changes`, the fields of LlamaConfig to set otherwise, says so. A head that was trained
+    apart from the embedding is kept, whatever tie_word_embeddings says.
 
     Raises:
       ValueError: no config.json, or something in it that this Llama does not do.
     """
-    stored = read_json(pathlib.Path(directory) / "config.json")
+    directory = pathlib.Path(directory)
+    stored = read_json(directory / "config.json")
 
     def refuse(what: str) -> ValueError:
         return ValueError(f"{directory}/config.json: {what}")
@@ -121,7 +127,29 @@ def read_config(directory: str | pathlib.Path, **changes: Any) -> LlamaConfig:
         raise refuse("its low_freq_factor is not below its high_freq_factor")
     if type(config.tied) is not bool:
         raise refuse(f"tie_word_embeddings is {config.tied!r}, neither true nor false")
+    if config.tied and _has_own_head(directory):
+        config = dataclasses.replace(config, tied=False)
     return dataclasses.replace(config, **changes)
+
+
+def _has_own_head(directory: pathlib.Path) -> bool:
+    """Whether the weights hold a head that differs from the embedding, read some rows at a time.
+
+    transformers decides the same way (`PreTrainedModel.tie_weights`).
+    """
+    if not weights.are_in(directory):
+        return False
+    stored = weights.index(directory)
+    head, embedding = (stored.get(f"{name}.weight") for name in ("lm_head", "model.embed_tokens"))
+    if head is None or embedding is None:
+        return False
+    if head.shape != embedding.shape:
+        return True
+    for start in range(0, head.shape[0], 4096):
+        rows = (slice(start, min(start + 4096, head.shape[0])),)
+        if not np.array_equal(head.read(rows), embedding.read(rows)):
+            return True
+    return False
 
 
 def describe(

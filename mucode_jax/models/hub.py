@@ -19,7 +19,7 @@ TIMEOUT_S = 10.0  # for the hub's first answer
 WAITS_S = (2.0, 4.0, 8.0)  # between attempts
 # What a model's directory is made of; others may lie beside it.
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer*")
-_FILES = (*MODEL_FILES, "LICENSE*", "NOTICE*")
+_FILES = (*MODEL_FILES, "merges.txt", "LICENSE*", "NOTICE*")
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import pathlib
 import shutil
 from typing import Any
@@ -35,7 +34,7 @@ from mucode_jax.models.checkpoint_config import (
 )
 from mucode_jax.models.hub import resolve
 from mucode_jax.models.llama import LlamaConfig, Params
-from mucode_jax.models.tokenizer import load_tokenizer
+from mucode_jax.models.tokenizer import load_tokenizer, write_json
 
 __all__ = [
     "check_weights",
@@ -76,18 +75,18 @@ _CARRIED = (  # noqa: SIM905
 
 def eot_ids(directory: Path) -> tuple[int, ...]:
     """The ids that end a turn, by generation_config.json or config.json; () where none is named."""
-    found: list[int] = []
+    ids: list[int] = []
     for name in ("generation_config.json", "config.json"):
         file = pathlib.Path(directory) / name
         if file.is_file():
             value = read_json(file).get("eos_token_id")
-            several = value if isinstance(value, list) else [] if value is None else [value]
-            if not all(type(token) is int and 0 <= token < MOST for token in several):
+            tokens = value if isinstance(value, list) else [] if value is None else [value]
+            if not all(type(token) is int and 0 <= token < MOST for token in tokens):
                 raise ValueError(
                     f"{file}: eos_token_id is {value!r}; ids are whole numbers of at least 0"
                 )
-            found += several
-    return tuple(dict.fromkeys(found))
+            ids += tokens
+    return tuple(dict.fromkeys(ids))
 
 
 def is_verifier(directory: Path) -> bool:
@@ -147,7 +146,10 @@ def save_generator(
     tokenizer_from: Path | None = None,
     shard_bytes: int = 5_000_000_000,
 ) -> None:
-    """Writes a LlamaForCausalLM directory that transformers, vLLM and llama.cpp's converter open.
+    """Writes a LlamaForCausalLM directory that transformers and vLLM open.
+
+    llama.cpp's converter opens it where it knows the tokenizer. Its list of pre-tokenizers
+    does not hold that of the embedded generator.
 
     config.json is written last: a directory without one was cut short. With several hosts all of
     them call this, and the first one writes.
@@ -170,14 +172,18 @@ def save_verifier(
     *,
     tokenizer_from: Path | None = None,
 ) -> None:
-    """Writes a LlamaForSequenceClassification directory with one label; see `save_generator`."""
+    """Writes a LlamaForSequenceClassification directory with one label; see `save_generator`.
+
+    transformers reads a score at the last token that is not padding, so the token that pads ends no
+    turn, whatever it is in `tokenizer_from`.
+    """
     _save(params, config, pathlib.Path(directory), VERIFIER, tokenizer_from)
 
 
 def _check_architecture(directory: pathlib.Path, expected: str) -> None:
-    found = architectures(directory) or [expected]
-    if expected not in found:
-        raise ValueError(f"{directory} holds a {' '.join(found)}, expected a {expected}")
+    names = architectures(directory) or [expected]
+    if expected not in names:
+        raise ValueError(f"{directory} holds a {' '.join(names)}, expected a {expected}")
     labels = read_json(directory / "config.json").get("id2label") or {"0": ""}
     if expected == VERIFIER and (not isinstance(labels, dict) or len(labels) != 1):
         raise ValueError(f"{directory} has the labels {labels}; a verifier has one (num_labels=1)")
@@ -290,10 +296,7 @@ def _load_array(
         )
     out = jnp.zeros(array.shape, array.dtype, device=place) if entry.stacked else None
     for index, tensor in enumerate(stored):
-        values = tensor.read()
-        piece = jax.make_array_from_callback(
-            tensor.shape, single, lambda where, values=values: np.array(values[where])
-        )
+        piece = jax.make_array_from_callback(tensor.shape, single, tensor.read)
         out, finite = _place(out, piece, np.int32(index), entry.transposed, array.dtype, place)
         if not finite:
             raise ValueError(f"{tensor.file}: tensor {tensor.name} holds what is no finite number")
@@ -344,15 +347,14 @@ def _save(
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.json").unlink(missing_ok=True)
     weights.write(outgoing, directory, shard_bytes=shard_bytes, keep=first)
-    if first:
-        ids = (
-            {}
-            if tokenizer_from is None
-            else _carry(pathlib.Path(tokenizer_from), directory, config)
-        )
-        dtype = str(np.dtype(params.get("trunk", params)["embed"]["embedding"].dtype))
-        text = json.dumps(describe(config, architecture, dtype, ids), indent=2)
-        (directory / "config.json").write_text(text + "\n", encoding="utf-8")
+    if not first:
+        return
+    ids = {}
+    if tokenizer_from is not None:
+        _carry_tokenizer(pathlib.Path(tokenizer_from), directory)
+        ids = _special_ids(pathlib.Path(tokenizer_from), directory, config, architecture)
+    dtype = str(np.dtype(params.get("trunk", params)["embed"]["embedding"].dtype))
+    write_json(directory / "config.json", describe(config, architecture, dtype, ids))
 
 
 def _to_host(array: jax.Array) -> np.ndarray:
@@ -363,30 +365,59 @@ def _to_host(array: jax.Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-def _carry(source: pathlib.Path, directory: pathlib.Path, config: LlamaConfig) -> dict[str, Any]:
-    """Copies the tokenizer's files; returns the ids of special tokens for config.json."""
+def _carry_tokenizer(source: pathlib.Path, directory: pathlib.Path) -> None:
+    """Copies the tokenizer's files; others, too, are to read tokenizer.json as it stands."""
     if not source.is_dir():
         raise ValueError(f"tokenizer_from: {source} is no directory")
     if source.resolve() != directory.resolve():
         for pattern in _CARRIED:
             for file in source.glob(pattern):
                 shutil.copyfile(file, directory / file.name)
+    if (directory / "tokenizer.json").is_file():
+        _set(directory / "tokenizer_config.json", "tokenizer_class", "PreTrainedTokenizerFast")
+
+
+def _special_ids(
+    source: pathlib.Path, directory: pathlib.Path, config: LlamaConfig, architecture: str
+) -> dict[str, Any]:
+    """The ids of special tokens for config.json, of a tokenizer that was carried along."""
     tokenizer = load_tokenizer(directory)
     if len(tokenizer) > config.vocab_size:
         raise ValueError(
             f"the tokenizer of {source} has {len(tokenizer)} tokens, the model {config.vocab_size}"
         )
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos")}
-    ids["pad_token_id"] = tokenizer.pad_token_id
-    for name in ("generation_config.json", "config.json"):
-        if (source / name).is_file():
-            told = json.loads((source / name).read_text(encoding="utf-8"))
-            ids.update({key: told[key] for key in ids if told.get(key) is not None})
-    if ids["pad_token_id"] is None:
-        # transformers finds the last token of a batched text by it.
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    ids = {name: getattr(tokenizer, name) for name in names}
+    for file in ("generation_config.json", "config.json"):
+        if (source / file).is_file():
+            settings = read_json(source / file)
+            ids.update({name: settings[name] for name in names if settings.get(name) is not None})
+    if architecture == VERIFIER:
+        ends = {tokenizer.eos_token_id, *eot_ids(source)}
+        ids["pad_token_id"] = _name_padding(directory, tokenizer, ends)
+    elif ids["pad_token_id"] is None:
         eos = ids["eos_token_id"]
         ids["pad_token_id"] = eos[0] if isinstance(eos, list) else eos
     if not (directory / "generation_config.json").is_file():
-        text = json.dumps(ids, indent=2)
-        (directory / "generation_config.json").write_text(text + "\n", encoding="utf-8")
+        write_json(directory / "generation_config.json", ids)
     return ids
+
+
+def _name_padding(directory: pathlib.Path, tokenizer: Any, ends: set[int]) -> int:
+    """The id of a token that pads and is not in `ends`; the tokenizer's files name it, too."""
+    added = tokenizer.added_tokens_decoder
+    special = sorted((token_id for token_id in added if added[token_id].special), reverse=True)
+    ordinary = range(len(tokenizer))  # texts hold them, so that they are named nowhere
+    candidates = (tokenizer.pad_token_id, tokenizer.unk_token_id, *special, *ordinary)
+    pad = next(token_id for token_id in candidates if token_id not in {None, *ends})
+    if pad != tokenizer.pad_token_id:
+        name = tokenizer.convert_ids_to_tokens(pad) if pad in special else None
+        for file in ("tokenizer_config.json", "special_tokens_map.json"):
+            _set(directory / file, "pad_token", name)
+    return pad
+
+
+def _set(file: pathlib.Path, name: str, value: str | None) -> None:
+    """Changes one value in a JSON file, if the file is there and holds another one."""
+    if file.is_file() and (settings := read_json(file)).get(name) != value:
+        write_json(file, settings | {name: value})

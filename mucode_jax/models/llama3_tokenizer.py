@@ -6,9 +6,8 @@ import base64
 import json
 import pathlib
 import shutil
-from collections.abc import Mapping
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+import tokenizers
 
 from mucode_jax.models.tokenizer import write_json
 
@@ -22,7 +21,7 @@ def files(source: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       ValueError: something of it is missing.
     """
-    found = []
+    needed = []
     for pattern in ("tokenizer.model", "special_tokens.json", "*.jinja"):
         matching = sorted(source.glob(pattern))
         if len(matching) != 1:
@@ -30,8 +29,8 @@ def files(source: pathlib.Path) -> list[pathlib.Path]:
                 f"{source} holds {len(matching)} of {pattern}; a Llama-3 tokenizer is made of "
                 "tokenizer.model, special_tokens.json and one chat template, *.jinja"
             )
-        found += matching
-    return found + sorted(source.glob("LICENSE*"))
+        needed += matching
+    return needed + sorted(source.glob("LICENSE*"))
 
 
 def build(source: pathlib.Path, directory: pathlib.Path) -> None:
@@ -46,10 +45,8 @@ def build(source: pathlib.Path, directory: pathlib.Path) -> None:
     Raises:
       ValueError: a file is missing or damaged.
     """
-    model, names, template, *licences = files(source)
+    ranks, names, template, *licences = files(source)
     try:
-        lines = model.read_bytes().splitlines()
-        ranks = {base64.b64decode(token): int(rank) for token, rank in (ln.split() for ln in lines)}
         described = json.loads(names.read_text(encoding="utf-8"))
         ids = dict(described["special_tokens"])
         tokenizer = _tokenizer(ranks, described["pattern"], ids)
@@ -79,39 +76,19 @@ def build(source: pathlib.Path, directory: pathlib.Path) -> None:
         shutil.copyfile(licence, directory / licence.name)
 
 
-def _tokenizer(ranks: Mapping[bytes, int], pattern: str, special: Mapping[str, int]) -> Tokenizer:
-    # Byte-level BPE writes each byte as a printable character.
-    written = _byte_characters()
+def _tokenizer(ranks: pathlib.Path, pattern: str, special: dict[str, int]) -> tokenizers.Tokenizer:
+    from transformers.convert_slow_tokenizer import TikTokenConverter
 
-    def text(token: bytes) -> str:
-        return "".join(written[byte] for byte in token)
+    class Converter(TikTokenConverter):
+        @staticmethod
+        def load_tiktoken_bpe(tiktoken_url: str) -> dict[bytes, int]:
+            """Token -> rank; the converter's own asks for the package tiktoken to read this."""
+            lines = map(bytes.split, pathlib.Path(tiktoken_url).read_bytes().splitlines())
+            return {base64.b64decode(token): int(rank) for token, rank in lines}
 
-    # Ranks say which two neighbours to join first: those whose union has the lowest. A merge list
-    # says the same when every way to make a token stands in it, ordered by the token's rank.
-    merges = [
-        (rank, ranks[token[:cut]], ranks[token[cut:]], token[:cut], token[cut:])
-        for token, rank in ranks.items()
-        for cut in range(1, len(token))
-        if token[:cut] in ranks and token[cut:] in ranks
-    ]
-    merges.sort()
-    tokenizer = Tokenizer(
-        models.BPE(
-            {text(token): rank for token, rank in ranks.items()},
-            [(text(left), text(right)) for *_, left, right in merges],
-            ignore_merges=True,  # a whole word that is a token is that token
-        )
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(pattern), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
     names = sorted(special, key=special.__getitem__)
-    tokenizer.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in names])
-    tokenizer.post_processor = processors.TemplateProcessing(
+    tokenizer = Converter(str(ranks), pattern, extra_special_tokens=names).converted()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{_BEGIN} $A",
         pair=f"{_BEGIN} $A {_BEGIN} $B",
         special_tokens=[(_BEGIN, special[_BEGIN])],
@@ -120,10 +97,3 @@ def _tokenizer(ranks: Mapping[bytes, int], pattern: str, special: Mapping[str, i
         if tokenizer.token_to_id(name) != token_id:
             raise ValueError(f"special token {name} would not get id {token_id}")
     return tokenizer
-
-
-def _byte_characters() -> dict[int, str]:
-    """Byte -> character: printable ones as they are, the others from 256 on, in order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in printable]
-    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(hidden)}

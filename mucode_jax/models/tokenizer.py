@@ -7,34 +7,72 @@ import os
 import pathlib
 from typing import Any
 
+import tokenizers
+
 Path = str | pathlib.Path
+
+# What a tokenizer must give back unchanged: blanks, tabs, newlines, digits, and the places where a
+# tokenizer for prose tidies up.
+CODE = (
+    "def add(a, b):\n    return a + b\n",
+    "    return a",
+    "\tif x != y :\n\t\tprint( 'a  b' , end = '' )\n\n\n",
+    "x =  10 ** 2.50 # do n't , I 'm ! we 've ? 1234567\n\n2.",
+    'class A :\n\n  def f(self):\n    """It \'s ? they \'re ."""\n    1',
+)
 
 
 def load_tokenizer(directory: Path) -> Any:
     """The tokenizer of a model directory, with its chat template (`transformers`).
 
+    It is the one of tokenizer.json, whatever class tokenizer_config.json names: `AutoTokenizer`
+    builds another one from the class. Without tokenizer.json it is what `AutoTokenizer` makes of
+    tokenizer.model, or of vocab.json and merges.txt.
+
     Raises:
-      ValueError: there is none, or it is damaged.
+      ValueError: there is none, it is damaged, or it does not give code back as it was.
     """
     directory = pathlib.Path(directory)
-    if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+    file = directory / "tokenizer.json"
+    if not any(
+        (directory / name).is_file() for name in (file.name, "tokenizer.model", "vocab.json")
+    ):
         raise ValueError(f"{directory} holds no tokenizer (tokenizer.json or tokenizer.model)")
     # Nothing here needs torch; transformers would say at import that it is not there.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers
 
+    kind: Any = transformers.AutoTokenizer
+    if file.is_file():
+        kind = transformers.PreTrainedTokenizerFast
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory))
-        # What is too long for a model is refused by whoever knows its context.
-        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = (
-            True
-        )
-        return tokenizer
+        tokenizer = kind.from_pretrained(str(directory), clean_up_tokenization_spaces=False)
+        stored = tokenizers.Tokenizer.from_file(str(file)) if file.is_file() else None
     except Exception as error:  # the layers below raise all kinds for a damaged file
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"the tokenizer of {directory}, or its config.json, cannot be read ({reason})"
-        ) from error
+        raise ValueError(f"the tokenizer of {directory} cannot be read ({reason})") from error
+    # What is too long for a model is refused by whoever knows its context.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    for text in CODE:
+        back = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False))
+        if back != text:
+            raise ValueError(
+                f"the tokenizer of {directory} does not give code back: {text!r} becomes {back!r}"
+            )
+    if stored is not None:
+        _check_ids(tokenizer, stored, file)
+    return tokenizer
+
+
+def _check_ids(tokenizer: Any, stored: tokenizers.Tokenizer, file: pathlib.Path) -> None:
+    """Raises ValueError where `tokenizer` reads code otherwise than the file that it is made of."""
+    stored.no_truncation()
+    stored.no_padding()
+    begin = tokenizer.bos_token or ""
+    for text in (*CODE, *(begin + code for code in CODE)):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if ids != stored.encode(text, add_special_tokens=False).ids:
+            raise ValueError(f"{file}: the installed transformers gives {text!r} other ids")
 
 
 def write_json(file: pathlib.Path, value: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 import numpy as np
 
 from mucode_jax.core import keys
-from mucode_jax.core.conversation import Chat, extract_code
+from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Problem, Rollout, Turn
 from mucode_jax.rollouts.grading import Grader, grade_of
 from mucode_jax.sampling.engine import Completion, Engine, Request
@@ -128,7 +128,7 @@ def collect(
                 handle = (*completion.request_id, completion.index)
                 rollout = opened.pop(handle)
                 rollout.completion = completion
-                rollout.code = extract_code(chat.text(completion.ids))
+                rollout.code = chat.code(chat.text(completion.ids))
                 executing[handle] = rollout, grader.submit(rollout.problem, rollout.code)
         else:
             wait([future for _, future in executing.values()], return_when=FIRST_COMPLETED)
@@ -153,14 +153,14 @@ def of_solution(
 ) -> Rollout:
     """A rollout of one turn whose completion is a reference solution, executed like any other."""
     text = f"```python\n{solution.rstrip()}\n```" if "```" in problem.prompt else solution
-    ids = chat.completion(text)
+    ids, code = chat.completion(text), chat.code(text)
     turn = Turn(
         prompt_ids=first_prompt(chat, problem, limits),
         completion_ids=ids,
         logprobs=np.zeros(len(ids), np.float32),
         truncated=False,
-        code=extract_code(text),
-        grade=grader.grade(problem, extract_code(text)),
+        code=code,
+        grade=grader.grade(problem, code),
     )
     return Rollout(problem.benchmark, problem.task_id, index, (turn,))
 

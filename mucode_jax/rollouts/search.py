@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mucode_jax.core import keys, records
-from mucode_jax.core.conversation import Chat, extract_code
+from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Problem, Turn
 from mucode_jax.rollouts.collect import Limits, feedback_prompt, first_prompt
 from mucode_jax.rollouts.grading import Grader, grade_of
@@ -267,7 +267,7 @@ def best_of_n(
             for completion in engine.step():
                 handle = (completion.request_id, completion.index)
                 place = sampling.pop(handle)
-                code = extract_code(chat.text(completion.ids))
+                code = chat.code(chat.text(completion.ids))
                 outcome = grader.submit(place.problem, code)
                 position = place.handles.index(handle)
                 place.candidates[position] = _Candidate(completion, code, outcome)

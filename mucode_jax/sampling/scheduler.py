@@ -132,7 +132,7 @@ class Slot:
 
 @dataclasses.dataclass(eq=False)
 class _Group:
-    """A request under way: the earlier turns, the feed of the new one, where the prompt is cached."""
+    """A request under way: earlier turns, the feed of the new one, where the prompt is cached."""
 
     request: Request
     history: tuple[Stage, ...]
@@ -279,7 +279,7 @@ class Scheduler:
         return self._free.popleft() if self._free else None
 
     def _start(self, slot: Slot, group: _Group, work: Work) -> None:
-        """Gives a free slot to the group's next sample: by copy if its prompt is cached anywhere."""
+        """Gives a free slot to the group's next sample, by copy if its prompt is cached."""
         has_prompt = slot.number in group.sources
         if not has_prompt:
             self._now_holds(slot, None)

@@ -1,11 +1,13 @@
-"""Text and ids: what is sampled is what is stored, and the code inside a completion."""
+"""Text and ids: what is sampled is what is stored, from the prompt to a program's outcome."""
+
+import copy
 
 import numpy as np
 import pytest
 
 from mucode_jax.algorithms import common
 from mucode_jax.benchmarks import load
-from mucode_jax.core.conversation import Chat, extract_code, shorten
+from mucode_jax.core.conversation import Chat, shorten
 from mucode_jax.core.records import Grade, Rollout, Tests, Turn
 from mucode_jax.models import huggingface, llama3_tokenizer
 from mucode_jax.sandbox import Pool
@@ -28,28 +30,6 @@ def llama3(data_dir, tmp_path_factory):
     return huggingface.load_tokenizer(directory)
 
 
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("", ""),
-        ("x = 1\n", "x = 1\n"),
-        ("```python\nx = 1\n```", "x = 1\n"),
-        ("Sure:\n\n```py\nx = 1\n```\nDone.", "x = 1\n"),
-        ("```\nx = 1\n```\n", "x = 1\n"),
-        ("```python\nx = 1\n```\n```python\nprint(x)\n```", "x = 1\n"),
-        ("```bash\npip install x\n```\n```python\nx = 1\n```", "x = 1\n"),
-        ("```python\nx = 1\ny = 2", "x = 1\ny = 2"),
-        ("```python\n", ""),
-        ("  ```python\n  x = 1\n  ```", "  x = 1\n"),
-        ("```", "```"),
-        ("a" * 1000, "a" * 1000),
-        ("```python\r\nx = 1\r\n```", "x = 1\r\n"),
-    ],
-)
-def test_the_code_is_the_first_python_block_or_else_the_whole_text(text, code):
-    assert extract_code(text) == code
-
-
 RIGHT = "def f(x):\n    return x\n"
 
 
@@ -62,13 +42,13 @@ def test_whatever_a_generator_writes_has_an_outcome(chat):
         f"```python\n{RIGHT}```": "pass",
         f"```python\n{RIGHT}": "pass",  # never closed
         f"```python\n{RIGHT}```\n```python\nraise ValueError\n```": "pass",
-        f"```\n```\n```python\n{RIGHT}```": "error",  # the first block counts, though empty
+        f"```\n```\n```python\n{RIGHT}```": "pass",  # an empty block counts for nothing
         **{char * 1000: "error" for char in ("a", "(", "9", "`", "-", "\ufffd", "\0")},
         **{char * 1000: "error" for char in (" ", "\n", "\t", "#")},  # empty programs
         '"' * 1000: "error",
     }
     with Pool(workers=1) as pool:
-        codes = [extract_code(chat.text(chat.completion(text))) for text in expected]
+        codes = [chat.code(chat.text(chat.completion(text))) for text in expected]
         tests = Tests(("assert f(1) == 1",))
         found = [pool.submit(code, tests).result(timeout=120) for code in codes]
     assert [outcome.status for outcome in found] == list(expected.values())
@@ -80,23 +60,15 @@ def test_pieces_of_broken_utf8_are_an_error_of_the_program(chat, tokenizer):
     text = chat.text(np.array([*halves, *halves]))
     assert "\ufffd" in text
     with Pool(workers=1) as pool:
-        outcome = pool.submit(extract_code(text), Tests(("assert f(1) == 1",))).result(timeout=120)
+        outcome = pool.submit(chat.code(text), Tests(("assert f(1) == 1",))).result(timeout=120)
     assert outcome.status == "error" and "invalid" in outcome.summary
 
 
-class Templated:
-    """A tokenizer with another chat template."""
-
-    def __init__(self, tokenizer, template):
-        self._tokenizer, self.chat_template = tokenizer, template
-
-    def __getattr__(self, name):
-        return getattr(self._tokenizer, name)
-
-    def apply_chat_template(self, messages, **more):
-        return self._tokenizer.apply_chat_template(
-            messages, chat_template=self.chat_template, **more
-        )
+def templated(tokenizer, template):
+    """The tokenizer with another chat template."""
+    other = copy.copy(tokenizer)
+    other.chat_template = template
+    return other
 
 
 @pytest.mark.parametrize(
@@ -118,7 +90,7 @@ class Templated:
 )
 def test_a_template_that_would_lose_text_is_refused(tokenizer, template, said):
     with pytest.raises(ValueError, match=said):
-        Chat(Templated(tokenizer, template))
+        Chat(templated(tokenizer, template))
 
 
 def test_a_template_that_drops_the_system_message_takes_nothing_away(tokenizer, chat):
@@ -126,7 +98,7 @@ def test_a_template_that_drops_the_system_message_takes_nothing_away(tokenizer, 
         "{% if m.role == 'user' %}<|user|>{{ m.content }}{% else %}<|assistant|>{{ m.content }}"
         "<|end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
-    assert Chat(Templated(tokenizer, dropping)).first("f").tolist() == chat.first("f").tolist()
+    assert Chat(templated(tokenizer, dropping)).first("f").tolist() == chat.first("f").tolist()
 
 
 def test_long_text_is_shortened_in_its_middle():
@@ -170,6 +142,21 @@ def test_the_same_with_the_llama_3_template_on_every_day(llama3):
         date_string="26 Jul 2024",
     )
     assert np.concatenate(pieces).tolist() == llama3.encode(whole, add_special_tokens=False)
+
+
+@pytest.mark.parametrize(
+    ("date", "written"),
+    [
+        ("date_string", "26 Jul 2024"),
+        ("strftime_now('%d %b %Y')", "26 Jul 2024"),
+        ('strftime_now("%Y-%m-%d")', "2024-07-26"),
+        ("strftime_now('%A, %B %-d, %Y; %H:%M')", "Friday, July 26, 2024; 00:00"),
+    ],
+)
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(date, written, tokenizer):
+    before = "{%- if strftime_now is defined %}on{% endif %}\n  {% set x = 1 %}\n"
+    chat = Chat(templated(tokenizer, f"{before}{{{{ {date} }}}}{tokenizer.chat_template}"))
+    assert chat.text(chat.first("f")) == f"on{written}f"
 
 
 def test_stripped_text_and_stored_ids_do_not_drift_apart(llama3):

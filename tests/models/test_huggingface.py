@@ -1,6 +1,7 @@
 """Model directories: bit-exact round trips, files as others write them, errors that name names."""
 
 import dataclasses
+import importlib.util
 import json
 import math
 import shutil
@@ -94,19 +95,21 @@ def test_loading_onto_a_mesh_lays_parameters_out_by_the_table(saved):
     assert back["layers"]["mlp"]["gate"]["kernel"].addressable_shards[0].data.shape == (3, 16, 24)
 
 
-def test_no_tensor_is_read_before_its_turn(saved, monkeypatch):
-    # The files are mapped; what is copied to the host at once is one tensor's shard.
-    largest, right = 0, np.array
+def test_no_more_than_one_tensors_shard_is_read_at_once(saved, monkeypatch):
+    pieces, right = [], weights.Stored
 
-    def watch(values, *args, **kwargs):
-        nonlocal largest
-        if isinstance(values, np.memmap):
-            largest = max(largest, values.nbytes)
-        return right(values, *args, **kwargs)
+    def watched(*fields):
+        *of_tensor, read = fields
 
-    monkeypatch.setattr(huggingface.np, "array", watch)
+        def note(where):
+            pieces.append(read(where).nbytes)
+            return read(where)
+
+        return right(*of_tensor, note)
+
+    monkeypatch.setattr(weights, "Stored", watched)
     huggingface.load_generator(saved, CONFIG, mesh=sharding.make_mesh(1, 8, 1))
-    assert 0 < largest <= 64 * 32 * 4 // 8
+    assert max(pieces) == 64 * 32 * 4 // 8
 
 
 def test_rotary_scaling_is_read_in_old_and_new_spelling(saved):
@@ -253,6 +256,98 @@ def test_an_export_cut_short_is_no_model(saved, monkeypatch):
         huggingface.save_generator(tiny.params(CONFIG), CONFIG, saved)
     with pytest.raises(ValueError, match="holds no config.json"):
         huggingface.read_config(saved)
+
+
+def in_two_files(directory):
+    """Splits the weights into shards, the later of which holds an old copy of the embedding."""
+    tensors = safetensors.load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    embedding = "model.embed_tokens.weight"
+    first = {embedding: tensors.pop(embedding)}
+    safetensors.save_file(first, directory / "a.safetensors")
+    safetensors.save_file(tensors | {embedding: 0 * first[embedding]}, directory / "b.safetensors")
+    weight_map = dict.fromkeys(tensors, "b.safetensors") | {embedding: "a.safetensors"}
+    index = directory / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    return index, weight_map
+
+
+def test_the_index_decides_which_copy_of_a_tensor_is_read(saved):
+    in_two_files(saved)
+    equal(huggingface.load_generator(saved, CONFIG), tiny.params(CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"model.norm.weight": "a.safetensors"},
+            r"index.json names model.norm.weight, which a\.saf",
+        ),
+        (
+            {"model.norm.weight": "c.safetensors"},
+            r"index.json names c\.safetensors, which is not th",
+        ),
+        ({"model.norm.weight": 7}, "index.json is damaged"),
+    ],
+)
+def test_an_index_that_its_files_do_not_bear_out_is_refused(change, message, saved):
+    index, weight_map = in_two_files(saved)
+    index.write_text(json.dumps({"weight_map": weight_map | change}))
+    with pytest.raises(ValueError, match=message):
+        huggingface.load_generator(saved, CONFIG)
+
+
+def test_a_head_trained_apart_is_kept_though_the_config_ties_it(tmp_path):
+    """As transformers does: it ties what is equal."""
+    config = dataclasses.replace(CONFIG, tied=True)
+    huggingface.save_generator(tiny.params(config), config, tmp_path)
+    tokens = tiny.tokens(CONFIG, 2, 9)
+
+    def logits():
+        read = huggingface.read_config(tmp_path)
+        params = huggingface.load_generator(tmp_path, read)
+        where = tiny.positions(*tokens.shape)
+        hidden = llama.hidden(read, params, tokens, positions=where, segment_ids=None)
+        return read.tied, np.asarray(llama.logits(read, params, hidden))
+
+    def set_head(change):
+        def change_head(tensors):
+            head = tensors["model.embed_tokens.weight"].copy()
+            tensors["lm_head.weight"] = change(head)
+
+        change_tensors(tmp_path, change_head)
+
+    tied, as_tied = logits()
+    assert tied
+    set_head(lambda head: head)
+    tied, again = logits()
+    assert tied
+    np.testing.assert_array_equal(again, as_tied)
+    set_head(lambda head: head * np.r_[np.ones(63), 2].astype(np.float32)[:, None])
+    tied, apart = logits()
+    assert not tied
+    np.testing.assert_array_equal(apart[..., :63], as_tied[..., :63])
+    np.testing.assert_allclose(apart[..., 63], 2 * as_tied[..., 63], rtol=1e-6)
+    if importlib.util.find_spec("torch"):
+        import torch
+        import transformers
+
+        model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+        with torch.no_grad():
+            theirs = model(torch.tensor(tokens.astype(np.int64))).logits
+        np.testing.assert_allclose(apart, theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize("has_config", [False, True])
+def test_an_adapter_is_refused_by_its_name(saved, has_config):
+    shutil.move(saved / "model.safetensors", saved / "adapter_model.safetensors")
+    (saved / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    if not has_config:
+        (saved / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"holds a PEFT adapter .*merge_and_unload\(\)") as refused:
+        huggingface.load_generator(saved, huggingface.read_config(saved))
+    assert "\n" not in str(refused.value)
 
 
 def test_other_weight_formats_are_refused(saved):
