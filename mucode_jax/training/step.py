@@ -22,7 +22,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mucode_jax.models import sharding
 from mucode_jax.training import lora as adapters
 from mucode_jax.training.lora import LoRA
-from mucode_jax.training.losses import Loss, Params, mapped
+from mucode_jax.training.losses import Loss, Params, Sums, mapped
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Step = Callable[..., tuple["State", Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +98,34 @@ def init_state(params: Params, optimizer: OptimizerConfig) -> State:
     )
 
 
+def placed(abstract: Any, layout: Any) -> Any:
+    """Shapes with shardings: what a program is lowered for, and a checkpoint restored to."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, layout
+    )
+
+
+def abstract_state(
+    params: Params, axes: Any, optimizer: OptimizerConfig, mesh: Mesh, lora: LoRA | None = None
+) -> tuple[State, Params | None]:
+    """The state of a training, and the frozen base of its adapters, as shapes with shardings.
+
+    Args:
+      params: the model's parameters, arrays or shapes.
+      axes: their logical axes.
+      lora: train adapters; without them nothing is frozen.
+    """
+    frozen = None
+    if lora is not None:
+        frozen = placed(params, sharding.shardings(params, axes, mesh))
+        params = jax.eval_shape(functools.partial(adapters.init, lora, seed=0), params)
+        axes = adapters.logical_axes(axes)
+    state = jax.eval_shape(functools.partial(init_state, optimizer=optimizer), params)
+    like_params = sharding.shardings(state.params, axes, mesh)
+    whole = NamedSharding(mesh, PartitionSpec())
+    return placed(state, State(like_params, like_params, like_params, whole)), frozen
+
+
 def _round(x: jax.Array, dtype: Any, key: jax.Array, salt: int) -> jax.Array:
     """float32 to `dtype`; to bfloat16 up or down at random, so that the mean is kept."""
     if dtype == x.dtype:
@@ -112,27 +144,23 @@ def adamw(
     if optimizer.clip_norm is not None:
         scale = jnp.minimum(1.0, optimizer.clip_norm / (norm + 1e-6))
         gradients = jax.tree.map(lambda g: g * scale, gradients)
-    was, step = state[:3], state.step + 1
-    params, mu, nu = jax.tree.map(lambda x: x.astype(jnp.float32), was)
+    stored, step = state[:3], state.step + 1
+    params, mu, nu = jax.tree.map(lambda x: x.astype(jnp.float32), stored)
     adam = optax.scale_by_adam(optimizer.b1, optimizer.b2, optimizer.eps)
-    change, moments = adam.update(gradients, optax.ScaleByAdamState(state.step, mu, nu))
+    changes, moments = adam.update(gradients, optax.ScaleByAdamState(state.step, mu, nu))
 
     def moved(path: Any, p: jax.Array, change: jax.Array) -> jax.Array:
         decay = 0.0 if path[-1].key == "scale" else optimizer.weight_decay
         return p - rate * (change + decay * p)
 
-    params = jax.tree_util.tree_map_with_path(moved, params, change)
-    new, tree = jax.tree.flatten((params, moments.mu, moments.nu))
+    params = jax.tree_util.tree_map_with_path(moved, params, changes)
+    exact, tree = jax.tree.flatten((params, moments.mu, moments.nu))
     key = jax.random.fold_in(jax.random.key(0), step)
     rounded = [
         _round(x, before.dtype, key, i)
-        for i, (x, before) in enumerate(zip(new, jax.tree.leaves(was), strict=True))
+        for i, (x, before) in enumerate(zip(exact, jax.tree.leaves(stored), strict=True))
     ]
     return State(*tree.unflatten(rounded), step), norm
-
-
-Metrics = dict[str, jax.Array]
-Step = Callable[..., tuple[State, Metrics]]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -140,44 +168,34 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
 
 
-def wish_sharding(mesh: Mesh) -> NamedSharding:
-    """Of a step's `wishes` [devices, 2]."""
+def request_sharding(mesh: Mesh) -> NamedSharding:
+    """Of a step's `requests` [devices, 2]."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-
-
-def placed(abstract: Any, layout: Any) -> Any:
-    """Shapes with shardings: what a program is lowered for, and a checkpoint restored to."""
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, layout
-    )
-
-
-def state_layout(params: Any, mesh: Mesh) -> State:
-    """The layout of a state, from that of its parameters: the moments lie where they do."""
-    return State(params, params, params, NamedSharding(mesh, PartitionSpec()))
 
 
 def make_step(
     loss: Loss,
-    layout: State,
+    state: State,
     optimizer: OptimizerConfig,
     mesh: Mesh,
-    *,
     lora: LoRA | None = None,
 ) -> Step:
-    """The compiled step: (state, frozen, batch, rate, wishes) -> (state, metrics).
+    """The compiled step: (state, frozen, batch, rate, requests) -> (state, metrics).
 
     - state: `State`, donated.
     - frozen: the base model's parameters with LoRA, else None.
     - batch: arrays [A, R, …], A microbatches of R rows, R divisible by data × fsdp. Their sums are
       added up before dividing, so that A microbatches equal one batch of A·R rows.
     - rate: float32 scalar (an argument, so that no schedule compiles anew).
-    - wishes: int32 [devices, 2], what each host asks of the others (see `fit`); the sums return.
-    - metrics: float32 scalars loss, grad_norm and the loss's own; int32 [2] wishes.
+    - requests: int32 [devices, 2], what each host asks of all (see `fit`); their sums return.
+    - metrics: float32 scalars loss, grad_norm and the loss's own; int32 [2] requests.
 
     Steps of equal arguments are shared within the process. Run it under `jax.set_mesh(mesh)`.
+
+    Args:
+      state: as shapes with shardings (`abstract_state`).
     """
-    leaves, tree = jax.tree.flatten(layout)
+    leaves, tree = jax.tree.flatten(jax.tree.map(lambda x: x.sharding, state))
     # What the program does not depend on is left out of the key.
     optimizer = dataclasses.replace(
         optimizer, learning_rate=1.0, schedule="constant", warmup_steps=0, horizon=1.0
@@ -186,52 +204,56 @@ def make_step(
 
 
 @functools.lru_cache(maxsize=16)
-def _make_step(loss, leaves, tree, optimizer, mesh, lora) -> Step:
+def _make_step(
+    loss: Loss,
+    leaves: tuple[NamedSharding, ...],
+    tree: jax.tree_util.PyTreeDef,
+    optimizer: OptimizerConfig,
+    mesh: Mesh,
+    lora: LoRA | None,
+) -> Step:
+    """See `make_step`; the state's layout comes in pieces because a tree of dicts has no hash."""
     layout: State = tree.unflatten(leaves)
-    whole = NamedSharding(mesh, PartitionSpec())
-    sums = mapped(loss, mesh)
+    global_sums = mapped(loss, mesh)
 
-    def objective(trained: Params, frozen: Params | None, microbatch):
-        if lora is None:
-            numerator, denominator, extras = sums(trained, microbatch)
-        else:
-            with adapters.applied():
-                params = adapters.attach(lora, frozen, trained)
-                numerator, denominator, extras = sums(params, microbatch)
-        return numerator, (denominator, extras)
+    def numerator(trained: Params, frozen: Params | None, microbatch: Batch):
+        """What is differentiated, and all of the loss's sums."""
+        params = trained if lora is None else adapters.attach(lora, frozen, trained)
+        with adapters.applied():
+            sums = global_sums(params, microbatch)
+        return sums[0], sums
 
-    def gradients(trained: Params, frozen: Params | None, microbatch):
-        found, grads = jax.value_and_grad(objective, has_aux=True)(trained, frozen, microbatch)
+    def sums_and_gradients(trained, frozen, microbatch) -> tuple[Sums, Params]:
+        (_, sums), grads = jax.value_and_grad(numerator, has_aux=True)(trained, frozen, microbatch)
         # Without this they would come back whole on every device.
-        return found, jax.lax.with_sharding_constraint(grads, layout.params)
+        grads = jax.lax.with_sharding_constraint(grads, layout.params)
+        return sums, jax.tree.map(lambda g: g.astype(jnp.float32), grads)
 
-    def step(state: State, frozen, batch, rate, wishes) -> tuple[State, Metrics]:
-        count = jax.tree.leaves(batch)[0].shape[0]
-        if count == 1:
-            one = jax.tree.map(lambda x: x[0], batch)
-            found, grads = gradients(state.params, frozen, one)
-        else:
-
-            def add(total, microbatch):
-                found, grads = gradients(state.params, frozen, microbatch)
-                more = (found, jax.tree.map(lambda g: g.astype(jnp.float32), grads))
-                return jax.tree.map(jnp.add, total, more), None
-
-            shapes = jax.eval_shape(
-                lambda b: gradients(state.params, frozen, jax.tree.map(lambda x: x[0], b)), batch
-            )
-            zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
-            zero = (zero[0], jax.lax.with_sharding_constraint(zero[1], layout.params))
-            (found, grads), _ = jax.lax.scan(add, zero, batch)
-        numerator, (denominator, extras) = found
-        denominator = jnp.maximum(denominator, 1e-30)  # a batch without any weight changes nothing
-        grads = jax.tree.map(lambda g: g.astype(jnp.float32) / denominator, grads)
+    def step(state, frozen, batch, rate, requests) -> tuple[State, Metrics]:
+        of_microbatch = functools.partial(sums_and_gradients, state.params, frozen)
+        (total, weight, extras), grads = _added_up(of_microbatch, batch)
+        weight = jnp.maximum(weight, 1e-30)  # a batch without any weight changes nothing
+        grads = jax.tree.map(lambda g: g / weight, grads)
         state, norm = adamw(state, grads, rate, optimizer)
-        metrics = {"loss": numerator / denominator, "grad_norm": norm}
+        metrics = {"loss": total / weight, "grad_norm": norm}
         metrics |= {k: total / jnp.maximum(n, 1e-30) for k, (total, n) in extras.items()}
-        return state, metrics | {"wishes": jnp.sum(wishes, axis=0)}
+        return state, metrics | {"requests": jnp.sum(requests, axis=0)}
 
+    whole = NamedSharding(mesh, PartitionSpec())
     return jax.jit(step, donate_argnums=0, out_shardings=(layout, whole))
+
+
+def _added_up(function: Callable[[Batch], Any], batch: Batch) -> Any:
+    """The sum of float32 `function(microbatch)` over the microbatches, one after the other."""
+    first = jax.tree.map(lambda x: x[0], batch)
+    if jax.tree.leaves(batch)[0].shape[0] == 1:
+        return function(first)
+
+    def add(total: Any, microbatch: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(microbatch)), None
+
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, first))
+    return jax.lax.scan(add, zeros, batch)[0]
 
 
 def lower(
@@ -252,13 +274,7 @@ def lower(
       axes: their logical axes.
       batch: a batch of numpy arrays or `jax.ShapeDtypeStruct`s [rows, …].
     """
-    frozen, trained, trained_axes = None, params, axes
-    if lora is not None:
-        frozen = placed(params, sharding.shardings(params, axes, mesh))
-        trained = jax.eval_shape(lambda p: adapters.init(lora, p, seed=0), params)
-        trained_axes = adapters.logical_axes(axes)
-    state = jax.eval_shape(lambda p: init_state(p, optimizer), trained)
-    layout = state_layout(sharding.shardings(trained, trained_axes, mesh), mesh)
+    state, frozen = abstract_state(params, axes, optimizer, mesh, lora)
     rows = {
         k: jax.ShapeDtypeStruct(
             (microbatches, x.shape[0] // microbatches, *x.shape[1:]),
@@ -267,8 +283,9 @@ def lower(
         )
         for k, x in batch.items()
     }
-    wishes = jax.ShapeDtypeStruct((mesh.size, 2), np.int32, sharding=wish_sharding(mesh))
-    step = make_step(loss, layout, optimizer, mesh, lora=lora)
+    rate = jax.ShapeDtypeStruct((), np.float32)
+    requests = jax.ShapeDtypeStruct((mesh.size, 2), np.int32, sharding=request_sharding(mesh))
     with jax.set_mesh(mesh):
-        rate = jax.ShapeDtypeStruct((), np.float32)
-        return step.lower(placed(state, layout), frozen, rows, rate, wishes)
+        return make_step(loss, state, optimizer, mesh, lora).lower(
+            state, frozen, rows, rate, requests
+        )

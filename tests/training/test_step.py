@@ -120,8 +120,8 @@ def _compiled(mesh_shape, *, microbatches=1, optimizer=OPTIMIZER):
         k: jax.device_put(x.reshape(microbatches, -1, *x.shape[1:]), step.batch_sharding(mesh))
         for k, x in batch.items()
     }
-    wishes = jax.device_put(np.zeros((mesh.size, 2), np.int32), step.wish_sharding(mesh))
-    return program, (state, None, parts, np.float32(0.01), wishes)
+    requests = jax.device_put(np.zeros((mesh.size, 2), np.int32), step.request_sharding(mesh))
+    return program, (state, None, parts, np.float32(0.01), requests)
 
 
 def _run(program, arguments):
@@ -206,9 +206,8 @@ def test_adapters_alone_are_trained():
     first = toys.epoch_batches(0)[0]
     trained = toys.fit(
         mesh,
-        batches=lambda epoch: [first] * 8,
+        epochs=[[first] * 8],
         lora=lora.LoRA(rank=2, alpha=4.0),
-        epochs=1,
         on_step=lambda number, steps, metrics: seen.append(metrics["loss"]),
     )
     base = toys.generator()
