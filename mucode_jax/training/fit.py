@@ -158,17 +158,19 @@ def fit(
             _log.info("resuming from step %d of %d of %s", first, steps, checkpoints)
         del start, restored
 
+        rates = optimizer.rates(steps)
         report = functools.partial(_report, steps=steps, saved=saved, on_step=on_step)
         unread = None  # (step, learning rate, metrics on the device)
         for step in range(first, steps):
             epoch = bisect.bisect_right(ends, step)
             batch = _put(epochs[epoch][step - ends[epoch]], mesh, recipe.microbatches)
-            rate = optimizer.rate(step, steps)
             asked = (saved is not None and saved.due(), interruption.asked())
             with jax.set_mesh(mesh):
-                state, metrics = take_step(state, frozen, batch, rate, _requests(asked, mesh))
+                state, metrics = take_step(
+                    state, frozen, batch, rates[step], _requests(asked, mesh)
+                )
             granted = report(unread)
-            unread = (step + 1, rate, metrics)
+            unread = (step + 1, float(rates[step]), metrics)
             epoch_ends = step + 1 == ends[epoch]
             if granted or epoch_ends:
                 # A state leaves the loop only after its own step is known to have been finite.

@@ -59,17 +59,30 @@ class OptimizerConfig:
     moment_dtype: str = "float32"
     param_dtype: str = "float32"
 
-    def rate(self, step: int, steps: int) -> float:
-        """The learning rate of step `step` (0, 1, …) of `steps`."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1.0, self.horizon * steps - self.warmup_steps)
-        factor = {
-            "constant": 1.0,
-            "linear": 1 - done,
-            "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+    def rates(self, steps: int) -> np.ndarray:
+        """float32 [steps]: the learning rate of each step of a run."""
+        peak, warmup = self.learning_rate, self.warmup_steps
+        decay = max(1.0, self.horizon * steps - warmup)
+        afterwards = {
+            "constant": optax.constant_schedule(peak),
+            "linear": optax.linear_schedule(peak, 0.0, decay),
+            "cosine": optax.cosine_decay_schedule(peak, decay),
         }[self.schedule]
-        return self.learning_rate * max(0.0, factor)
+        rise = optax.linear_schedule(0.0, peak, warmup)
+        schedule = optax.join_schedules([lambda step: rise(step + 1), afterwards], [warmup])
+        return np.asarray(schedule(np.arange(steps)), np.float32)
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Clipping, Adam and decay; what it gives is to be multiplied with -rate."""
+
+        def decays(params: Params) -> Any:
+            return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "scale", params)
+
+        return optax.chain(
+            optax.clip_by_global_norm(math.inf if self.clip_norm is None else self.clip_norm),
+            optax.scale_by_adam(self.b1, self.b2, self.eps),
+            optax.add_decayed_weights(self.weight_decay, mask=decays),
+        )
 
 
 class State(NamedTuple):
@@ -77,24 +90,25 @@ class State(NamedTuple):
 
     Attributes:
       params: what is trained: the model's parameters, or its adapters.
-      mu, nu: Adam's moments, like params.
-      step: int32 scalar, steps taken.
+      moments: `OptimizerConfig.transformation`'s: Adam's moments, like params, and its count of
+        steps.
     """
 
     params: Params
-    mu: Params
-    nu: Params
-    step: jax.Array
+    moments: optax.OptState
 
 
 def init_state(params: Params, optimizer: OptimizerConfig) -> State:
     """A fresh state, copied and so donatable; jit it with `out_shardings` to make it in place."""
-    zeros = functools.partial(jnp.zeros_like, dtype=optimizer.moment_dtype)
-    return State(
-        params=jax.tree.map(lambda p: jnp.array(p, optimizer.param_dtype, copy=True), params),
-        mu=jax.tree.map(zeros, params),
-        nu=jax.tree.map(zeros, params),
-        step=jnp.zeros((), jnp.int32),
+    params = jax.tree.map(lambda p: jnp.array(p, optimizer.param_dtype, copy=True), params)
+    moments = optimizer.transformation().init(params)
+    return State(params, _floats_as(optimizer.moment_dtype, moments))
+
+
+def _floats_as(dtype: Any, tree: Any) -> Any:
+    """The tree with its floating-point arrays in `dtype`."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )
 
 
@@ -121,46 +135,36 @@ def abstract_state(
         params = jax.eval_shape(functools.partial(adapters.init, lora, seed=0), params)
         axes = adapters.logical_axes(axes)
     state = jax.eval_shape(functools.partial(init_state, optimizer=optimizer), params)
-    like_params = sharding.shardings(state.params, axes, mesh)
-    whole = NamedSharding(mesh, PartitionSpec())
-    return placed(state, State(like_params, like_params, like_params, whole)), frozen
+    layout = sharding.shardings(state.params, axes, mesh)
+    moments_layout = optax.tree.map_params(
+        optimizer.transformation(),
+        lambda _, like_param: like_param,
+        state.moments,
+        layout,
+        transform_non_params=lambda _: NamedSharding(mesh, PartitionSpec()),
+    )
+    return placed(state, State(layout, moments_layout)), frozen
 
 
-def _round(x: jax.Array, dtype: Any, key: jax.Array, salt: int) -> jax.Array:
-    """float32 to `dtype`; to bfloat16 up or down at random, so that the mean is kept."""
-    if dtype == x.dtype:
-        return x
-    noise = jax.random.bits(jax.random.fold_in(key, salt), x.shape, jnp.uint16)
-    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + noise.astype(jnp.uint32)
-    return jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
-
-
-def adamw(
+def update(
     state: State, gradients: Params, rate: jax.Array, optimizer: OptimizerConfig
 ) -> tuple[State, jax.Array]:
-    """One step of clipped AdamW; also gives the gradients' global norm before clipping."""
-    gradients = jax.tree.map(lambda g: g.astype(jnp.float32), gradients)
-    norm = optax.tree.norm(gradients)
-    if optimizer.clip_norm is not None:
-        scale = jnp.minimum(1.0, optimizer.clip_norm / (norm + 1e-6))
-        gradients = jax.tree.map(lambda g: g * scale, gradients)
-    stored, step = state[:3], state.step + 1
-    params, mu, nu = jax.tree.map(lambda x: x.astype(jnp.float32), stored)
-    adam = optax.scale_by_adam(optimizer.b1, optimizer.b2, optimizer.eps)
-    changes, moments = adam.update(gradients, optax.ScaleByAdamState(state.step, mu, nu))
+    """One step of clipped AdamW; also gives the global norm of the float32 gradients as given."""
+    params, moments = _floats_as(jnp.float32, (state.params, state.moments))
+    changes, moments = optimizer.transformation().update(gradients, moments, params)
+    params = jax.tree.map(lambda p, change: p - rate * change, params, changes)
+    key = jax.random.fold_in(jax.random.key(0), optax.tree.get(moments, "count"))
+    keys = optax.tree.split_key_like(key, state)
+    return jax.tree.map(_rounded, State(params, moments), state, keys), optax.tree.norm(gradients)
 
-    def moved(path: Any, p: jax.Array, change: jax.Array) -> jax.Array:
-        decay = 0.0 if path[-1].key == "scale" else optimizer.weight_decay
-        return p - rate * (change + decay * p)
 
-    params = jax.tree_util.tree_map_with_path(moved, params, changes)
-    exact, tree = jax.tree.flatten((params, moments.mu, moments.nu))
-    key = jax.random.fold_in(jax.random.key(0), step)
-    rounded = [
-        _round(x, before.dtype, key, i)
-        for i, (x, before) in enumerate(zip(exact, jax.tree.leaves(stored), strict=True))
-    ]
-    return State(*tree.unflatten(rounded), step), norm
+def _rounded(x: jax.Array, stored: jax.Array, key: jax.Array) -> jax.Array:
+    """`x` in the dtype of `stored`; to bfloat16 up or down at random, so that the mean is kept."""
+    if x.dtype == stored.dtype:
+        return x
+    noise = jax.random.bits(key, x.shape, jnp.uint16)
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + noise.astype(jnp.uint32)
+    return jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -234,7 +238,7 @@ def _make_step(
         (total, weight, extras), grads = _added_up(of_microbatch, batch)
         weight = jnp.maximum(weight, 1e-30)  # a batch without any weight changes nothing
         grads = jax.tree.map(lambda g: g / weight, grads)
-        state, norm = adamw(state, grads, rate, optimizer)
+        state, norm = update(state, grads, rate, optimizer)
         metrics = {"loss": total / weight, "grad_norm": norm}
         metrics |= {k: total / jnp.maximum(n, 1e-30) for k, (total, n) in extras.items()}
         return state, metrics | {"requests": jnp.sum(requests, axis=0)}
@@ -244,7 +248,11 @@ def _make_step(
 
 
 def _added_up(function: Callable[[Batch], Any], batch: Batch) -> Any:
-    """The sum of float32 `function(microbatch)` over the microbatches, one after the other."""
+    """The sum of float32 `function(microbatch)` over the microbatches, one after the other.
+
+    (`optax.MultiSteps` averages microbatches whatever their weights, and keeps the accumulated
+    gradients in the state.)
+    """
     first = jax.tree.map(lambda x: x[0], batch)
     if jax.tree.leaves(batch)[0].shape[0] == 1:
         return function(first)
