@@ -67,18 +67,20 @@ def pretrain(config: ConfigDict, workdir: Workdir) -> pathlib.Path:
     """
     progress = Progress()
     directory = workdir.path / "generator"
-    talks = []
+    conversations = []
     with progress.task("conversations", config.corpus.size, "conversations") as advance:
-        for talk in corpus.conversations(config.corpus.size, config.seed):
-            talks.append(talk)
+        for conversation in corpus.conversations(config.corpus.size, config.seed):
+            conversations.append(conversation)
             advance(1)
-    texts = (text for _, messages in talks[: config.tokenizer.conversations] for text in messages)
+    texts = (
+        text for _, messages in conversations[: config.tokenizer.conversations] for text in messages
+    )
     train_tokenizer(texts, config.tokenizer.vocab_size, config.model.max_positions, directory)
     tokenizer = huggingface.load_tokenizer(directory)
     chat = Chat(tokenizer)
     examples = [
         example(chat, tokenizer, task_id, messages, config.corpus.message_weight)
-        for task_id, messages in talks
+        for task_id, messages in conversations
     ]
 
     model = llama.LlamaConfig(
@@ -178,8 +180,8 @@ def example(
     ids: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     for message, completion in zip(messages[::2], messages[1::2], strict=True):
-        asked = chat.next(message) if ids else chat.first(message)
-        answered = tokenizer.encode(completion, add_special_tokens=False) + [chat.eot_ids[0]]
-        ids += [asked, np.asarray(answered, np.int32)]
-        weights += [np.full(len(asked), message_weight), np.ones(len(answered))]
+        prompt = chat.next(message) if ids else chat.first(message)
+        answer = tokenizer.encode(completion, add_special_tokens=False) + [chat.eot_ids[0]]
+        ids += [prompt, np.asarray(answer, np.int32)]
+        weights += [np.full(len(prompt), message_weight), np.ones(len(answer))]
     return SFTExample(task_id, np.concatenate(ids), np.concatenate(weights).astype(np.float32))
