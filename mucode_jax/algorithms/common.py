@@ -91,8 +91,8 @@ def fine_tune(
         examples = merge(examples)
     else:
         selection = {**selection, "merge": False}
-    made_by = plan.recipe(config.sft, config.seed)
-    return learn.fine_tune(lab, method, iteration, examples, inputs, made_by, selection)
+    recipe = plan.recipe(config.sft, config.seed)
+    return learn.fine_tune(lab, method, iteration, examples, inputs, recipe, selection)
 
 
 def sampling(settings: ConfigDict) -> Sampling:
@@ -148,6 +148,6 @@ def verifier_examples(visited: Sequence[LabelledRollouts]) -> list[VerifierExamp
         for rollout, label in zip(rollouts.items, rollouts.labels, strict=True):
             for t, correct in enumerate(label):
                 ids = verifier_input(rollout, t)
-                of = rollout.task_id, ids.tobytes()
-                distinct[of] = VerifierExample(rollout.task_id, ids, correct)
+                example = VerifierExample(rollout.task_id, ids, correct)
+                distinct[rollout.task_id, ids.tobytes()] = example
     return list(distinct.values())

@@ -33,7 +33,7 @@ Scores = Sequence[np.ndarray]  # per rollout: float32 [turns], the verifier's
 def iterate(config: ConfigDict, lab: Lab, benchmark: Benchmark) -> Iterator[common.Trained]:
     """Runs μCode; yields the generator of each iteration as it is finished."""
     generator = lab.base
-    visited, made_of = [], []
+    visited, inputs = [], []
     examples: list[SFTExample] = []
     for i in range(config.iterations):
         rollouts = common.roll_out(config, lab, benchmark, generator)
@@ -56,9 +56,9 @@ def iterate(config: ConfigDict, lab: Lab, benchmark: Benchmark) -> Iterator[comm
             experts,
             max_unsuccessful=config.expert.max_unsuccessful,
         )
-        made_of += [rollouts, scores]
+        inputs += [rollouts, scores]
         selection = config.expert.to_dict()
-        generator = common.fine_tune(config, lab, "mucode", i + 1, examples, made_of, selection)
+        generator = common.fine_tune(config, lab, "mucode", i + 1, examples, inputs, selection)
         yield common.Trained(generator, visited)
 
 
@@ -93,19 +93,22 @@ def local_search(
         for t in range(first, len(rollout.turns)):
             completion = rollout.turns[t].completion_ids
             seen[rollout.task_id].append((label[t], float(score[t]), completion))
+    rank = {
+        "lv": lambda correct, score: (score,),
+        "ov": lambda correct, score: (correct,),
+        "ov+lv": lambda correct, score: (correct, score),
+    }[expert]
     experts = {}
     for task_id, candidates in seen.items():
         solved = any(correct for correct, _, _ in candidates)
         if not solved and (drop_unsolved or expert == "ov"):
             continue
         ties = keys.rng(*key, task_id).permutation(len(candidates))
-        rank = {
-            "lv": lambda c, tie: (c[1], tie),
-            "ov": lambda c, tie: (c[0], tie),
-            "ov+lv": lambda c, tie: (c[0], c[1], tie),
-        }[expert]
-        best = max(zip(candidates, ties, strict=True), key=lambda pair: rank(*pair))
-        experts[task_id] = best[0][2]
+        ranked = [
+            (*rank(correct, score), tie, completion)
+            for (correct, score, completion), tie in zip(candidates, ties, strict=True)
+        ]
+        experts[task_id] = max(ranked, key=lambda entry: entry[:-1])[-1]
     return experts
 
 

@@ -26,22 +26,22 @@ def iterate(
 ) -> Iterator[common.Trained]:
     """Runs one of the four forms; yields the generator of each iteration as it is finished."""
     generator = lab.base
-    visited, made_of, examples = [], [], []
+    visited, inputs, examples = [], [], []
     for i in range(config.iterations):
         rollouts = common.roll_out(config, lab, benchmark, generator)
         visited.append(rollouts)
-        made_of.append(rollouts)
+        inputs.append(rollouts)
         if form == "rft_lv":
             verifier = common.train_verifier(config, lab, visited)
             if verifier is not None:  # without one nothing is better than the rest
                 scores = sample.scores(lab, verifier, rollouts)
-                made_of.append(scores)
+                inputs.append(scores)
                 examples += best_scored(rollouts.items, scores.items)
         else:
-            right = common.successful(rollouts)
-            examples += own_turns(right) if form == "multi_star_all" else common.finals(right)
+            correct = common.successful(rollouts)
+            examples += own_turns(correct) if form == "multi_star_all" else common.finals(correct)
         selected = balance(examples) if form == "multi_star_balanced" else examples
-        generator = common.fine_tune(config, lab, form, i + 1, selected, made_of, {})
+        generator = common.fine_tune(config, lab, form, i + 1, selected, inputs, {})
         yield common.Trained(generator, visited)
 
 
@@ -49,14 +49,14 @@ def own_turns(rollouts: Sequence[Rollout]) -> list[SFTExample]:
     """Each rollout as one conversation, every completion of it learned."""
     examples = []
     for rollout in rollouts:
-        parts = [ids for t in rollout.turns for ids in (t.prompt_ids, t.completion_ids)]
-        learned = [part for t in rollout.turns for part in (0.0, 1.0)]
-        weights = [
-            np.full(len(ids), weight, np.float32)
-            for ids, weight in zip(parts, learned, strict=True)
-        ]
-        ids = np.concatenate(parts).astype(np.int32)
-        examples.append(SFTExample(rollout.task_id, ids, np.concatenate(weights)))
+        ids, weights = [], []
+        for turn in rollout.turns:
+            ids += [turn.prompt_ids, turn.completion_ids]
+            weights += [np.zeros(len(turn.prompt_ids)), np.ones(len(turn.completion_ids))]
+        ids, weights = np.concatenate(ids), np.concatenate(weights)
+        examples.append(
+            SFTExample(rollout.task_id, ids.astype(np.int32), weights.astype(np.float32))
+        )
     return examples
 
 
@@ -74,7 +74,7 @@ def balance(examples: Sequence[SFTExample]) -> list[SFTExample]:
 
 def best_scored(rollouts: Sequence[Rollout], scores: Sequence[np.ndarray]) -> list[SFTExample]:
     """Per problem, the rollout whose final completion scores highest, with all its states."""
-    of_problem = defaultdict(list)
+    problems = defaultdict(list)
     for rollout, score in zip(rollouts, scores, strict=True):
-        of_problem[rollout.task_id].append((float(score[-1]), -rollout.index, rollout))
-    return common.finals([max(ranked, key=lambda r: r[:2])[2] for ranked in of_problem.values()])
+        problems[rollout.task_id].append((float(score[-1]), -rollout.index, rollout))
+    return common.finals([max(ranked, key=lambda r: r[:2])[2] for ranked in problems.values()])

@@ -23,11 +23,10 @@ from mucode_jax.core.records import SFTExample
 from mucode_jax.lab import digest
 from mucode_jax.models import huggingface, llama, sharding
 from mucode_jax.models.tokenizer import write_json
-from mucode_jax.runtime import interruption
 from mucode_jax.runtime.progress import Progress
 from mucode_jax.runtime.workdir import Workdir
 from mucode_jax.training import batches, losses
-from mucode_jax.training.fit import fit
+from mucode_jax.training.fit import Recipe, fit
 from mucode_jax.training.step import OptimizerConfig
 
 PAD, USER, ASSISTANT, END = SPECIAL = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -64,61 +63,67 @@ PIECES = (
 def pretrain(config: ConfigDict, workdir: Workdir) -> pathlib.Path:
     """Makes the tokenizer and the generator of `mini`; returns their directory.
 
-    Interrupted and run again, it goes on from the last checkpoint.
+    Interrupted and run again, it resumes from the last checkpoint.
     """
     progress = Progress()
     directory = workdir.path / "generator"
-    talks = []
+    conversations = []
     with progress.task("conversations", config.corpus.size, "conversations") as advance:
-        for talk in corpus.conversations(config.corpus.size, config.seed):
-            talks.append(talk)
+        for conversation in corpus.conversations(config.corpus.size, config.seed):
+            conversations.append(conversation)
             advance(1)
-    texts = (text for _, messages in talks[: config.tokenizer.conversations] for text in messages)
+    texts = (
+        text for _, messages in conversations[: config.tokenizer.conversations] for text in messages
+    )
     train_tokenizer(texts, config.tokenizer.vocab_size, config.model.max_positions, directory)
     tokenizer = huggingface.load_tokenizer(directory)
     chat = Chat(tokenizer)
     examples = [
         example(chat, tokenizer, task_id, messages, config.corpus.message_weight)
-        for task_id, messages in talks
+        for task_id, messages in conversations
     ]
 
     model = llama.LlamaConfig(
         vocab_size=config.tokenizer.vocab_size, tied=True, **config.model.to_dict()
     )
-    params = llama.init(model, jax.random.wrap_key_data(keys.key_data(config.seed, "pretrain")))
-    count = sum(x.size for x in jax.tree.leaves(params))
+    start = llama.init(model, jax.random.wrap_key_data(keys.key_data(config.seed, "pretrain")))
+    count = sum(x.size for x in jax.tree.leaves(start))
     progress.say(f"{count:,} parameters, {sum(len(e.ids) for e in examples):,} tokens")
 
-    def epoch_batches(epoch: int) -> Sequence[batches.Batch]:
-        return batches.pack_sft(
+    recipe = Recipe(
+        epochs=config.train.epochs,
+        batch=0,
+        rows=config.train.rows,
+        length=config.train.length,
+        optimizer=OptimizerConfig(**config.optimizer.to_dict()),
+    )
+    epochs = [
+        batches.pack_sft(
             examples,
-            length=config.train.length,
-            rows=config.train.rows,
+            length=recipe.length,
+            rows=recipe.rows,
             key=(config.seed, "pretrain", epoch),
         )
-
-    plan = [epoch_batches(epoch) for epoch in range(config.train.epochs)]
-    if not any(plan):
+        for epoch in range(recipe.epochs)
+    ]
+    if not any(epochs):
         raise ValueError(
             f"config.train.length is {config.train.length}, and every conversation is longer"
         )
-    loss = losses.sft(model)
-    with progress.task("pretraining", sum(map(len, plan)), "steps") as advance:
+    with progress.task("pretraining", sum(map(len, epochs)), "steps") as advance:
 
         def on_step(step: int, steps: int, metrics: dict[str, float]) -> None:
             advance(1, f"loss {metrics['loss']:.3f}")
 
         params = fit(
-            loss,
-            params,
-            plan.__getitem__,
+            losses.sft(model),
+            lambda: start,
+            epochs,
+            recipe,
             axes=llama.logical_axes(model),
-            epochs=config.train.epochs,
-            optimizer=OptimizerConfig(**config.optimizer.to_dict()),
             mesh=sharding.make_mesh(devices=jax.devices()[:1]),
             checkpoints=str(workdir.path / "checkpoints" / digest(config.to_dict())),
             on_step=on_step,
-            stop=interruption.asked,
         )
     huggingface.save_generator(params, model, directory, tokenizer_from=directory)
     progress.say(f"the generator is in {directory}")
@@ -175,8 +180,8 @@ def example(
     ids: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     for message, completion in zip(messages[::2], messages[1::2], strict=True):
-        asked = chat.next(message) if ids else chat.first(message)
-        answered = tokenizer.encode(completion, add_special_tokens=False) + [chat.eot_ids[0]]
-        ids += [asked, np.asarray(answered, np.int32)]
-        weights += [np.full(len(asked), message_weight), np.ones(len(answered))]
+        prompt = chat.next(message) if ids else chat.first(message)
+        answer = tokenizer.encode(completion, add_special_tokens=False) + [chat.eot_ids[0]]
+        ids += [prompt, np.asarray(answer, np.int32)]
+        weights += [np.full(len(prompt), message_weight), np.ones(len(answer))]
     return SFTExample(task_id, np.concatenate(ids), np.concatenate(weights).astype(np.float32))

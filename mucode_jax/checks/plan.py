@@ -24,7 +24,6 @@ from mucode_jax.rollouts.collect import Limits
 from mucode_jax.sampling import programs
 from mucode_jax.sampling.memory import device_memory, slot_bytes
 from mucode_jax.training import batches, losses, step
-from mucode_jax.training import lora as adapters
 from mucode_jax.training.fit import Recipe
 from mucode_jax.training.lora import LoRA
 from mucode_jax.training.step import OptimizerConfig
@@ -210,11 +209,10 @@ def batch_shapes(
     return {k: jax.ShapeDtypeStruct((rows, n), dtype) for k, (dtype, n) in fields.items()}
 
 
-def nbytes(tree: Any, axes: Any, mesh: Mesh) -> int:
-    """Bytes that one device holds of a tree of shapes laid out by `sharding.RULES`."""
-    layout = sharding.shardings(tree, axes, mesh)
-    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(layout), strict=True)
-    return sum(math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize for x, s in pairs)
+def _bytes(placed: Any) -> int:
+    """Bytes that one device holds of a tree of shapes with shardings."""
+    arrays = jax.tree.leaves(placed)
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays)
 
 
 def training_bytes(training: Training, mesh: Mesh) -> int:
@@ -223,22 +221,17 @@ def training_bytes(training: Training, mesh: Mesh) -> int:
     What a layer needs while it is computed comes on top; the compiler knows how much (`aot`).
     """
     t = training
-    trained, axes, frozen = t.params, t.axes, 0
-    if t.lora is not None:
-        frozen = nbytes(t.params, t.axes, mesh)
-        trained = jax.eval_shape(functools.partial(adapters.init, t.lora, seed=0), t.params)
-        axes = adapters.logical_axes(t.axes)
-    state = jax.eval_shape(lambda p: step.init_state(p, t.optimizer), trained)
-    count = nbytes(state, axes, mesh) + nbytes(state.params, axes, mesh)
+    state, frozen = step.abstract_state(t.params, t.axes, t.optimizer, mesh, t.lora)
     tokens = t.rows * t.length / t.microbatches / mesh.shape["data"] / mesh.shape["fsdp"]
     kept = t.model.n_layers * tokens * t.model.d_model * np.dtype(t.model.dtype).itemsize
-    return int(frozen + count + kept)
+    return int(_bytes(frozen) + _bytes(state) + _bytes(state.params) + kept)
 
 
 def generator_bytes(base: LlamaConfig, mesh: Mesh) -> int:
     """Bytes that one device of a sampling mesh holds of the generator as it decodes."""
     params = jax.eval_shape(functools.partial(programs.prepare, base), llama.abstract_params(base))
-    return nbytes(params, llama.logical_axes(base, stacked=False), mesh)
+    axes = llama.logical_axes(base, stacked=False)
+    return _bytes(step.placed(params, sharding.shardings(params, axes, mesh)))
 
 
 def check(config: ConfigDict) -> None:

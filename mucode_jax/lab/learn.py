@@ -20,7 +20,7 @@ from mucode_jax.models import huggingface, llama
 from mucode_jax.models import verifier as verifiers
 from mucode_jax.models.llama import LlamaConfig, Params
 from mucode_jax.rollouts.scorer import Scorer
-from mucode_jax.runtime import hosts, interruption, summaries
+from mucode_jax.runtime import hosts, summaries
 from mucode_jax.runtime.ledger import CHECKPOINTS
 from mucode_jax.training import batches, fit, losses, metrics
 from mucode_jax.training.checkpoints import OtherRun
@@ -246,8 +246,8 @@ def _fit(
     Where the stage was begun on a mesh that makes other batches, training starts again.
     """
     lab.forget()
-    first = epoch_batches(0)
-    steps = sum(len(epoch_batches(epoch)) for epoch in range(recipe.epochs))
+    epochs = [epoch_batches(epoch) for epoch in range(recipe.epochs)]
+    first, steps = epochs[0], sum(map(len, epochs))
     if first.dropped:
         lab.progress.say(
             f"{name}: {first.dropped} examples are longer than the section's length, left out"
@@ -275,18 +275,13 @@ def _fit(
             return fit.fit(
                 loss,
                 params,
-                epoch_batches,
+                epochs,
+                recipe,
                 axes=axes,
-                epochs=recipe.epochs,
-                optimizer=recipe.optimizer,
                 mesh=lab.mesh,
-                microbatches=recipe.microbatches,
-                lora=recipe.lora,
-                seed=recipe.seed,
                 checkpoints=checkpoints,
                 on_step=on_step,
                 on_epoch=on_epoch,
-                stop=interruption.asked,
             )
 
     try:

@@ -1,14 +1,14 @@
 """Checkpoints of a training run: asynchronous, sharded, whole or not at all.
 
 Orbax writes under a temporary name and renames when everything is on disk, so that a half-written
-checkpoint is never found. A checkpoint carries a checksum per array, which does not depend on how
-the array is split over devices; one that does not give back its checksums is passed over, with a
-warning that names it, and the one before is taken.
+checkpoint is never found. Its files do not notice a flipped bit among the numbers, so a checkpoint
+carries a checksum per array, which does not depend on how the array is split over devices; one that
+does not give back its checksums is passed over, with a warning that names it, and the one before is
+taken.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from typing import Any
@@ -18,40 +18,27 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
+EVERY_S = 30.0  # least seconds between two saves
+KEPT = 2  # checkpoints
+
 _log = logging.getLogger(__name__)
 
 
+class OtherRun(ValueError):
+    """A checkpoint directory holds the checkpoints of a run with other settings."""
+
+
 @jax.jit
-def _sums(arrays: list[jax.Array]) -> list[jax.Array]:
+def _bit_sums(arrays: list[jax.Array]) -> list[jax.Array]:
     """uint32 scalars: the sum of each array's bit patterns modulo 2^32; one flipped bit shows."""
-
-    def one(x: jax.Array) -> jax.Array:
-        unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-        return jnp.sum(jax.lax.bitcast_convert_type(x, unsigned), dtype=jnp.uint32)
-
-    return [one(x) for x in arrays]
+    words = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+    patterns = [jax.lax.bitcast_convert_type(x, words[x.dtype.itemsize]) for x in arrays]
+    return [jnp.sum(x, dtype=jnp.uint32) for x in patterns]
 
 
 def checksums(state: Any) -> list[int]:
     """The checksum of every array, in the order of `jax.tree.leaves`."""
-    return [int(x) for x in jax.device_get(_sums(jax.tree.leaves(state)))]
-
-
-@dataclasses.dataclass
-class Pace:
-    """Says when the next save is due: at the earliest 20 × the time a save takes after the last.
-
-    Attributes:
-      every_s: least seconds between saves.
-      seconds: how long the last save took, until it was on disk; None before the first.
-    """
-
-    every_s: float
-    last: float = dataclasses.field(default_factory=time.monotonic)
-    seconds: float | None = None
-
-    def due(self, now: float) -> bool:
-        return now - self.last >= max(self.every_s, 20 * (self.seconds or 0.0))
+    return [int(x) for x in jax.device_get(_bit_sums(jax.tree.leaves(state)))]
 
 
 class Checkpoints:
@@ -59,17 +46,19 @@ class Checkpoints:
 
     Args:
       directory: local or remote (`gs://…`) path; made if absent.
-      run: JSON-ready description of the run. A checkpoint of a run described otherwise is an error,
-        not something to go on from.
-      keep: how many checkpoints stay.
-      every_s: see `Pace`.
+      run: JSON-ready description of the run. It resumes from no checkpoint of another description.
+
+    Attributes:
+      directory: as given.
+      seconds: how long the last save took, until it was on disk; None before the first.
     """
 
-    def __init__(self, directory: str, run: dict, *, keep: int = 2, every_s: float = 30.0):
+    def __init__(self, directory: str, run: dict):
         self.directory = epath.Path(directory)
-        self.pace = Pace(every_s)
+        self.seconds: float | None = None
         self._run = run
-        self._began: float | None = None
+        self._last = time.monotonic()  # the end of the last save
+        self._began: float | None = None  # the beginning of the save under way
         self._bad: set[int] = set()  # steps passed over by `restore`
         if self.directory.exists() and not self.directory.is_dir():
             _log.warning("%s is no folder of checkpoints; removed", self.directory)
@@ -77,7 +66,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.directory.absolute() if "://" not in str(directory) else self.directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, cleanup_tmp_directories=True, create=True
+                max_to_keep=KEPT, cleanup_tmp_directories=True, create=True
             ),
             item_names=("state", "run"),
         )
@@ -94,12 +83,15 @@ class Checkpoints:
         return max(set(self._manager.all_steps()) - self._bad, default=None)
 
     def due(self) -> bool:
-        """Whether a save is due; also notes the end of one under way."""
+        """Whether a save is due: at the earliest 20 × the time that a save takes after the last.
+
+        Also notes the end of one under way.
+        """
         if self._began is not None:
             if self._manager.is_saving_in_progress():
                 return False
             self._finish()
-        return self.pace.due(time.monotonic())
+        return time.monotonic() - self._last >= max(EVERY_S, 20 * (self.seconds or 0.0))
 
     def save(self, step: int, state: Any) -> None:
         """Starts saving; the arrays are copied before this returns and may be donated after it.
@@ -128,8 +120,8 @@ class Checkpoints:
         self._manager.check_for_errors()
 
     def _finish(self) -> None:
-        now = time.monotonic()
-        self.pace.seconds, self.pace.last, self._began = now - self._began, now, None
+        self._last = time.monotonic()
+        self.seconds, self._began = self._last - self._began, None
 
     def restore(self, abstract: Any) -> tuple[int, Any] | None:
         """(step, state) of the latest good checkpoint, or None where there is none.
@@ -143,10 +135,10 @@ class Checkpoints:
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                found = self._manager.restore(
+                run = self._manager.restore(
                     step, args=ocp.args.Composite(run=ocp.args.JsonRestore())
                 )["run"]
-                run = {k: v for k, v in found.items() if k != "checksums"}
+                expected = run.pop("checksums")
                 self._compare(step, run)
                 state = self._manager.restore(
                     step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
@@ -158,7 +150,7 @@ class Checkpoints:
                 _log.warning("checkpoint %s of %s cannot be read: %s", step, self.directory, reason)
                 self._bad.add(step)
                 continue
-            if checksums(state) == found["checksums"]:
+            if checksums(state) == expected:
                 return step, state
             _log.warning(
                 "checkpoint %s of %s is damaged (its checksums differ); passing it over",
@@ -175,7 +167,3 @@ class Checkpoints:
                 f"checkpoint {step} in {self.directory} was made with {name} = {run.get(name)!r}, "
                 f"this run has {self._run.get(name)!r}; remove it or choose another directory"
             )
-
-
-class OtherRun(ValueError):
-    """A checkpoint directory holds the checkpoints of a run with other settings."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -26,15 +28,16 @@ from mucode_jax.training.losses import Loss, Params
 from mucode_jax.training.step import (
     OptimizerConfig,
     State,
+    abstract_state,
     batch_sharding,
     init_state,
     make_step,
-    placed,
-    state_layout,
-    wish_sharding,
+    request_sharding,
 )
 
 _log = logging.getLogger(__name__)
+
+OnStep = Callable[[int, int, dict[str, float]], None]
 
 
 class Diverged(RuntimeError):
@@ -42,7 +45,7 @@ class Diverged(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """The run was asked to stop, and has; the message says where it can go on."""
+    """The run was asked to stop, and has; the message says where it resumes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,151 +54,148 @@ class Recipe:
 
     Attributes:
       epochs: passes over the examples.
-      batch: SFT examples, or pairs of the verifier's (twice as many single ones), a step.
+      batch: SFT examples, or pairs of the verifier's (twice as many single ones), per step.
       rows, length: of the packed batches; rows 0: what holds `batch` (see `batches.batch_shape`).
-      optimizer, microbatches: see `fit`.
+      optimizer: AdamW and its schedule.
+      microbatches: each batch is worked through in so many parts, to save memory.
       lora: train adapters only, merged in the end.
       seed: of the order, of a verifier's head, split and pairs, and of fresh adapters.
     """
 
     epochs: int
     batch: int
-    rows: int
     length: int
     optimizer: OptimizerConfig
-    microbatches: int
-    lora: LoRA | None
-    seed: int
+    rows: int = 0
+    microbatches: int = 1
+    lora: LoRA | None = None
+    seed: int = 0
 
     def settings(self) -> dict[str, Any]:
         """For a stage."""
-        found = dataclasses.asdict(self)
-        return found | {"microbatches": self.microbatches if self.microbatches > 1 else None}
+        parts = self.microbatches if self.microbatches > 1 else None
+        return dataclasses.asdict(self) | {"microbatches": parts}
 
 
 def fit(
     loss: Loss,
-    params: Params | Callable[[], Params],
-    batches: Callable[[int], Sequence[Batch]],
+    params: Callable[[], Params],
+    epochs: Sequence[Sequence[Batch]],
+    recipe: Recipe,
     *,
     axes: Any,
-    epochs: int,
-    optimizer: OptimizerConfig,
     mesh: Mesh,
-    microbatches: int = 1,
-    lora: LoRA | None = None,
-    seed: int = 0,
     checkpoints: str | None = None,
-    checkpoint_every_s: float = 30.0,
-    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    on_step: OnStep | None = None,
     on_epoch: Callable[[int, Params], None] | None = None,
-    stop: Callable[[], bool] | None = None,
 ) -> Params:
     """Trains, and returns the final parameters.
 
-    Called again after an interruption with the same arguments, it goes on from the latest
+    Called again after an interruption with the same arguments, it resumes from the latest
     checkpoint and ends with the same parameters, bit for bit (on the same mesh).
 
     Args:
       loss: `losses.sft`, `losses.bce` or `losses.bradley_terry` of a model.
-      params: where training starts; arrays on the host or on devices. They are copied, not used
-        up. Where memory is short, a function that makes them: then nobody holds on to them.
-      batches: epoch (0, 1, …) -> its batches, numpy arrays [rows, …] of one shape throughout; rows
+      params: makes the parameters that training starts from, on the host or on devices. Where it
+        alone holds them, their memory is free once they are copied.
+      epochs: the batches of each epoch, numpy arrays [rows, …] of one shape throughout; rows
         divisible by data × fsdp × microbatches. The same on every host; each host puts only its own
         rows on its devices.
+      recipe: its optimizer, microbatches, adapters and seed.
       axes: the parameters' logical axes (`llama.logical_axes`, `verifier.logical_axes`).
-      epochs: passes over the data.
       mesh: `models.sharding.make_mesh`.
-      microbatches: each batch is worked through in so many parts, to save memory.
-      lora: train adapters only; what `on_epoch` and the caller get is the merged model.
-      seed: of fresh adapters.
       checkpoints: a directory for the checkpoints of this run alone, or None for none. It may be
         removed when the result is stored.
-      checkpoint_every_s: least seconds between checkpoints; see `checkpoints.Pace`.
       on_step: called with (step 1 …, steps, metrics): loss, grad_norm, learning_rate and the loss's
         own; one step late, so that the device never waits.
       on_epoch: called with (epoch, params) after each epoch, before any checkpoint of its end; the
-        parameters may not be kept. Epochs that lie before the checkpoint gone on from are not
+        parameters may not be kept. Epochs before the checkpoint that it resumes from are not
         repeated.
-      stop: asked once a step; when it says True on any host, the run ends with `Interrupted`.
 
     Returns:
       the parameters, in `optimizer.param_dtype` (with LoRA: in the base's), laid out on `mesh`.
 
     Raises:
       Diverged: loss or gradient became NaN or infinite; the checkpoints are those of before.
-      Interrupted: see `stop`.
+      Interrupted: any host's process was asked to stop (`runtime.interruption`).
       ValueError: no batch, rows that cannot be divided over the mesh, batches of unequal shapes, or
         checkpoints of another run.
     """
-    plans = [batches(epoch) for epoch in range(epochs)]
-    ends = np.cumsum([len(plan) for plan in plans]).tolist()
+    ends = list(itertools.accumulate(map(len, epochs)))
     steps = ends[-1] if ends else 0
     if steps == 0:
-        raise ValueError(f"nothing to train on: {epochs} epochs with no batch in them")
+        raise ValueError(f"nothing to train on: {len(epochs)} epochs with no batch in them")
 
-    start = params() if callable(params) else params
-    del params
-    start = jax.device_put(start, sharding.shardings(_shapes(start), axes, mesh))
-    frozen, trained = None, start
-    if lora is not None:
-        frozen, axes = start, adapters.logical_axes(axes)
-        trained = jax.jit(functools.partial(adapters.init, lora, seed=seed))(frozen)
-        merged = jax.jit(functools.partial(adapters.merge, lora))
-    begin = functools.partial(init_state, optimizer=optimizer)
-    abstract = jax.eval_shape(begin, trained)
-    layout = state_layout(sharding.shardings(abstract.params, axes, mesh), mesh)
-    take = make_step(loss, layout, optimizer, mesh, lora=lora)
-    run = {
+    optimizer, lora = recipe.optimizer, recipe.lora
+    start = params()
+    start = jax.device_put(start, sharding.shardings(start, axes, mesh))
+    abstract, _ = abstract_state(start, axes, optimizer, mesh, lora)
+    frozen = None if lora is None else start
+    merge = jax.jit(functools.partial(adapters.merge, lora))
+    take_step = make_step(loss, abstract, optimizer, mesh, lora)
+    description = {
         "steps": steps,
         "epochs": ends,
-        "shape": [list(x.shape) for x in jax.tree.leaves(plans[0][0])],
-        "microbatches": microbatches,
+        "shape": [list(x.shape) for x in jax.tree.leaves(epochs[0][0])],
+        "microbatches": recipe.microbatches,
         "optimizer": dataclasses.asdict(optimizer),
         "lora": None if lora is None else dataclasses.asdict(lora),
         "model": _digest(abstract),
     }
 
     def result(state: State) -> Params:
-        return state.params if lora is None else merged(frozen, state.params)
+        return state.params if lora is None else merge(frozen, state.params)
 
     with contextlib.ExitStack() as stack:
-        saved = found = None
+        saved = restored = None
         if checkpoints is not None:
-            saved = stack.enter_context(Checkpoints(checkpoints, run, every_s=checkpoint_every_s))
-            found = saved.restore(placed(abstract, layout))
-        if found is None:
-            first, state = 0, jax.jit(begin, out_shardings=layout)(trained)
+            saved = stack.enter_context(Checkpoints(checkpoints, description))
+            restored = saved.restore(abstract)
+        if restored is None:
+            first, state = 0, _fresh_state(start, recipe, abstract)
         else:
-            first, state = found
-            _log.info("going on from step %d of %d of %s", first, steps, checkpoints)
-        del start, trained, found
+            first, state = restored
+            _log.info("resuming from step %d of %d of %s", first, steps, checkpoints)
+        del start, restored
 
-        late = None  # (step, learning rate, metrics on the device) not yet looked at
+        rates = optimizer.rates(steps)
+        report = functools.partial(_report, steps=steps, saved=saved, on_step=on_step)
+        unread = None  # (step, learning rate, metrics on the device)
         for step in range(first, steps):
-            epoch = int(np.searchsorted(ends, step, side="right"))
-            batch = _put(plans[epoch][step - ends[epoch]], mesh, microbatches)
-            rate = optimizer.rate(step, steps)
-            wishes = (saved is not None and saved.due(), stop is not None and stop())
+            epoch = bisect.bisect_right(ends, step)
+            batch = _put(epochs[epoch][step - ends[epoch]], mesh, recipe.microbatches)
+            asked = (saved is not None and saved.due(), interruption.asked())
             with jax.set_mesh(mesh):
-                state, metrics = take(state, frozen, batch, rate, _agree(wishes, mesh))
-            save, end = _read(late, steps, saved, on_step)
-            late = (step + 1, rate, metrics)
-            if save or end or step + 1 == ends[epoch]:
+                state, metrics = take_step(
+                    state, frozen, batch, rates[step], _requests(asked, mesh)
+                )
+            granted = report(unread)
+            unread = (step + 1, float(rates[step]), metrics)
+            epoch_ends = step + 1 == ends[epoch]
+            if granted or epoch_ends:
                 # A state leaves the loop only after its own step is known to have been finite.
-                again = _read(late, steps, saved, on_step)
-                save, end, late = save or again[0], end or again[1], None
-            if step + 1 == ends[epoch] and on_epoch is not None:
+                granted |= report(unread)
+                unread = None
+            if epoch_ends and on_epoch is not None:
                 on_epoch(epoch, result(state))
-            if step + 1 < steps and end:
+            if step + 1 < steps and "stop" in granted:
                 raise _interrupted(step + 1, steps, state, saved)
-            if step + 1 < steps and save:
+            if step + 1 < steps and "save" in granted:
                 saved.save(step + 1, state)
         return result(state)
 
 
-def _shapes(params: Params) -> Params:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+def _fresh_state(start: Params, recipe: Recipe, abstract: State) -> State:
+    """The state before the first step, laid out as `abstract`, from the model on devices."""
+
+    def begin(start: Params) -> State:
+        trained = start
+        if recipe.lora is not None:
+            trained = adapters.init(recipe.lora, start, seed=recipe.seed)
+        return init_state(trained, recipe.optimizer)
+
+    layout = jax.tree.map(lambda x: x.sharding, abstract)
+    return jax.jit(begin, out_shardings=layout)(start)
 
 
 def _digest(abstract: State) -> str:
@@ -208,9 +208,9 @@ def _digest(abstract: State) -> str:
 def _put(batch: Batch, mesh: Mesh, microbatches: int) -> dict[str, jax.Array]:
     """The batch on the devices, [microbatches, rows, …]; a host puts its own rows only."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"] * microbatches
-    where = batch_sharding(mesh)
+    layout = batch_sharding(mesh)
 
-    def one(name: str, x: np.ndarray) -> jax.Array:
+    def put(name: str, x: np.ndarray) -> jax.Array:
         if x.shape[0] % parts:
             raise ValueError(
                 f"a batch of {x.shape[0]} rows ({name}) cannot be divided by data × fsdp × "
@@ -218,35 +218,36 @@ def _put(batch: Batch, mesh: Mesh, microbatches: int) -> dict[str, jax.Array]:
             )
         x = x.reshape(microbatches, x.shape[0] // microbatches, *x.shape[1:])
         if jax.process_count() == 1:
-            return jax.device_put(x, where)
-        return jax.make_array_from_callback(x.shape, where, x.__getitem__)
+            return jax.device_put(x, layout)
+        return jax.make_array_from_callback(x.shape, layout, x.__getitem__)
 
-    return {name: one(name, x) for name, x in batch.items()}
+    return {name: put(name, x) for name, x in batch.items()}
 
 
 @functools.lru_cache(maxsize=16)
-def _agree(wishes: tuple[bool, bool], mesh: Mesh) -> jax.Array:
-    """This host's wishes (save, stop) on each of its devices; the step adds those of all up.
+def _requests(asked: tuple[bool, bool], mesh: Mesh) -> jax.Array:
+    """What this host asks for (save, stop) on each of its devices; the step adds up those of all.
 
     So hosts, whose clocks differ and whose signals come at different times, act at the same step,
     without a message of their own.
     """
-    rows = np.broadcast_to(np.asarray(wishes, np.int32), (mesh.size, 2))
-    return jax.make_array_from_callback(rows.shape, wish_sharding(mesh), rows.__getitem__)
+    rows = np.broadcast_to(np.asarray(asked, np.int32), (mesh.size, 2))
+    return jax.make_array_from_callback(rows.shape, request_sharding(mesh), rows.__getitem__)
 
 
-def _read(
-    late: tuple[int, float, dict] | None,
+def _report(
+    unread: tuple[int, float, dict] | None,
+    *,
     steps: int,
     saved: Checkpoints | None,
-    on_step: Callable[[int, int, dict[str, float]], None] | None,
-) -> tuple[bool, bool]:
-    """Waits for a step's metrics and passes them on; (save, stop), as all hosts see them."""
-    if late is None:
-        return False, False
-    step, rate, metrics = late
+    on_step: OnStep | None,
+) -> set[str]:
+    """Waits for a step's metrics and passes them on; what all hosts are to do: "save", "stop"."""
+    if unread is None:
+        return set()
+    step, rate, metrics = unread
     metrics = jax.device_get(metrics)
-    save, stop = metrics.pop("wishes").tolist()
+    save, stop = metrics.pop("requests").tolist()
     values = {name: float(x) for name, x in metrics.items()} | {"learning_rate": rate}
     if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
         kept = "there is no checkpoint"
@@ -261,19 +262,19 @@ def _read(
         )
     if on_step is not None:
         on_step(step, steps, values)
-    return bool(save), bool(stop)
+    return {name for name, count in (("save", save), ("stop", stop)) if count}
 
 
 def _interrupted(step: int, steps: int, state: State, saved: Checkpoints | None) -> Interrupted:
-    """Saves if there is time; the exception that says where the run can go on."""
+    """Saves if there is time; the exception that says where the run resumes."""
     if saved is None:
         return Interrupted(f"stopped at step {step} of {steps}, without checkpoints")
     saved.wait()
-    quick = saved.pace.seconds is None or saved.pace.seconds <= interruption.GRACE_S
+    quick = saved.seconds is None or saved.seconds <= interruption.GRACE_S
     if jax.process_count() > 1:  # all hosts save, or none does
         quick = bool(multihost_utils.broadcast_one_to_all(np.asarray(quick)))
     if quick:
         saved.save(step, state)
         saved.wait()
-    where = f"it goes on from step {saved.latest}" if saved.latest else "it will start again"
+    where = f"it resumes from step {saved.latest}" if saved.latest else "it will start again"
     return Interrupted(f"stopped at step {step} of {steps}; run again, {where} ({saved.directory})")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -36,16 +37,16 @@ class LoRA:
             raise ValueError(f"LoRA needs rank ≥ 1 and alpha > 0, not {self.rank} and {self.alpha}")
 
 
-def _chosen(tree: Any, leaf: Callable[[Any], Any], name: str = "") -> Any:
-    """The part of a tree of parameters that is trained, adapted kernels replaced by `leaf(kernel)`.
+def _trained(tree: Any, adapter: Callable[[Any], Any], name: str = "") -> Any:
+    """The part of a tree of parameters that is trained, with `adapter(kernel)` per projection.
 
     A verifier's own head, fresh as it is, is trained whole.
     """
     if not isinstance(tree, dict):
         return None
     if name in PROJECTIONS and "kernel" in tree:
-        return leaf(tree["kernel"])
-    parts = {k: _chosen(v, leaf, k) for k, v in tree.items()}
+        return adapter(tree["kernel"])
+    parts = {k: _trained(v, adapter, k) for k, v in tree.items()}
     if "trunk" in tree:
         parts["head"] = tree["head"]
     return {k: v for k, v in parts.items() if v} or None
@@ -56,15 +57,14 @@ def init(lora: LoRA, params: Any, *, seed: int) -> Any:
 
     `left` is normal with std 1/√D, `right` zero.
     """
-    key = jax.random.key(seed)
-    count = iter(range(1 << 30))
+    key, number = jax.random.key(seed), itertools.count()
 
     def fresh(kernel: jax.Array) -> dict[str, jax.Array]:
         *layers, width, out = kernel.shape
-        left = jax.random.normal(jax.random.fold_in(key, next(count)), (*layers, width, lora.rank))
+        left = jax.random.normal(jax.random.fold_in(key, next(number)), (*layers, width, lora.rank))
         return {"left": left / math.sqrt(width), "right": jnp.zeros((*layers, lora.rank, out))}
 
-    return _chosen(params, fresh)
+    return _trained(params, fresh)
 
 
 def logical_axes(axes: Any) -> Any:
@@ -77,22 +77,22 @@ def logical_axes(axes: Any) -> Any:
             "right": PartitionSpec(*layers, None, out),
         }
 
-    return _chosen(axes, split)
+    return _trained(axes, split)
 
 
-def _join(base: Any, adapters: Any, both: Callable[[Any, Any], Any]) -> Any:
-    """`base` with `both(part, adapters)` where there are adapters, and trained parts replaced."""
+def _joined(base: Any, adapters: Any, join: Callable[[Any, Any], Any]) -> Any:
+    """`base` with `join(projection, adapter)` per adapter, and what is trained whole replaced."""
     if not isinstance(adapters, dict):
         return adapters
     if "left" in adapters:
-        return both(base, adapters)
-    return {k: _join(v, adapters[k], both) if k in adapters else v for k, v in base.items()}
+        return join(base, adapters)
+    return {k: _joined(v, adapters[k], join) if k in adapters else v for k, v in base.items()}
 
 
 def attach(lora: LoRA, base: Any, adapters: Any) -> Any:
     """Parameters for a model run under `applied`."""
     scale = lora.alpha / lora.rank
-    return _join(base, adapters, lambda part, a: {**part, **a, "left": a["left"] * scale})
+    return _joined(base, adapters, lambda part, a: {**part, **a, "left": a["left"] * scale})
 
 
 def merge(lora: LoRA, base: Any, adapters: Any) -> Any:
@@ -107,7 +107,7 @@ def merge(lora: LoRA, base: Any, adapters: Any) -> Any:
         change = scale * jnp.matmul(a["left"], a["right"], preferred_element_type=jnp.float32)
         return {"kernel": (kernel.astype(jnp.float32) + change).astype(kernel.dtype)}
 
-    return _join(base, adapters, add)
+    return _joined(base, adapters, add)
 
 
 def applied() -> contextlib.AbstractContextManager:
@@ -115,12 +115,10 @@ def applied() -> contextlib.AbstractContextManager:
 
     def project(call, args, kwargs, context):
         out = call(*args, **kwargs)
-        module = context.module
-        if not isinstance(module, nn.Dense) or not module.has_variable("params", "left"):
+        dense = context.module
+        if not isinstance(dense, nn.Dense) or not dense.has_variable("params", "left"):
             return out
-        left, right = (
-            module.get_variable("params", k).astype(out.dtype) for k in ("left", "right")
-        )
+        left, right = (dense.get_variable("params", k).astype(out.dtype) for k in ("left", "right"))
         return out + (args[0].astype(out.dtype) @ left) @ right
 
     return nn.intercept_methods(project)

@@ -6,7 +6,7 @@ that shards with unequal amounts of supervised tokens or pairs weigh as they sho
 the mapped function from outside: inside the map, gradients of replicated parameters are already
 summed, and a further sum would count them `data` times over.
 
-Axes: B rows, T row length, D model width, V vocabulary, E ends a row, P pairs a row.
+Axes: B rows, T row length, D model width, V vocabulary in C pieces of P ids, E ends per row.
 """
 
 from __future__ import annotations
@@ -35,59 +35,57 @@ VOCABULARY_PIECE = 16384
 
 
 def cross_entropy(
-    states: jax.Array, kernel: jax.Array, targets: jax.Array, *, vocab_axis: int, pieces: int
+    states_BxTxD: jax.Array, kernel_VxD: jax.Array, targets_BxT: jax.Array, *, pieces: int
 ) -> jax.Array:
-    """-log softmax(states @ kernel)[targets], without the logits of the whole vocabulary at once.
+    """-log softmax(states · kernel)[targets], without the logits of the whole vocabulary at once.
 
-    The kernel is cut into `pieces` along the vocabulary. Each piece yields its own logsumexp and
-    the target's logit if it is there; the backward pass computes a piece's logits again. So a
-    device holds the logits, and the gathered weights, of one piece, and the kernel's gradient is
-    finished piece by piece. (Cutting along the tokens instead would carry the gradient of the whole
-    kernel through the loop: it costs more than it saves.)
+    The vocabulary is cut into `pieces`. Each yields its own logsumexp, and the target's logit if it
+    is there; the backward pass computes a piece's logits again. So a device holds the logits, and
+    the gathered weights, of one piece, and the kernel's gradient is finished piece by piece.
+    (Cutting along the tokens instead would carry the gradient of the whole kernel through the loop:
+    it costs more than it saves.)
 
     Args:
-      states: [B, T, D], in the dtype of computation.
-      kernel: [V, D] (`vocab_axis` 0) or [D, V] (1).
-      targets: int32 [B, T].
+      states_BxTxD: in the dtype of computation.
+      kernel_VxD: the head's weights.
+      targets_BxT: int32.
       pieces: 1 computes all logits at once.
 
     Returns:
       float32 [B, T].
     """
-    vocab = kernel.shape[vocab_axis]
+    vocab, dtype = kernel_VxD.shape[0], states_BxTxD.dtype
 
-    def piece(weights: jax.Array, ids: jax.Array, states: jax.Array) -> tuple[jax.Array, jax.Array]:
-        formula = "btd,vd->btv" if vocab_axis == 0 else "btd,dv->btv"
-        logits = jnp.einsum(
-            formula,
-            states.astype(dtype),
-            weights.astype(dtype),
+    def piece(kernel_PxD, ids_P, states_BxTxD) -> tuple[jax.Array, jax.Array]:
+        """(logsumexp of the logits of these P ids, the target's logit or 0), float32 [B, T]."""
+        logits_BxTxP = jnp.einsum(
+            "btd,pd->btp",
+            states_BxTxD.astype(dtype),
+            kernel_PxD.astype(dtype),
             preferred_element_type=jnp.float32,
         )
-        logits = constrain(logits, "batch", "length", "vocab")
-        logits = jnp.where(ids < vocab, logits, -jnp.inf)  # columns that fill up the last piece
-        picked = jnp.sum(jnp.where(ids == targets[..., None], logits, 0), axis=-1)
-        return jax.nn.logsumexp(logits, axis=-1), picked
+        logits_BxTxP = constrain(logits_BxTxP, "batch", "length", "vocab")
+        logits_BxTxP = jnp.where(ids_P < vocab, logits_BxTxP, -jnp.inf)  # ids that fill up a piece
+        is_target = ids_P == targets_BxT[..., None]
+        target_logit_BxT = jnp.sum(jnp.where(is_target, logits_BxTxP, 0), axis=-1)
+        return jax.nn.logsumexp(logits_BxTxP, axis=-1), target_logit_BxT
 
-    dtype = states.dtype
     if pieces == 1:
-        normalizer, picked = piece(kernel, jnp.arange(vocab), states)
-        return normalizer - picked
+        normalizer_BxT, target_logit_BxT = piece(kernel_VxD, jnp.arange(vocab), states_BxTxD)
+        return normalizer_BxT - target_logit_BxT
 
     # Piece c holds the ids c, c + pieces, c + 2·pieces …: a kernel that is split over devices along
     # the vocabulary is cut where it lies. Float32 states let the pieces' gradients add up exactly.
     size = -(-vocab // pieces)
-    padding = [(0, 0), (0, 0)]
-    padding[vocab_axis] = (0, size * pieces - vocab)
-    kernel = jnp.pad(kernel, padding)
-    shape = list(kernel.shape)
-    shape[vocab_axis : vocab_axis + 1] = [size, pieces]
-    weights = jnp.moveaxis(kernel.reshape(shape), vocab_axis + 1, 0)
-    ids = jnp.arange(size) * pieces + jnp.arange(pieces)[:, None]
-    states = states.astype(jnp.float32)
-    body = jax.checkpoint(lambda xs: piece(*xs, states))
-    normalizers, picked = jax.lax.map(body, (weights, ids))
-    return jax.nn.logsumexp(normalizers, axis=0) - jnp.sum(picked, axis=0)
+    kernel_VxD = jnp.pad(kernel_VxD, [(0, size * pieces - vocab), (0, 0)])
+    kernel_CxPxD = jnp.moveaxis(kernel_VxD.reshape(size, pieces, -1), 1, 0)
+    ids_CxP = jnp.arange(size) * pieces + jnp.arange(pieces)[:, None]
+    states_BxTxD = states_BxTxD.astype(jnp.float32)
+    normalizers_CxBxT, target_logits_CxBxT = jax.lax.map(
+        jax.checkpoint(lambda kernel_and_ids: piece(*kernel_and_ids, states_BxTxD)),
+        (kernel_CxPxD, ids_CxP),
+    )
+    return jax.nn.logsumexp(normalizers_CxBxT, axis=0) - jnp.sum(target_logits_CxBxT, axis=0)
 
 
 @functools.lru_cache
@@ -103,34 +101,33 @@ def sft(config: LlamaConfig) -> Loss:
             positions=batch["positions"],
             segment_ids=batch["segment_ids"],
         )
-        kernel = params["embed"]["embedding"] if config.tied else params["head"]["kernel"]
-        losses = cross_entropy(
-            states, kernel, batch["targets"], vocab_axis=0 if config.tied else 1, pieces=pieces
-        )
+        kernel = params["embed"]["embedding"] if config.tied else params["head"]["kernel"].T
+        losses = cross_entropy(states, kernel, batch["targets"], pieces=pieces)
         weights = batch["weights"]
         return jnp.sum(losses * weights), jnp.sum(weights), {}
 
     return loss
 
 
-def bce_sums(scores: jax.Array, labels: jax.Array, weights: jax.Array, l2: float) -> Sums:
-    """Binary cross-entropy of labels under sigmoid(score), plus l2 · score²; see `bce`.
+def bce_sums(
+    scores_BxE: jax.Array, labels_BxE: jax.Array, weights_BxE: jax.Array, l2: float
+) -> Sums:
+    """Binary cross-entropy of labels (1 = correct) under sigmoid(score), plus l2 · score².
 
-    Args:
-      scores, labels (1 = correct), weights: float32 [B, E].
+    All arrays are float32; see `bce`.
     """
-    losses = jax.nn.softplus(scores) - labels * scores + l2 * scores**2
-    count = jnp.sum(weights)
-    right = jnp.sum(weights * ((scores > 0) == (labels > 0.5)))
-    return jnp.sum(weights * losses), count, {"accuracy": (right, count)}
+    losses_BxE = jax.nn.softplus(scores_BxE) - labels_BxE * scores_BxE + l2 * scores_BxE**2
+    count = jnp.sum(weights_BxE)
+    right = jnp.sum(weights_BxE * ((scores_BxE > 0) == (labels_BxE > 0.5)))
+    return jnp.sum(weights_BxE * losses_BxE), count, {"accuracy": (right, count)}
 
 
 def bradley_terry_sums(scores: jax.Array, weights: jax.Array, l2: float) -> Sums:
     """-log sigmoid(chosen - rejected), plus l2 · score² over both; see `bradley_terry`.
 
     Args:
-      scores: float32 [B, 2P], chosen and rejected in turn.
-      weights: float32 [B, P].
+      scores: float32 [B, E], chosen and rejected in turn.
+      weights: float32 [B, E/2].
     """
     chosen, rejected = scores[:, 0::2], scores[:, 1::2]
     margin = chosen - rejected
@@ -219,14 +216,17 @@ def mapped(loss: Loss, mesh: Mesh) -> Loss:
       under `jax.set_mesh(mesh)`.
     """
 
-    def local(params: Params, batch: Batch) -> Sums:
-        batch = jax.tree.map(lambda x: constrain(x, "batch", *[None] * (x.ndim - 1)), batch)
-        return loss(params, batch)
+    def own_rows(params: Params, batch: Batch) -> Sums:
+        split = {k: constrain(x, "batch", *[None] * (x.ndim - 1)) for k, x in batch.items()}
+        return loss(params, split)
+
+    def summed(params: Params, batch: Batch) -> Sums:
+        return jax.lax.psum(own_rows(params, batch), "data")
 
     if mesh.shape["data"] == 1:
-        return local  # nothing to map (and XLA refuses a sum over an axis of one beside others)
+        return own_rows  # nothing to map (and XLA refuses a sum over an axis of one beside others)
     return jax.shard_map(
-        lambda params, batch: jax.lax.psum(local(params, batch), "data"),
+        summed,
         mesh=mesh,
         in_specs=(PartitionSpec(), PartitionSpec("data")),
         out_specs=PartitionSpec(),

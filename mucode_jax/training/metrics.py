@@ -1,4 +1,4 @@
-"""How well a verifier's scores tell correct completions from incorrect ones (numpy only)."""
+"""How well a verifier's scores tell correct completions from incorrect ones."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 
 
 def quality(
     scores: np.ndarray, labels: np.ndarray, problems: Sequence[str]
 ) -> dict[str, float | None]:
     """`auc`, `top1` and `brier` as results.json holds them; None: undefined."""
-    found = {
+    values = {
         "auc": auc(scores, labels),
         "top1": top1(scores, labels, problems),
         "brier": brier(scores, labels),
     }
-    return {name: None if math.isnan(x) else round(x, 6) for name, x in found.items()}
+    return {name: None if math.isnan(x) else round(x, 6) for name, x in values.items()}
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -35,9 +36,7 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
     positives, negatives = int(labels.sum()), int((~labels).sum())
     if not positives or not negatives:
         return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2  # ranks from 1, tied scores share their mean
-    rank_sum = mean_rank[inverse][labels].sum()
+    rank_sum = scipy.stats.rankdata(scores)[labels].sum()  # tied scores share their mean rank
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
 
 
@@ -68,8 +67,8 @@ def top1(scores: np.ndarray, labels: np.ndarray, problems: Sequence[str]) -> flo
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels, bool)
     hits = []
     for members in groups.values():
-        own = labels[members]
-        if own.any() and not own.all():
+        correct = labels[members]
+        if correct.any() and not correct.all():
             best = scores[members] == scores[members].max()
-            hits.append(own[best].mean())
+            hits.append(correct[best].mean())
     return float(np.mean(hits)) if hits else float("nan")

@@ -22,7 +22,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mucode_jax.models import sharding
 from mucode_jax.training import lora as adapters
 from mucode_jax.training.lora import LoRA
-from mucode_jax.training.losses import Loss, Params, mapped
+from mucode_jax.training.losses import Loss, Params, Sums, mapped
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Step = Callable[..., tuple["State", Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,17 +59,30 @@ class OptimizerConfig:
     moment_dtype: str = "float32"
     param_dtype: str = "float32"
 
-    def rate(self, step: int, steps: int) -> float:
-        """The learning rate of step `step` (0, 1, …) of `steps`."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1.0, self.horizon * steps - self.warmup_steps)
-        factor = {
-            "constant": 1.0,
-            "linear": 1 - done,
-            "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+    def rates(self, steps: int) -> np.ndarray:
+        """float32 [steps]: the learning rate of each step of a run."""
+        peak, warmup = self.learning_rate, self.warmup_steps
+        decay = max(1.0, self.horizon * steps - warmup)
+        afterwards = {
+            "constant": optax.constant_schedule(peak),
+            "linear": optax.linear_schedule(peak, 0.0, decay),
+            "cosine": optax.cosine_decay_schedule(peak, decay),
         }[self.schedule]
-        return self.learning_rate * max(0.0, factor)
+        rise = optax.linear_schedule(0.0, peak, warmup)
+        schedule = optax.join_schedules([lambda step: rise(step + 1), afterwards], [warmup])
+        return np.asarray(schedule(np.arange(steps)), np.float32)
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Clipping, Adam and decay; what it gives is to be multiplied with -rate."""
+
+        def decays(params: Params) -> Any:
+            return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "scale", params)
+
+        return optax.chain(
+            optax.clip_by_global_norm(math.inf if self.clip_norm is None else self.clip_norm),
+            optax.scale_by_adam(self.b1, self.b2, self.eps),
+            optax.add_decayed_weights(self.weight_decay, mask=decays),
+        )
 
 
 class State(NamedTuple):
@@ -73,76 +90,26 @@ class State(NamedTuple):
 
     Attributes:
       params: what is trained: the model's parameters, or its adapters.
-      mu, nu: Adam's moments, like params.
-      step: int32 scalar, steps taken.
+      moments: `OptimizerConfig.transformation`'s: Adam's moments, like params, and its count of
+        steps.
     """
 
     params: Params
-    mu: Params
-    nu: Params
-    step: jax.Array
+    moments: optax.OptState
 
 
 def init_state(params: Params, optimizer: OptimizerConfig) -> State:
     """A fresh state, copied and so donatable; jit it with `out_shardings` to make it in place."""
-    zeros = functools.partial(jnp.zeros_like, dtype=optimizer.moment_dtype)
-    return State(
-        params=jax.tree.map(lambda p: jnp.array(p, optimizer.param_dtype, copy=True), params),
-        mu=jax.tree.map(zeros, params),
-        nu=jax.tree.map(zeros, params),
-        step=jnp.zeros((), jnp.int32),
+    params = jax.tree.map(lambda p: jnp.array(p, optimizer.param_dtype, copy=True), params)
+    moments = optimizer.transformation().init(params)
+    return State(params, _floats_as(optimizer.moment_dtype, moments))
+
+
+def _floats_as(dtype: Any, tree: Any) -> Any:
+    """The tree with its floating-point arrays in `dtype`."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )
-
-
-def _round(x: jax.Array, dtype: Any, key: jax.Array, salt: int) -> jax.Array:
-    """float32 to `dtype`; to bfloat16 up or down at random, so that the mean is kept."""
-    if dtype == x.dtype:
-        return x
-    noise = jax.random.bits(jax.random.fold_in(key, salt), x.shape, jnp.uint16)
-    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + noise.astype(jnp.uint32)
-    return jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
-
-
-def adamw(
-    state: State, gradients: Params, rate: jax.Array, optimizer: OptimizerConfig
-) -> tuple[State, jax.Array]:
-    """One step of clipped AdamW; also gives the gradients' global norm before clipping."""
-    gradients = jax.tree.map(lambda g: g.astype(jnp.float32), gradients)
-    norm = optax.tree.norm(gradients)
-    if optimizer.clip_norm is not None:
-        scale = jnp.minimum(1.0, optimizer.clip_norm / (norm + 1e-6))
-        gradients = jax.tree.map(lambda g: g * scale, gradients)
-    was, step = state[:3], state.step + 1
-    params, mu, nu = jax.tree.map(lambda x: x.astype(jnp.float32), was)
-    adam = optax.scale_by_adam(optimizer.b1, optimizer.b2, optimizer.eps)
-    change, moments = adam.update(gradients, optax.ScaleByAdamState(state.step, mu, nu))
-
-    def moved(path: Any, p: jax.Array, change: jax.Array) -> jax.Array:
-        decay = 0.0 if path[-1].key == "scale" else optimizer.weight_decay
-        return p - rate * (change + decay * p)
-
-    params = jax.tree_util.tree_map_with_path(moved, params, change)
-    new, tree = jax.tree.flatten((params, moments.mu, moments.nu))
-    key = jax.random.fold_in(jax.random.key(0), step)
-    rounded = [
-        _round(x, before.dtype, key, i)
-        for i, (x, before) in enumerate(zip(new, jax.tree.leaves(was), strict=True))
-    ]
-    return State(*tree.unflatten(rounded), step), norm
-
-
-Metrics = dict[str, jax.Array]
-Step = Callable[..., tuple[State, Metrics]]
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Of the arrays of a step's batch [microbatches, rows, …]."""
-    return NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
-
-
-def wish_sharding(mesh: Mesh) -> NamedSharding:
-    """Of a step's `wishes` [devices, 2]."""
-    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def placed(abstract: Any, layout: Any) -> Any:
@@ -152,32 +119,87 @@ def placed(abstract: Any, layout: Any) -> Any:
     )
 
 
-def state_layout(params: Any, mesh: Mesh) -> State:
-    """The layout of a state, from that of its parameters: the moments lie where they do."""
-    return State(params, params, params, NamedSharding(mesh, PartitionSpec()))
+def abstract_state(
+    params: Params, axes: Any, optimizer: OptimizerConfig, mesh: Mesh, lora: LoRA | None = None
+) -> tuple[State, Params | None]:
+    """The state of a training, and the frozen base of its adapters, as shapes with shardings.
+
+    Args:
+      params: the model's parameters, arrays or shapes.
+      axes: their logical axes.
+      lora: train adapters; without them nothing is frozen.
+    """
+    frozen = None
+    if lora is not None:
+        frozen = placed(params, sharding.shardings(params, axes, mesh))
+        params = jax.eval_shape(functools.partial(adapters.init, lora, seed=0), params)
+        axes = adapters.logical_axes(axes)
+    state = jax.eval_shape(functools.partial(init_state, optimizer=optimizer), params)
+    layout = sharding.shardings(state.params, axes, mesh)
+    moments_layout = optax.tree.map_params(
+        optimizer.transformation(),
+        lambda _, like_param: like_param,
+        state.moments,
+        layout,
+        transform_non_params=lambda _: NamedSharding(mesh, PartitionSpec()),
+    )
+    return placed(state, State(layout, moments_layout)), frozen
+
+
+def update(
+    state: State, gradients: Params, rate: jax.Array, optimizer: OptimizerConfig
+) -> tuple[State, jax.Array]:
+    """One step of clipped AdamW; also gives the global norm of the float32 gradients as given."""
+    params, moments = _floats_as(jnp.float32, (state.params, state.moments))
+    changes, moments = optimizer.transformation().update(gradients, moments, params)
+    params = jax.tree.map(lambda p, change: p - rate * change, params, changes)
+    key = jax.random.fold_in(jax.random.key(0), optax.tree.get(moments, "count"))
+    keys = optax.tree.split_key_like(key, state)
+    return jax.tree.map(_rounded, State(params, moments), state, keys), optax.tree.norm(gradients)
+
+
+def _rounded(x: jax.Array, stored: jax.Array, key: jax.Array) -> jax.Array:
+    """`x` in the dtype of `stored`; to bfloat16 up or down at random, so that the mean is kept."""
+    if x.dtype == stored.dtype:
+        return x
+    noise = jax.random.bits(key, x.shape, jnp.uint16)
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + noise.astype(jnp.uint32)
+    return jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Of the arrays of a step's batch [microbatches, rows, …]."""
+    return NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
+
+
+def request_sharding(mesh: Mesh) -> NamedSharding:
+    """Of a step's `requests` [devices, 2]."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def make_step(
     loss: Loss,
-    layout: State,
+    state: State,
     optimizer: OptimizerConfig,
     mesh: Mesh,
-    *,
     lora: LoRA | None = None,
 ) -> Step:
-    """The compiled step: (state, frozen, batch, rate, wishes) -> (state, metrics).
+    """The compiled step: (state, frozen, batch, rate, requests) -> (state, metrics).
 
     - state: `State`, donated.
     - frozen: the base model's parameters with LoRA, else None.
     - batch: arrays [A, R, …], A microbatches of R rows, R divisible by data × fsdp. Their sums are
       added up before dividing, so that A microbatches equal one batch of A·R rows.
     - rate: float32 scalar (an argument, so that no schedule compiles anew).
-    - wishes: int32 [devices, 2], what each host asks of the others (see `fit`); the sums return.
-    - metrics: float32 scalars loss, grad_norm and the loss's own; int32 [2] wishes.
+    - requests: int32 [devices, 2], what each host asks of all (see `fit`); their sums return.
+    - metrics: float32 scalars loss, grad_norm and the loss's own; int32 [2] requests.
 
     Steps of equal arguments are shared within the process. Run it under `jax.set_mesh(mesh)`.
+
+    Args:
+      state: as shapes with shardings (`abstract_state`).
     """
-    leaves, tree = jax.tree.flatten(layout)
+    leaves, tree = jax.tree.flatten(jax.tree.map(lambda x: x.sharding, state))
     # What the program does not depend on is left out of the key.
     optimizer = dataclasses.replace(
         optimizer, learning_rate=1.0, schedule="constant", warmup_steps=0, horizon=1.0
@@ -186,52 +208,60 @@ def make_step(
 
 
 @functools.lru_cache(maxsize=16)
-def _make_step(loss, leaves, tree, optimizer, mesh, lora) -> Step:
+def _make_step(
+    loss: Loss,
+    leaves: tuple[NamedSharding, ...],
+    tree: jax.tree_util.PyTreeDef,
+    optimizer: OptimizerConfig,
+    mesh: Mesh,
+    lora: LoRA | None,
+) -> Step:
+    """See `make_step`; the state's layout comes in pieces because a tree of dicts has no hash."""
     layout: State = tree.unflatten(leaves)
-    whole = NamedSharding(mesh, PartitionSpec())
-    sums = mapped(loss, mesh)
+    global_sums = mapped(loss, mesh)
 
-    def objective(trained: Params, frozen: Params | None, microbatch):
-        if lora is None:
-            numerator, denominator, extras = sums(trained, microbatch)
-        else:
-            with adapters.applied():
-                params = adapters.attach(lora, frozen, trained)
-                numerator, denominator, extras = sums(params, microbatch)
-        return numerator, (denominator, extras)
+    def numerator(trained: Params, frozen: Params | None, microbatch: Batch):
+        """What is differentiated, and all of the loss's sums."""
+        params = trained if lora is None else adapters.attach(lora, frozen, trained)
+        with adapters.applied():
+            sums = global_sums(params, microbatch)
+        return sums[0], sums
 
-    def gradients(trained: Params, frozen: Params | None, microbatch):
-        found, grads = jax.value_and_grad(objective, has_aux=True)(trained, frozen, microbatch)
+    def sums_and_gradients(trained, frozen, microbatch) -> tuple[Sums, Params]:
+        (_, sums), grads = jax.value_and_grad(numerator, has_aux=True)(trained, frozen, microbatch)
         # Without this they would come back whole on every device.
-        return found, jax.lax.with_sharding_constraint(grads, layout.params)
+        grads = jax.lax.with_sharding_constraint(grads, layout.params)
+        return sums, jax.tree.map(lambda g: g.astype(jnp.float32), grads)
 
-    def step(state: State, frozen, batch, rate, wishes) -> tuple[State, Metrics]:
-        count = jax.tree.leaves(batch)[0].shape[0]
-        if count == 1:
-            one = jax.tree.map(lambda x: x[0], batch)
-            found, grads = gradients(state.params, frozen, one)
-        else:
-
-            def add(total, microbatch):
-                found, grads = gradients(state.params, frozen, microbatch)
-                more = (found, jax.tree.map(lambda g: g.astype(jnp.float32), grads))
-                return jax.tree.map(jnp.add, total, more), None
-
-            shapes = jax.eval_shape(
-                lambda b: gradients(state.params, frozen, jax.tree.map(lambda x: x[0], b)), batch
-            )
-            zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
-            zero = (zero[0], jax.lax.with_sharding_constraint(zero[1], layout.params))
-            (found, grads), _ = jax.lax.scan(add, zero, batch)
-        numerator, (denominator, extras) = found
-        denominator = jnp.maximum(denominator, 1e-30)  # a batch without any weight changes nothing
-        grads = jax.tree.map(lambda g: g.astype(jnp.float32) / denominator, grads)
-        state, norm = adamw(state, grads, rate, optimizer)
-        metrics = {"loss": numerator / denominator, "grad_norm": norm}
+    def step(state, frozen, batch, rate, requests) -> tuple[State, Metrics]:
+        of_microbatch = functools.partial(sums_and_gradients, state.params, frozen)
+        (total, weight, extras), grads = _added_up(of_microbatch, batch)
+        weight = jnp.maximum(weight, 1e-30)  # a batch without any weight changes nothing
+        grads = jax.tree.map(lambda g: g / weight, grads)
+        state, norm = update(state, grads, rate, optimizer)
+        metrics = {"loss": total / weight, "grad_norm": norm}
         metrics |= {k: total / jnp.maximum(n, 1e-30) for k, (total, n) in extras.items()}
-        return state, metrics | {"wishes": jnp.sum(wishes, axis=0)}
+        return state, metrics | {"requests": jnp.sum(requests, axis=0)}
 
+    whole = NamedSharding(mesh, PartitionSpec())
     return jax.jit(step, donate_argnums=0, out_shardings=(layout, whole))
+
+
+def _added_up(function: Callable[[Batch], Any], batch: Batch) -> Any:
+    """The sum of float32 `function(microbatch)` over the microbatches, one after the other.
+
+    (`optax.MultiSteps` averages microbatches whatever their weights, and keeps the accumulated
+    gradients in the state.)
+    """
+    first = jax.tree.map(lambda x: x[0], batch)
+    if jax.tree.leaves(batch)[0].shape[0] == 1:
+        return function(first)
+
+    def add(total: Any, microbatch: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(microbatch)), None
+
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, first))
+    return jax.lax.scan(add, zeros, batch)[0]
 
 
 def lower(
@@ -252,13 +282,7 @@ def lower(
       axes: their logical axes.
       batch: a batch of numpy arrays or `jax.ShapeDtypeStruct`s [rows, …].
     """
-    frozen, trained, trained_axes = None, params, axes
-    if lora is not None:
-        frozen = placed(params, sharding.shardings(params, axes, mesh))
-        trained = jax.eval_shape(lambda p: adapters.init(lora, p, seed=0), params)
-        trained_axes = adapters.logical_axes(axes)
-    state = jax.eval_shape(lambda p: init_state(p, optimizer), trained)
-    layout = state_layout(sharding.shardings(trained, trained_axes, mesh), mesh)
+    state, frozen = abstract_state(params, axes, optimizer, mesh, lora)
     rows = {
         k: jax.ShapeDtypeStruct(
             (microbatches, x.shape[0] // microbatches, *x.shape[1:]),
@@ -267,8 +291,9 @@ def lower(
         )
         for k, x in batch.items()
     }
-    wishes = jax.ShapeDtypeStruct((mesh.size, 2), np.int32, sharding=wish_sharding(mesh))
-    step = make_step(loss, layout, optimizer, mesh, lora=lora)
+    rate = jax.ShapeDtypeStruct((), np.float32)
+    requests = jax.ShapeDtypeStruct((mesh.size, 2), np.int32, sharding=request_sharding(mesh))
     with jax.set_mesh(mesh):
-        rate = jax.ShapeDtypeStruct((), np.float32)
-        return step.lower(placed(state, layout), frozen, rows, rate, wishes)
+        return make_step(loss, state, optimizer, mesh, lora).lower(
+            state, frozen, rows, rate, requests
+        )

@@ -182,23 +182,19 @@ def runner(loss: str, config, batch, *, rank: int = 0, **optimizer):
         return base if loss == "sft" else verifier.from_generator(config, base, key)
 
     base = jax.jit(params)(jax.random.key(0))
-    trained = base
-    if rank:
-        trained, axes = lora.init(adapters, base, seed=0), lora.logical_axes(axes)
-    begin = functools.partial(step.init_state, optimizer=settings)
-    layout = sharding.shardings(jax.eval_shape(begin, trained), axes, mesh)
-    state = jax.jit(begin, out_shardings=layout)(trained)
-    del trained
+    abstract, _ = step.abstract_state(base, axes, settings, mesh, adapters)
+    trained = lora.init(adapters, base, seed=0) if rank else base
+    state = jax.jit(functools.partial(step.init_state, optimizer=settings))(trained)
     frozen = base if rank else None
-    del base
-    take = step.make_step(getattr(losses, loss)(config), layout, settings, mesh, lora=adapters)
-    wishes = np.zeros((1, 2), np.int32)
+    del base, trained
+    take = step.make_step(getattr(losses, loss)(config), abstract, settings, mesh, adapters)
+    requests = np.zeros((1, 2), np.int32)
 
     def one() -> float:
         nonlocal state
         parts = {k: jax.device_put(x[None], step.batch_sharding(mesh)) for k, x in batch.items()}
         with jax.set_mesh(mesh):
-            state, metrics = take(state, frozen, parts, np.float32(1e-5), wishes)
+            state, metrics = take(state, frozen, parts, np.float32(1e-5), requests)
         return float(metrics["loss"])
 
     return one

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mucode_jax.models import llama, sharding
+from mucode_jax.runtime import interruption
 from mucode_jax.training import checkpoints
 from mucode_jax.training.fit import Diverged, Interrupted
 from mucode_jax.training.step import OptimizerConfig
@@ -51,8 +52,9 @@ def killed_at(step):
 
 def _checkpointed(mesh, folder):
     """A run that saved at step 2, as soon as it could, and died at step 4."""
-    with pytest.raises(Killed):
-        toys.fit(mesh, checkpoints=str(folder), checkpoint_every_s=0, on_step=killed_at(4))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(checkpoints, "EVERY_S", 0)
+        toys.fit(mesh, checkpoints=folder, on_step=killed_at(4))
     assert (folder / "2").is_dir()
 
 
@@ -61,8 +63,7 @@ def test_a_run_goes_on_where_it_was_and_ends_with_the_same_bits(mesh, undisturbe
     steps, epochs = [], []
     trained = toys.fit(
         mesh,
-        checkpoints=str(tmp_path),
-        checkpoint_every_s=1e9,
+        checkpoints=tmp_path,
         on_step=lambda step, of, metrics: steps.append(step),
         on_epoch=lambda epoch, params: epochs.append(epoch),
     )
@@ -73,7 +74,7 @@ def test_a_run_goes_on_where_it_was_and_ends_with_the_same_bits(mesh, undisturbe
 def test_a_checkpoint_restores_onto_another_mesh(mesh, undisturbed, tmp_path):
     _checkpointed(mesh, tmp_path)
     other = sharding.make_mesh(1, 2, 2, devices=jax.devices()[4:])
-    trained = toys.fit(other, checkpoints=str(tmp_path), checkpoint_every_s=1e9)
+    trained = toys.fit(other, checkpoints=tmp_path)
     assert {d.id for d in jax.tree.leaves(trained)[0].sharding.device_set} == {4, 5, 6, 7}
     for found, right in zip(jax.tree.leaves(trained), undisturbed, strict=True):
         np.testing.assert_allclose(np.asarray(found), right, atol=2e-4)
@@ -83,7 +84,7 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(mesh, tmp_path, ca
     state = {"w": jax.numpy.arange(1000, dtype=jax.numpy.float32)}
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     abstract["w"] = jax.ShapeDtypeStruct((1000,), np.float32, sharding=state["w"].sharding)
-    with checkpoints.Checkpoints(str(tmp_path), {"run": 1}, keep=3) as saved:
+    with checkpoints.Checkpoints(str(tmp_path), {"run": 1}) as saved:
         for step in (1, 2):
             saved.save(step, {"w": state["w"] + step})
         saved.wait()
@@ -139,48 +140,54 @@ def test_a_file_in_the_place_of_checkpoints_goes(tmp_path, caplog):
 def test_a_checkpoint_of_other_settings_is_refused(mesh, tmp_path):
     _checkpointed(mesh, tmp_path)
     with pytest.raises(checkpoints.OtherRun, match="optimizer = .*this run has"):
-        toys.fit(mesh, checkpoints=str(tmp_path), optimizer=OptimizerConfig(1e-3))
+        toys.fit(mesh, checkpoints=tmp_path, optimizer=OptimizerConfig(1e-3))
 
 
-def test_a_save_is_due_no_sooner_than_twenty_times_its_duration():
-    pace = checkpoints.Pace(every_s=1, last=100.0)
-    assert not pace.due(100.9) and pace.due(101.0)
-    pace.seconds = 2.0
-    assert not pace.due(139.9) and pace.due(140.0)
+def test_a_save_is_due_no_sooner_than_twenty_times_its_duration(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
+    monkeypatch.setattr(checkpoints, "EVERY_S", 1)
+    with checkpoints.Checkpoints(str(tmp_path), {}) as saved:
+        now = 100.9
+        assert not saved.due()
+        now = 101.0
+        assert saved.due()
+        saved.save(1, {"w": jax.numpy.zeros(3)})
+        now = 103.0
+        saved.wait()
+        assert saved.seconds == 2.0
+        now = 142.9
+        assert not saved.due()
+        now = 143.0
+        assert saved.due()
 
 
-def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(mesh, undisturbed, tmp_path):
-    def poisoned(epoch):
-        plan = list(toys.epoch_batches(epoch))
-        if epoch == 1:
-            plan[0]["weights"][0, 0] = np.nan
-        return plan
-
+def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(
+    mesh, undisturbed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(checkpoints, "EVERY_S", 0)
+    poisoned = list(toys.epoch_batches(1))
+    poisoned[0]["weights"][0, 0] = np.nan
     first = len(toys.epoch_batches(0)) + 1
     seen = []
     with pytest.raises(Diverged, match=rf"step {first} of {STEPS}.*of step 2") as error:
         toys.fit(
             mesh,
-            batches=poisoned,
-            checkpoints=str(tmp_path),
-            checkpoint_every_s=0,
+            epochs=[toys.epoch_batches(0), poisoned],
+            checkpoints=tmp_path,
             on_step=lambda step, steps, metrics: seen.append(metrics["loss"]),
         )
     assert len(seen) == first - 1 and all(map(math.isfinite, seen))
     assert str(tmp_path) in str(error.value)
-    equal(toys.fit(mesh, checkpoints=str(tmp_path)), undisturbed)
+    equal(toys.fit(mesh, checkpoints=tmp_path), undisturbed)
 
 
-def test_asked_to_stop_it_saves_says_where_and_goes_on(mesh, undisturbed, tmp_path):
-    asked = []
-
-    def stop():
-        asked.append(0)
-        return len(asked) >= 3
-
-    with pytest.raises(Interrupted, match="goes on from step 4"):
-        toys.fit(mesh, checkpoints=str(tmp_path), checkpoint_every_s=1e9, stop=stop)
-    equal(toys.fit(mesh, checkpoints=str(tmp_path)), undisturbed)
+def test_asked_to_stop_it_saves_says_where_and_resumes(mesh, undisturbed, tmp_path, monkeypatch):
+    answers = iter([False, False, True, True])
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="resumes from step 4"):
+        patch.setattr(interruption, "asked", lambda: next(answers))
+        toys.fit(mesh, checkpoints=tmp_path)
+    equal(toys.fit(mesh, checkpoints=tmp_path), undisturbed)
 
 
 def test_metrics_and_epochs_are_reported_in_order_and_the_given_parameters_are_kept(mesh):
@@ -189,7 +196,7 @@ def test_metrics_and_epochs_are_reported_in_order_and_the_given_parameters_are_k
     params = jax.device_put(toys.generator(), layout)
     toys.fit(
         mesh,
-        params=params,
+        params=lambda: params,
         on_step=lambda step, steps, metrics: events.append((step, steps, sorted(metrics))),
         on_epoch=lambda epoch, trained: events.append(epoch),
     )
@@ -204,7 +211,7 @@ def test_rows_that_cannot_be_divided_are_an_error_that_says_by_what(mesh):
     with pytest.raises(ValueError, match="4 rows .*microbatches = 12; choose a multiple"):
         toys.fit(mesh, microbatches=3)
     with pytest.raises(ValueError, match="nothing to train on"):
-        toys.fit(mesh, batches=lambda epoch: [])
+        toys.fit(mesh, epochs=[[], []])
 
 
 @pytest.mark.slow
@@ -231,10 +238,10 @@ def test_two_processes_train_to_the_parameters_of_one(mesh, undisturbed, tmp_pat
             process.kill()
             process.wait()
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
-    assert all("goes on from step 4" in output for output in outputs), "\n".join(outputs)
+    assert all("resumes from step 4" in output for output in outputs), "\n".join(outputs)
     with np.load(tmp_path / "together.npz") as together:
         for found, right in zip(together.values(), undisturbed, strict=True):
             np.testing.assert_allclose(found, right, atol=1e-5)
-    alone = toys.fit(mesh, checkpoints=str(tmp_path / "checkpoints"))
+    alone = toys.fit(mesh, checkpoints=tmp_path / "checkpoints")
     for found, right in zip(jax.tree.leaves(alone), undisturbed, strict=True):
         np.testing.assert_allclose(np.asarray(found), right, atol=1e-5)

@@ -1,5 +1,6 @@
 """Losses against hand-computed values, torch, the unpacked form, plain jit and jax.pmap."""
 
+import dataclasses
 import functools
 import math
 
@@ -18,13 +19,12 @@ def test_cross_entropy_is_the_hand_computed_value():
     # States pick logits (0, log 3): probabilities 1/4 and 3/4.
     states = jnp.array([[[1.0], [1.0]]])
     kernel = jnp.array([[0.0], [math.log(3)]])
-    found = losses.cross_entropy(states, kernel, jnp.array([[0, 1]]), vocab_axis=0, pieces=1)
+    found = losses.cross_entropy(states, kernel, jnp.array([[0, 1]]), pieces=1)
     np.testing.assert_allclose(found, [[math.log(4), math.log(4 / 3)]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("vocab_axis", [0, 1])
 @pytest.mark.parametrize("pieces", [1, 4])
-def test_cross_entropy_and_its_gradients_equal_torch(vocab_axis, pieces):
+def test_cross_entropy_and_its_gradients_equal_torch(pieces):
     torch = pytest.importorskip("torch", reason="parity with torch needs the extra `parity`")
     rng = np.random.default_rng(0)
     states = rng.normal(size=(2, 5, 8)).astype(np.float32)
@@ -33,11 +33,10 @@ def test_cross_entropy_and_its_gradients_equal_torch(vocab_axis, pieces):
     weights = rng.random((2, 5)).astype(np.float32)
 
     def mean(states, kernel):
-        found = losses.cross_entropy(states, kernel, targets, vocab_axis=vocab_axis, pieces=pieces)
+        found = losses.cross_entropy(states, kernel, targets, pieces=pieces)
         return jnp.sum(found * weights) / weights.sum()
 
-    turned = kernel if vocab_axis == 0 else kernel.T
-    value, (by_states, by_kernel) = jax.value_and_grad(mean, (0, 1))(states, turned)
+    value, (by_states, by_kernel) = jax.value_and_grad(mean, (0, 1))(states, kernel)
     s, k = (torch.tensor(x, requires_grad=True) for x in (states, kernel))
     each = torch.nn.functional.cross_entropy(
         (s @ k.T).reshape(-1, 61), torch.tensor(targets).long().reshape(-1), reduction="none"
@@ -46,7 +45,18 @@ def test_cross_entropy_and_its_gradients_equal_torch(vocab_axis, pieces):
     expected.backward()
     np.testing.assert_allclose(value, expected.item(), rtol=1e-6)
     np.testing.assert_allclose(by_states, s.grad, atol=1e-6)
-    np.testing.assert_allclose(by_kernel if vocab_axis == 0 else by_kernel.T, k.grad, atol=1e-6)
+    np.testing.assert_allclose(by_kernel, k.grad, atol=1e-6)
+
+
+def test_an_untied_head_that_is_the_embedding_has_the_tied_loss_and_gradient():
+    untied, params = dataclasses.replace(toys.CONFIG, tied=False), toys.generator()
+    apart = params | {"head": {"kernel": params["embed"]["embedding"].T}}
+    (batch,) = batches.pack_sft(toys.sft_examples(4), length=64, rows=2, key=(0,))
+    value, expected = _mean(losses.sft(toys.CONFIG))(params, batch)
+    found, gradient = _mean(losses.sft(untied))(apart, batch)
+    np.testing.assert_allclose(found, value, rtol=1e-6)
+    gradient["embed"]["embedding"] += gradient.pop("head")["kernel"].T
+    _close(gradient, expected, 2e-6)
 
 
 def test_bce_and_bradley_terry_are_the_hand_computed_values():
@@ -162,9 +172,7 @@ def test_a_vocabulary_in_pieces_saves_memory_in_the_compiled_program(optimized):
 
     def temporary(pieces):
         def mean(states, kernel, targets):
-            return jnp.mean(
-                losses.cross_entropy(states, kernel, targets, vocab_axis=0, pieces=pieces)
-            )
+            return jnp.mean(losses.cross_entropy(states, kernel, targets, pieces=pieces))
 
         arguments = (
             jax.ShapeDtypeStruct((1, tokens, width), jnp.float32),

@@ -7,6 +7,7 @@ from mucode_jax.core.records import SFTExample, VerifierExample
 from mucode_jax.models import llama
 from mucode_jax.models.llama import LlamaConfig
 from mucode_jax.training import batches, losses
+from mucode_jax.training.fit import Recipe
 from mucode_jax.training.fit import fit as train
 from mucode_jax.training.step import OptimizerConfig
 
@@ -72,14 +73,20 @@ def epoch_batches(epoch):
     return batches.pack_sft(SFT, length=40, rows=4, key=(0, epoch))
 
 
-def fit(mesh, **settings):
-    """Two epochs of the toy generator on `mesh`; `settings` go to `training.fit`."""
-    defaults = {
-        "axes": llama.logical_axes(CONFIG),
-        "epochs": 2,
-        "optimizer": OptimizerConfig(1e-2, schedule="cosine", warmup_steps=2, weight_decay=0.1),
-    }
-    arguments = defaults | settings
-    order = arguments.pop("batches", epoch_batches)
-    params = arguments.pop("params", generator)  # a function that makes them, or they themselves
-    return train(losses.sft(CONFIG), params, order, mesh=mesh, **arguments)
+OPTIMIZER = OptimizerConfig(1e-2, schedule="cosine", warmup_steps=2, weight_decay=0.1)
+
+
+def fit(mesh, *, params=generator, epochs=None, checkpoints=None, on_step=None, on_epoch=None, **r):
+    """Two epochs of the toy generator on `mesh`; `r` changes the recipe."""
+    recipe = Recipe(**{"epochs": 2, "batch": 16, "length": 40, "optimizer": OPTIMIZER, **r})
+    return train(
+        losses.sft(CONFIG),
+        params,
+        [epoch_batches(0), epoch_batches(1)] if epochs is None else epochs,
+        recipe,
+        axes=llama.logical_axes(CONFIG),
+        mesh=mesh,
+        checkpoints=checkpoints and str(checkpoints),
+        on_step=on_step,
+        on_epoch=on_epoch,
+    )

@@ -4,6 +4,7 @@ Each has two of the four devices. They train to the end; then train again, where
 asks to stop at its third step, so that a checkpoint of two hosts lies in DIR/checkpoints.
 """
 
+import itertools
 import os
 import sys
 
@@ -21,6 +22,7 @@ import numpy as np  # noqa: E402
 from jax.experimental import multihost_utils  # noqa: E402
 
 from mucode_jax.models import sharding  # noqa: E402
+from mucode_jax.runtime import interruption  # noqa: E402
 from mucode_jax.training import fit  # noqa: E402
 from tests.training import toys  # noqa: E402
 
@@ -34,14 +36,10 @@ def main() -> None:
     if index == 0:
         leaves = [np.asarray(x) for x in jax.tree.leaves(whole)]
         np.savez(f"{folder}/together.npz", *leaves)
-    asked = []
-
-    def stop() -> bool:
-        asked.append(0)
-        return index == 1 and len(asked) == 3
-
+    steps = itertools.count(1)
+    interruption.asked = lambda: index == 1 and next(steps) == 3
     try:
-        toys.fit(mesh, checkpoints=f"{folder}/checkpoints", checkpoint_every_s=1e9, stop=stop)
+        toys.fit(mesh, checkpoints=f"{folder}/checkpoints")
     except fit.Interrupted as stopped:
         print(stopped, flush=True)
     jax.distributed.shutdown()
