@@ -25,58 +25,43 @@ from mucode_jax.sampling.engine import Engine, Request
 
 Json = Any
 # The ways to choose: how a candidate ranks, by its score and by how many of the N have its code.
-# The highest is taken, ties by key. The verifier's score is there where the name has "lv" in it. A
-# way of one's own is one entry more.
+# The highest is taken, ties by key. `pt`: passes the public tests, and comes first; `lv`: the
+# verifier's score, which must be there; `vote`: equal codes count together. A way of one's own is
+# one entry more, with "lv" in its name if it goes by the score.
 Rank = Callable[[Turn, float, int], Any]
 CHOICES: dict[str, Rank] = {
-    "random": lambda candidate, score, copies: 0,
-    "pt": lambda candidate, score, copies: candidate.grade.passed,
+    "random": lambda turn, score, copies: 0,
+    "pt": lambda turn, score, copies: turn.grade.passed,
     # The generator's own vote: self-consistency (Wang et al., 2022) over what passes.
-    "pt+vote": lambda candidate, score, copies: (candidate.grade.passed, copies),
-    "lv": lambda candidate, score, copies: score,
-    "pt+lv": lambda candidate, score, copies: (candidate.grade.passed, score),
+    "pt+vote": lambda turn, score, copies: (turn.grade.passed, copies),
+    "lv": lambda turn, score, copies: score,
+    "pt+lv": lambda turn, score, copies: (turn.grade.passed, score),
     # Equal codes add up their exp(score): weighted Best-of-N (Li et al., 2022).
-    "pt+lv+vote": lambda candidate, score, copies: (
-        candidate.grade.passed,
-        score + math.log(copies),
-    ),
+    "pt+lv+vote": lambda turn, score, copies: (turn.grade.passed, score + math.log(copies)),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchTurn:
-    """The candidates of one turn and which was chosen.
+    """The candidates of one turn and which was chosen."""
 
-    Attributes:
-      candidates: N turns that share one prompt.
-      scores: float32 [N], the verifier's; None where there is no verifier.
-      chosen: position of the chosen one.
-    """
-
-    candidates: tuple[Turn, ...]
-    scores: np.ndarray | None
-    chosen: int
+    candidates: tuple[Turn, ...]  # N turns that share one prompt
+    scores: np.ndarray | None  # float32 [N], the verifier's; None where there is no verifier
+    chosen: int  # position of the chosen one
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """One multi-turn Best-of-N search on one problem, finished.
-
-    Attributes:
-      task_id: the problem.
-      index: which of the problem's independent searches.
-      choice: one of `CHOICES`.
-      turns: in order; the search ended where the chosen candidate passed the public tests.
-    """
+    """One multi-turn Best-of-N search on one problem, as far as it has come."""
 
     task_id: str
-    index: int
-    choice: str
-    turns: tuple[SearchTurn, ...]
+    index: int  # which of the problem's independent searches
+    choice: str  # one of `CHOICES`
+    turns: tuple[SearchTurn, ...]  # the last is the one whose choice passed the public tests, or T
 
 
 def choose(
-    turn_candidates: Sequence[Turn],
+    candidates: Sequence[Turn],
     scores: np.ndarray | None,
     choice: str,
     failed: set[str],
@@ -85,30 +70,25 @@ def choose(
     """The position of the chosen candidate.
 
     Args:
-      turn_candidates: N candidates of one turn.
+      candidates: N candidates of one turn.
       scores: float32 [N]; needed by a choice with "lv" in its name.
-      choice: one of `CHOICES`. `random`; `pt`: one that passes the public tests; `lv`: the highest
-        score; `pt+lv`: public tests first, the score among those; `pt+vote`: public tests first,
-        the most frequent code among those; `pt+lv+vote`: both, a code's score and frequency.
+      choice: one of `CHOICES`.
       failed: codes that are not chosen while there is another (they failed the public tests earlier
         in this conversation).
       generator: breaks ties.
     """
     if "lv" not in choice:
-        known = np.zeros(len(turn_candidates))
+        scores = np.zeros(len(candidates))
     elif scores is None:
         raise ValueError(f"search {choice!r} goes by scores, and there is no verifier")
-    else:
-        known = scores
-    ties = generator.permutation(len(turn_candidates))
-    copies = collections.Counter(candidate.code for candidate in turn_candidates)
-
-    def rank(j: int) -> tuple[bool, Any, int]:
-        candidate = turn_candidates[j]
-        ranked = CHOICES[choice](candidate, float(known[j]), copies[candidate.code])
-        return candidate.code not in failed, ranked, int(ties[j])
-
-    return max(range(len(turn_candidates)), key=rank)
+    rank = CHOICES[choice]
+    copies = collections.Counter(candidate.code for candidate in candidates)
+    ties = generator.permutation(len(candidates))
+    ranks = [
+        (turn.code not in failed, rank(turn, float(score), copies[turn.code]), int(tie))
+        for turn, score, tie in zip(candidates, scores, ties, strict=True)
+    ]
+    return ranks.index(max(ranks))
 
 
 # Searches at the same place share their candidates: problem, search, conversation so far.
@@ -126,10 +106,6 @@ class _Open:
     state: list[np.ndarray]  # the conversation so far, ready for the next completion
     turns: list[SearchTurn] = dataclasses.field(default_factory=list)
     failed: set[str] = dataclasses.field(default_factory=set)
-
-    @property
-    def chosen(self) -> Turn:
-        return self.turns[-1].candidates[self.turns[-1].chosen]
 
     @property
     def place(self) -> Place:
@@ -159,14 +135,11 @@ def best_of_n(
 
     Args:
       problems: what to solve.
-      engine: an idle engine that holds the generator.
-      chat: the generator's chat template.
-      grader: executes code on the public tests.
+      engine, chat, grader, limits: see `collect.collect`.
       score: ids of (first prompt, completion) -> float32 [len], the verifier; None is possible
         where no choice needs it.
-      limits: turns and tokens.
-      n: candidates a turn.
-      searches: independent searches a problem.
+      n: candidates per turn.
+      searches: independent searches per problem.
       choices: among `CHOICES`.
       key: what these searches are for, e.g. (seed, "search", iteration).
       skip_failed: a code that failed in this conversation is not chosen while there is another.
@@ -188,24 +161,26 @@ def best_of_n(
         ]
     live = opened
     for turn in range(limits.turns):
+        if not live:
+            break
         samples = _sample(live, turn, engine, chat, grader, limits, n, key)
         scores = _score(samples, {s.place: s.first for s in live}, score)
+        going_on = []
         for s in live:
-            candidates = samples[s.place]
+            candidates, candidate_scores = samples[s.place], scores[s.place]
             ties = keys.rng(*key, "ties", s.problem.benchmark, s.problem.task_id, s.index, turn)
-            chosen = choose(candidates, scores[s.place], s.choice, s.failed, ties)
-            s.turns.append(SearchTurn(candidates, scores[s.place], chosen))
+            position = choose(candidates, candidate_scores, s.choice, s.failed, ties)
+            s.turns.append(SearchTurn(candidates, candidate_scores, position))
             if on_turn is not None:
                 on_turn(s.search)
-        live = [s for s in live if not s.chosen.grade.passed]
-        if turn + 1 < limits.turns:
-            for s in live:
+            chosen = candidates[position]
+            if turn + 1 < limits.turns and not chosen.grade.passed:
+                feedback = feedback_prompt(chat, s.problem, chosen, limits)
+                s.state += [chosen.completion_ids, feedback]
                 if skip_failed:
-                    s.failed.add(s.chosen.code)
-                s.state += [
-                    s.chosen.completion_ids,
-                    feedback_prompt(chat, s.problem, s.chosen, limits),
-                ]
+                    s.failed.add(chosen.code)
+                going_on.append(s)
+        live = going_on
     return [s.search for s in opened]
 
 
@@ -222,8 +197,7 @@ def _sample(
     """N graded candidates for every distinct place that the searches stand at."""
     places = {s.place: s for s in live}
     for place, s in places.items():
-        problem = s.problem
-        purpose = (*key, problem.benchmark, problem.task_id, s.index, turn)
+        purpose = (*key, s.problem.benchmark, s.problem.task_id, s.index, turn)
         sample_keys = np.stack([keys.key_data(*purpose, j) for j in range(n)])
         state = np.concatenate(s.state)
         engine.submit(Request(place, state, sample_keys, limits.max_new_tokens, keep=False))
@@ -247,49 +221,40 @@ def _score(
     samples: Mapping[Place, tuple[Turn, ...]],
     first: Mapping[Place, np.ndarray],
     score: Callable[[list[np.ndarray]], np.ndarray] | None,
-) -> dict[Place, np.ndarray | None]:
+) -> Mapping[Place, np.ndarray | None]:
     """float32 [N] for every place: the verifier reads the first prompt and one completion."""
     if score is None:
         return dict.fromkeys(samples)
-    ids = [
-        np.concatenate([first[place], candidate.completion_ids])
-        for place, candidates in samples.items()
-        for candidate in candidates
-    ]
-    flat = iter(score(ids))
-    return {
-        place: np.array([next(flat) for _ in candidates], np.float32)
-        for place, candidates in samples.items()
-    }
+    scores = score(
+        [
+            np.concatenate([first[place], candidate.completion_ids])
+            for place, candidates in samples.items()
+            for candidate in candidates
+        ]
+    )
+    ends = np.cumsum([len(candidates) for candidates in samples.values()])
+    return dict(zip(samples, np.split(np.asarray(scores, np.float32), ends[:-1]), strict=True))
 
 
-def encode(found: Sequence[Search]) -> Json:
-    """The searches of one problem as JSON; turns that several of them share are kept once."""
-    turns: dict[int, int] = {}  # id() of a shared Turn -> its place
-    table: list[Json] = []
-    for s in found:
-        for turn in s.turns:
-            for candidate in turn.candidates:
-                if id(candidate) not in turns:
-                    turns[id(candidate)] = len(table)
-                    table.append(records.encode(candidate))
+def encode(searches: Sequence[Search]) -> Json:
+    """The searches of one problem as JSON; candidates that several of them share are kept once."""
+    turns = [turn for s in searches for turn in s.turns]
+    shared = {id(candidate): candidate for turn in turns for candidate in turn.candidates}
+    place = {key: i for i, key in enumerate(shared)}
+
+    def encode_turn(turn: SearchTurn) -> Json:
+        return {
+            "candidates": [place[id(candidate)] for candidate in turn.candidates],
+            "scores": None if turn.scores is None else turn.scores.tolist(),
+            "chosen": turn.chosen,
+        }
+
     return {
-        "task_id": found[0].task_id,
-        "turns": table,
+        "task_id": searches[0].task_id,
+        "turns": [records.encode(candidate) for candidate in shared.values()],
         "searches": [
-            {
-                "index": s.index,
-                "choice": s.choice,
-                "turns": [
-                    {
-                        "candidates": [turns[id(c)] for c in turn.candidates],
-                        "scores": None if turn.scores is None else turn.scores.tolist(),
-                        "chosen": turn.chosen,
-                    }
-                    for turn in s.turns
-                ],
-            }
-            for s in found
+            {"index": s.index, "choice": s.choice, "turns": [encode_turn(turn) for turn in s.turns]}
+            for s in searches
         ],
     }
 
@@ -297,19 +262,12 @@ def encode(found: Sequence[Search]) -> Json:
 def decode(line: Json) -> list[Search]:
     """The inverse of `encode`."""
     table = [records.decode_turn(turn) for turn in line["turns"]]
+
+    def decode_turn(turn: Json) -> SearchTurn:
+        scores = None if turn["scores"] is None else np.array(turn["scores"], np.float32)
+        return SearchTurn(tuple(table[i] for i in turn["candidates"]), scores, turn["chosen"])
+
     return [
-        Search(
-            line["task_id"],
-            s["index"],
-            s["choice"],
-            tuple(
-                SearchTurn(
-                    tuple(table[place] for place in turn["candidates"]),
-                    None if turn["scores"] is None else np.array(turn["scores"], np.float32),
-                    turn["chosen"],
-                )
-                for turn in s["turns"]
-            ),
-        )
+        Search(line["task_id"], s["index"], s["choice"], tuple(map(decode_turn, s["turns"])))
         for s in line["searches"]
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +27,17 @@ def slot_bytes(config: llama.LlamaConfig, context: int) -> int:
     return columns * jnp.dtype(config.dtype).itemsize
 
 
+def _stats(device: jax.Device) -> Mapping[str, int]:
+    """An accelerator's memory; nothing of a CPU's devices, which share the machine's."""
+    return (device.memory_stats() if device.platform != "cpu" else None) or {}
+
+
 def device_memory() -> tuple[int, str]:
-    """Bytes of one device, and what to call it. On a CPU the devices share the machine's."""
+    """Bytes of one device, and what to call it."""
     device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"], f"a {device.device_kind}"
+    limit = _stats(device).get("bytes_limit")
+    if limit is not None:
+        return limit, f"a {device.device_kind}"
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return pages // jax.local_device_count(), "a device of this machine"
 
@@ -42,13 +48,11 @@ def fitting_slots(config: llama.LlamaConfig, context: int, mesh: Mesh | None = N
     Raises ValueError where not even 8 fit.
     """
     devices = list(mesh.devices.flat) if mesh is not None else jax.local_devices()[:1]
-    free = []
-    for device in devices:
-        stats = device.memory_stats() if device.platform != "cpu" else None
-        if stats and "bytes_limit" in stats:
-            free.append(stats["bytes_limit"] - stats["bytes_in_use"])
-    if free:
-        return slots_in(min(free), config, context, mesh)
+    stats = [s for s in map(_stats, devices) if "bytes_limit" in s]
+    if stats:
+        return slots_in(
+            min(s["bytes_limit"] - s["bytes_in_use"] for s in stats), config, context, mesh
+        )
     known = "SC_AVPHYS_PAGES" in os.sysconf_names  # not on macOS
     pages = os.sysconf("SC_AVPHYS_PAGES" if known else "SC_PHYS_PAGES")
     free = _HOST_SHARE * pages * os.sysconf("SC_PAGE_SIZE")
@@ -57,15 +61,12 @@ def fitting_slots(config: llama.LlamaConfig, context: int, mesh: Mesh | None = N
 
 def slots_in(free: int, config: llama.LlamaConfig, context: int, mesh: Mesh | None = None) -> int:
     """Slots whose cache fits where each device has `free` bytes; see `fitting_slots`."""
-    # Devices that hold copies of the same rows do not add up.
-    parts = 1
+    parts = 1  # devices that hold copies of the same rows do not add up
     if mesh is not None:
         width = config.n_kv_heads * config.head_dim
-        rows = math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))
+        rows = sharding.padded_rows(1, mesh)
         spec = sharding.spec(llama.CACHE_AXES, (rows, context, width), dict(mesh.shape))
-        entries = [(entry,) if isinstance(entry, str) else entry or () for entry in spec]
-        named = [axis for entry in entries for axis in entry]
-        parts = math.prod(mesh.shape[axis] for axis in named)
+        parts = math.prod(mesh.shape[axis] for axis in jax.tree.leaves(tuple(spec)))
     return _rounded(_SHARE * free * parts / slot_bytes(config, context), _MOST, config, context)
 
 
