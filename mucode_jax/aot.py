@@ -196,7 +196,6 @@ def sampling(
         live=jax.ShapeDtypeStruct((slots,), np.bool_),
         **dict.fromkeys(("token", "position", "left"), ints(slots)),
         key=jax.ShapeDtypeStruct((slots, 2), np.uint32),
-        temperature=jax.ShapeDtypeStruct((slots,), np.float32),
         forced=ints(engine.STEPS, slots),
     )
     lower = under_mesh(
@@ -205,6 +204,7 @@ def sampling(
         params,
         cache,
         told,
+        jax.ShapeDtypeStruct((), np.float32),
         refill=1,
         read=r.context,
         eot_ids=(0,),

@@ -57,38 +57,25 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
-    """The shape of a model and how it is computed.
+    """The shape of a model and how it is computed."""
 
-    Attributes:
-      vocab_size, d_model, n_layers, n_heads, n_kv_heads, head_dim, d_ff: V, D, L, N, K, H, F.
-      rope_theta, rope_scaling: rotary embedding.
-      rms_eps: epsilon of the norms.
-      tied: the head is the embedding.
-      max_positions: the longest context that the model was made for.
-      dtype: of computation, "float32" or "bfloat16"; norms, softmax and logits are float32 anyway.
-      param_dtype: of parameters at initialisation.
-      remat: compute each layer again in the backward pass instead of keeping its activations.
-      scan: scan over stacked layers (quick to compile) instead of unrolling them.
-      attention: one of `attention.IMPLEMENTATIONS`.
-    """
-
-    vocab_size: int
-    d_model: int
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-    d_ff: int
+    vocab_size: int  # V
+    d_model: int  # D
+    n_layers: int  # L
+    n_heads: int  # N
+    n_kv_heads: int  # K
+    head_dim: int  # H
+    d_ff: int  # F
     rope_theta: float = 10000.0
     rope_scaling: RopeScaling | None = None
     rms_eps: float = 1e-5
-    tied: bool = False
-    max_positions: int = 4096
-    dtype: str = "float32"
-    param_dtype: str = "float32"
-    remat: bool = False
-    scan: bool = True
-    attention: str = "auto"
+    tied: bool = False  # the head is the embedding
+    max_positions: int = 4096  # the longest context that the model was made for
+    dtype: str = "float32"  # of computation, or "bfloat16"; norms, softmax, logits: always float32
+    param_dtype: str = "float32"  # of parameters at initialisation
+    remat: bool = False  # compute layers again in the backward pass, instead of keeping activations
+    scan: bool = True  # scan over stacked layers (quick to compile) instead of unrolling them
+    attention: str = "auto"  # one of `attention.IMPLEMENTATIONS`
 
     def __post_init__(self) -> None:
         if self.n_heads % self.n_kv_heads:
@@ -208,8 +195,7 @@ def init(config: LlamaConfig, key: jax.Array) -> Params:
     """Random parameters: normal, std 0.02; norms 1. Jitted with `out_shardings`, made in place."""
     ends, layers = jax.random.split(key)
     params = nn.meta.unbox(Ends(config).init(ends)["params"])
-    one = functools.partial(_boxed_block, config)
-    params["layers"] = jax.vmap(lambda k: nn.meta.unbox(one(k)))(
+    params["layers"] = jax.vmap(lambda key: nn.meta.unbox(_boxed_block(config, key)))(
         jax.random.split(layers, config.n_layers)
     )
     return params
@@ -229,13 +215,12 @@ def logical_axes(config: LlamaConfig, *, stacked: bool = True) -> Params:
     def names(boxed: Callable[[jax.Array], Params]) -> Params:
         return nn.get_partition_spec(jax.eval_shape(boxed, jax.random.key(0)))
 
-    axes = names(lambda key: Ends(config).init(key)["params"])
     layer = names(functools.partial(_boxed_block, config))
     if stacked:
-        axes["layers"] = jax.tree.map(lambda spec: PartitionSpec("layers", *spec), layer)
+        layers = jax.tree.map(lambda spec: PartitionSpec("layers", *spec), layer)
     else:
-        axes["layers"] = (layer,) * config.n_layers
-    return axes
+        layers = (layer,) * config.n_layers
+    return {**names(lambda key: Ends(config).init(key)["params"]), "layers": layers}
 
 
 def unstack(params: Params) -> Params:
@@ -344,10 +329,11 @@ def hidden(
 def logits(config: LlamaConfig, params: Params, hidden: jax.Array) -> jax.Array:
     """float32 [..., V]: the scores of the next token, from `hidden` [..., D]."""
     if config.tied:
-        kernel = params["embed"]["embedding"].astype(config.dtype)
-        return jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=jnp.float32)
-    kernel = params["head"]["kernel"].astype(config.dtype)
-    return jnp.einsum("...d,dv->...v", hidden, kernel, preferred_element_type=jnp.float32)
+        kernel, product = params["embed"]["embedding"], "...d,vd->...v"
+    else:
+        kernel, product = params["head"]["kernel"], "...d,dv->...v"
+    kernel = kernel.astype(config.dtype)
+    return jnp.einsum(product, hidden, kernel, preferred_element_type=jnp.float32)
 
 
 def init_cache(config: LlamaConfig, batch: int, length: int) -> Cache:
@@ -399,33 +385,30 @@ def extend(
     rope = _rope(config, positions)
     columns = cache[0]["k"].shape[1]
     # A column behind the end is not written: scatter drops it.
-    write_at = positions if live is None else jnp.where(live, positions, columns)
-    write_rows = (jnp.arange(tokens.shape[0]) if rows is None else rows)[:, None]
+    columns_RxT = positions if live is None else jnp.where(live, positions, columns)
+    rows_Rx1 = (jnp.arange(tokens.shape[0]) if rows is None else rows)[:, None]
 
-    def into(old: jax.Array, new: jax.Array) -> jax.Array:
-        return old.at[write_rows, write_at].set(new.astype(old.dtype), mode="drop")
+    def write(old_BxSxKH: jax.Array, new_RxTxKH: jax.Array) -> jax.Array:
+        new_RxTxKH = new_RxTxKH.astype(old_BxSxKH.dtype)
+        return old_BxSxKH.at[rows_Rx1, columns_RxT].set(new_RxTxKH, mode="drop")
 
-    def columns_read(x: jax.Array) -> jax.Array:
-        x = x if read is None else x[:, :read]
+    def seen(x_BxSxKH: jax.Array) -> jax.Array:
+        x = x_BxSxKH if read is None else x_BxSxKH[:, :read]
         return x if rows is None else jnp.take(x, rows, axis=0, mode="clip")
 
-    x = _embed(config, params, tokens)
+    x_RxTxD = _embed(config, params, tokens)
     extended = []
     for layer_params, old in zip(params["layers"], cache, strict=True):
 
         def attend(
             q: jax.Array, k: jax.Array, v: jax.Array, old: dict[str, jax.Array] = old
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
-            new = {"k": into(old["k"], k), "v": into(old["v"], v)}
+            new = {"k": write(old["k"], k), "v": write(old["v"], v)}
             out = attention.attend_cached(
-                q,
-                columns_read(new["k"]),
-                columns_read(new["v"]),
-                positions,
-                implementation=config.attention,
+                *(q, seen(new["k"]), seen(new["v"]), positions), implementation=config.attention
             )
             return out, new
 
-        x, new = Block(config).apply({"params": layer_params}, x, rope, attend)
+        x_RxTxD, new = Block(config).apply({"params": layer_params}, x_RxTxD, rope, attend)
         extended.append(new)
-    return _norm(config, params, x), tuple(extended)
+    return _norm(config, params, x_RxTxD), tuple(extended)

@@ -124,13 +124,13 @@ def to_hosts(params: Any, axes: Any, mesh: Mesh, local: Mesh, dtype: str) -> Any
     whole = across_hosts(mesh, local)
     cast = jax.jit(lambda x: x.astype(dtype))
 
-    def one(x: jax.Array, place: NamedSharding) -> jax.Array:
-        y = jax.device_put(cast(x), NamedSharding(whole, place.spec))
+    def move(x: jax.Array, place: NamedSharding) -> jax.Array:
+        copies = jax.device_put(cast(x), NamedSharding(whole, place.spec))
         return jax.make_array_from_single_device_arrays(
-            x.shape, place, [shard.data for shard in y.addressable_shards]
+            x.shape, place, [shard.data for shard in copies.addressable_shards]
         )
 
-    return jax.tree.map(one, params, shardings(params, axes, local))
+    return jax.tree.map(move, params, shardings(params, axes, local))
 
 
 def padded_rows(rows: int, mesh: Mesh | None) -> int:
@@ -160,42 +160,38 @@ def spec(
       ValueError: a name is not in RULES, two names want the same mesh axis, or there are not as
         many names as dimensions.
     """
-    names = tuple(names)
+    names, array = tuple(names), where or "array"
     if len(names) != len(shape):
-        raise ValueError(f"{where or 'array'}: axes {names} do not fit shape {tuple(shape)}")
-    used: dict[str, str] = {}
+        raise ValueError(f"{array}: axes {names} do not fit shape {tuple(shape)}")
+    used: dict[str, str] = {}  # mesh axis -> the logical axis that it splits
     entries: list[tuple[str, ...] | None] = []
     for name, size in zip(names, shape, strict=True):
         if name is not None and name not in RULES:
             raise ValueError(
-                f"{where or 'array'}: unknown logical axis {name!r}; known are {', '.join(RULES)}"
+                f"{array}: unknown logical axis {name!r}; known are {', '.join(RULES)}"
             )
-        kept = []
+        split_over: tuple[str, ...] = ()
         for axis in RULES[name] if name is not None else ():
             if axis in used:
                 raise ValueError(
-                    f"{where or 'array'}: axes {used[axis]!r} and {name!r} are both split over"
-                    f" {axis!r}; change RULES"
+                    f"{array}: axes {used[axis]!r} and {name!r} are both split over {axis!r};"
+                    " change RULES"
                 )
             used[axis] = name
-            if sizes.get(axis, 1) == 1:
-                continue
-            if size % (sizes[axis] * math.prod(sizes[a] for a in kept)):
-                if where:
-                    _log.warning(
-                        "%s: %s of %d is not a multiple of the mesh's %s=%d; it lies whole there",
-                        *(where, name, size, axis, sizes[axis]),
-                    )
-                continue
-            kept.append(axis)
-        entries.append(tuple(kept) if len(kept) > 1 else kept[0] if kept else None)
+            parts = sizes.get(axis, 1)
+            if parts > 1 and size % (parts * math.prod(sizes[a] for a in split_over)) == 0:
+                split_over += (axis,)
+            elif parts > 1 and where:
+                _log.warning(
+                    "%s: %s of %d is not a multiple of the mesh's %s=%d; it lies whole there",
+                    *(where, name, size, axis, parts),
+                )
+        entries.append(split_over or None)
     return PartitionSpec(*entries)
 
 
 def _path(keys: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(
-        str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in keys
-    )
+    return tuple(jax.tree_util.keystr(keys, simple=True, separator="/").split("/"))
 
 
 def shardings(abstract: Any, axes: Any, mesh: Mesh) -> Any:

@@ -17,25 +17,18 @@ from mucode_jax.core import keys
 from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Problem, Rollout, Turn
 from mucode_jax.rollouts.grading import Grader, grade_of
-from mucode_jax.sampling.engine import Completion, Engine, Request
+from mucode_jax.sampling.engine import Completion, Engine, Handle, Request
 from mucode_jax.sandbox import Outcome
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How long a conversation may grow; the context must hold all of it.
+    """How long a conversation may grow; the context must hold all of it."""
 
-    Attributes:
-      turns: T, at most this many turns.
-      max_new_tokens: ids a turn may sample.
-      max_feedback_tokens: ids a feedback message may take; longer text is shortened in its middle.
-      context: ids a whole conversation may take.
-    """
-
-    turns: int
-    max_new_tokens: int
-    max_feedback_tokens: int
-    context: int
+    turns: int  # T, at most
+    max_new_tokens: int  # ids sampled per turn, at most
+    max_feedback_tokens: int  # ids of a feedback message; a longer one is shortened in its middle
+    context: int  # ids of a whole conversation
 
     @property
     def max_prompt_tokens(self) -> int:
@@ -72,14 +65,12 @@ def feedback_prompt(chat: Chat, problem: Problem, turn: Turn, limits: Limits) ->
 
 @dataclasses.dataclass
 class _Open:
-    """A rollout under way."""
+    """A rollout under way; `prompt_ids` are of the turn being sampled."""
 
     problem: Problem
     index: int
-    prompt_ids: np.ndarray  # of the turn being sampled
+    prompt_ids: np.ndarray
     turns: list[Turn] = dataclasses.field(default_factory=list)
-    completion: Completion | None = None  # sampled
-    code: str = ""  # its code, being executed
 
 
 def collect(
@@ -109,7 +100,7 @@ def collect(
       stop_on_pass: a rollout ends when its code passes the public tests; if False it always takes
         all its turns (the `paper` protocol).
     """
-    opened: dict[tuple[str, int, int], _Open] = {}
+    sampling: dict[Handle, _Open] = {}
     for problem in problems:
         indices = [i for i in range(n) if (problem.task_id, i) not in done]
         if not indices:
@@ -117,35 +108,41 @@ def collect(
         prompt_ids = first_prompt(chat, problem, limits)
         first = (problem.task_id, indices[0], 0)
         for sample, i in enumerate(indices):
-            opened[(*first, sample)] = _Open(problem, i, prompt_ids)
+            sampling[first, sample] = _Open(problem, i, prompt_ids)
         sample_keys = np.stack([_turn_key(key, problem, i, 0) for i in indices])
         engine.submit(Request(first, prompt_ids, sample_keys, limits.max_new_tokens))
 
-    executing: dict[tuple, tuple[_Open, Future[Outcome]]] = {}
-    while opened or executing:
-        if opened:
+    executing: dict[Handle, tuple[_Open, Completion, str, Future[Outcome]]] = {}
+    while sampling or executing:
+        if sampling:
             for completion in engine.step():
-                handle = (*completion.request_id, completion.index)
-                rollout = opened.pop(handle)
-                rollout.completion = completion
-                rollout.code = chat.code(chat.text(completion.ids))
-                executing[handle] = rollout, grader.submit(rollout.problem, rollout.code)
+                handle = completion.request_id, completion.index
+                rollout = sampling.pop(handle)
+                code = chat.code(chat.text(completion.ids))
+                outcome = grader.submit(rollout.problem, code)
+                executing[handle] = rollout, completion, code, outcome
         else:
-            wait([future for _, future in executing.values()], return_when=FIRST_COMPLETED)
-        for handle in [h for h, (_, future) in executing.items() if future.done()]:
-            rollout, future = executing.pop(handle)
-            turn = _finished_turn(rollout, future)
+            wait([outcome for *_, outcome in executing.values()], return_when=FIRST_COMPLETED)
+        for handle in [h for h, (*_, outcome) in executing.items() if outcome.done()]:
+            rollout, completion, code, outcome = executing.pop(handle)
+            turn = Turn(
+                rollout.prompt_ids,
+                *(completion.ids, completion.logprobs, completion.truncated),
+                code,
+                grade_of(outcome),
+            )
             rollout.turns.append(turn)
-            parent = (handle[:3], handle[3])
             ended = len(rollout.turns) == limits.turns or (turn.grade.passed and stop_on_pass)
             if not ended:
-                request = _next_request(rollout, parent, chat, limits, key)
-                opened[(*request.id, 0)] = rollout
+                rollout.prompt_ids = feedback_prompt(chat, rollout.problem, turn, limits)
+                request = _next_request(rollout, handle, limits, key)
+                sampling[request.id, 0] = rollout
                 engine.submit(request)
-            engine.release(parent)
+            engine.release(handle)
             if ended:
-                of = rollout.problem
-                yield Rollout(of.benchmark, of.task_id, rollout.index, tuple(rollout.turns))
+                problem = rollout.problem
+                turns = tuple(rollout.turns)
+                yield Rollout(problem.benchmark, problem.task_id, rollout.index, turns)
 
 
 def of_solution(
@@ -169,24 +166,11 @@ def _turn_key(key: tuple[int | str, ...], problem: Problem, index: int, turn: in
     return keys.key_data(*key, problem.benchmark, problem.task_id, index, turn)
 
 
-def _finished_turn(rollout: _Open, outcome: Future[Outcome]) -> Turn:
-    completion = rollout.completion
-    return Turn(
-        prompt_ids=rollout.prompt_ids,
-        completion_ids=completion.ids,
-        logprobs=completion.logprobs,
-        truncated=completion.truncated,
-        code=rollout.code,
-        grade=grade_of(outcome),
-    )
-
-
 def _next_request(
-    rollout: _Open, parent: tuple, chat: Chat, limits: Limits, key: tuple[int | str, ...]
+    rollout: _Open, parent: Handle, limits: Limits, key: tuple[int | str, ...]
 ) -> Request:
     """The request of the next turn: the conversation so far and the feedback on its last turn."""
     problem, turn = rollout.problem, len(rollout.turns)
-    rollout.prompt_ids = feedback_prompt(chat, problem, rollout.turns[-1], limits)
     state = [ids for t in rollout.turns for ids in (t.prompt_ids, t.completion_ids)]
     return Request(
         id=(problem.task_id, rollout.index, turn),

@@ -9,7 +9,9 @@ Best-of-N ones that passed the public tests with a correct choice.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,8 +30,9 @@ RESAMPLES = 10_000  # of the bootstrap
 def wilson(mean: float, problems: int) -> list[float]:
     """The 95 % Wilson score interval of an accuracy over `problems` independent problems.
 
-    With several searches a problem `mean` is the mean of per-problem means; their variance is at
-    most that of single outcomes, so the interval is then wider than it need be.
+    With several searches per problem `mean` is the mean of per-problem means, no whole number of
+    successes (which is what scipy's interval takes); their variance is at most that of single
+    outcomes, so the interval is then wider than it need be.
     """
     if problems < 1:
         raise ValueError("no problems to evaluate on")
@@ -53,23 +56,21 @@ def greedy_per_turn(labels: Sequence[Label], turns: int, protocol: str) -> np.nd
     """float64 [turns]: the accuracy had every conversation stopped after that turn.
 
     Args:
-      labels: one conversation a problem; correct or not, per turn that was taken.
+      labels: one conversation per problem; correct or not, per turn that was taken.
       turns: T.
       protocol: `deployable` or `paper`.
     """
-    outcome = np.zeros((len(labels), turns))
-    for row, label in zip(outcome, labels, strict=True):
+    solved = np.zeros((len(labels), turns))
+    for row, label in zip(solved, labels, strict=True):
         for t in range(turns):
-            taken = label[: t + 1]
-            row[t] = any(taken) if protocol == "paper" else taken[-1]
-    return outcome.mean(0)
+            row[t] = any(label[: t + 1]) if protocol == "paper" else label[: t + 1][-1]
+    return solved.mean(0)
 
 
 def greedy_evaluation(
     rollouts: Sequence[Rollout], labels: Sequence[Label], turns: int, protocol: str, **about: Json
 ) -> dict[str, Json]:
     """One entry of `evaluations` in results.json for greedy conversations."""
-    per_turn = greedy_per_turn(labels, turns, protocol)
     taken = [turn for rollout in rollouts for turn in rollout.turns]
     return {
         **about,
@@ -78,7 +79,7 @@ def greedy_evaluation(
         "n": 1,
         "turns": turns,
         "searches": 1,
-        **_accuracy(per_turn, len(rollouts)),
+        **_accuracy(greedy_per_turn(labels, turns, protocol), len(rollouts)),
         "tokens": int(sum(len(turn.completion_ids) for turn in taken)),
         "executions": len(taken),
     }
@@ -106,32 +107,30 @@ def search_evaluation(
     Beside the fields of every evaluation there are `pass_at_k`, of the first turn's candidates, and
     with `lv` how good the verifier is (`verifier_by_turn`).
     """
-    problems = sorted({s.task_id for s in searches})
-    outcome = np.zeros((len(searches), turns))
-    tokens = executions = 0
-    for row, search, label in zip(outcome, searches, labels, strict=True):
-        row[:] = search_outcome(search, label, choice, turns)
-        for turn in search.turns:
-            tokens += sum(len(c.completion_ids) for c in turn.candidates)
-            # Only the public tests' ways need every candidate executed.
-            executions += 1 if choice in ("random", "lv") else len(turn.candidates)
-    n = len(searches[0].turns[0].candidates) if searches else 0
+    problems = len({s.task_id for s in searches})
+    taken = [turn for s in searches for turn in s.turns]
+    n = len(taken[0].candidates) if taken else 0
+    outcomes = [
+        search_outcome(s, label, choice, turns) for s, label in zip(searches, labels, strict=True)
+    ]
+    correct = [sum(label[0]) for label in labels]
     verifier = {"verifier": verifier_by_turn(searches, labels, turns)} if choice == "lv" else {}
-    firsts = [sum(label[0]) for label in labels]
+    # Only the public tests' ways need every candidate executed.
+    executed = 1 if choice in ("random", "lv") else n
     return {
         **about,
         **verifier,
         "pass_at_k": [
-            round(float(np.mean([pass_at_k(n, c, k) for c in firsts])), 6) for k in range(1, n + 1)
+            round(float(np.mean([pass_at_k(n, c, k) for c in correct])), 6) for k in range(1, n + 1)
         ],
         "protocol": protocol,
         "search": choice,
         "n": n,
         "turns": turns,
-        "searches": len(searches) // max(len(problems), 1),
-        **_accuracy(outcome.mean(0), len(problems)),
-        "tokens": int(tokens),
-        "executions": int(executions),
+        "searches": len(searches) // max(problems, 1),
+        **_accuracy(np.array(outcomes).reshape(-1, turns).mean(0), problems),
+        "tokens": int(sum(len(c.completion_ids) for turn in taken for c in turn.candidates)),
+        "executions": executed * len(taken),
     }
 
 
@@ -143,20 +142,19 @@ def verifier_by_turn(
     `top1` is how often the best-scored of a search's candidates is correct, where both kinds are
     there.
     """
-    found = []
+    by_turn = []
     for t in range(turns):
         scores: list[float] = []
         correct: list[bool] = []
         groups: list[str] = []
         for i, (search, label) in enumerate(zip(searches, labels, strict=True)):
-            given = search.turns[t].scores if t < len(search.turns) else None
-            if given is not None:
-                scores += given.tolist()
+            if t < len(search.turns) and search.turns[t].scores is not None:
+                scores += search.turns[t].scores.tolist()
                 correct += label[t]
                 groups += [str(i)] * len(label[t])
         quality = metrics.quality(np.array(scores), np.array(correct, bool), groups)
-        found.append({"turn": t + 1, "candidates": len(scores), **quality})
-    return found
+        by_turn.append({"turn": t + 1, "candidates": len(scores), **quality})
+    return by_turn
 
 
 def search_outcome(
@@ -166,13 +164,11 @@ def search_outcome(
 
     Both protocols ask this: what is correct has passed the public tests (`grading.label_codes`).
     """
-    right: list[bool] = []  # per turn taken
-    for turn, of_turn in zip(search.turns, label, strict=True):
-        if choice == "oracle":
-            right.append(any(of_turn) or any(right))
-        else:
-            right.append(of_turn[turn.chosen])
-    return [float(right[min(t, len(right) - 1)]) for t in range(turns)]
+    if choice == "oracle":
+        solved = list(itertools.accumulate(map(any, label), operator.or_))
+    else:
+        solved = [correct[turn.chosen] for turn, correct in zip(search.turns, label, strict=True)]
+    return [float(solved[min(t, len(solved) - 1)]) for t in range(turns)]
 
 
 def _accuracy(per_turn: np.ndarray, problems: int) -> dict[str, Json]:

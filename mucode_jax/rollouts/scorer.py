@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from mucode_jax.models.llama import LlamaConfig, Params
 from mucode_jax.models.sharding import constrain, padded_rows
 
 _TOKENS = 32768  # token places of a batch, at most
-_SHORTEST = 64  # columns
+_SHORTEST = 64  # columns, a power of two
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -34,9 +35,7 @@ def batch_shape(length: int, rows: int = 64, mesh: Mesh | None = None) -> tuple[
     Columns are 64 or twice, four times … as many; rows `rows`, fewer of very long texts, and a
     multiple of what the mesh splits them into.
     """
-    columns = _SHORTEST
-    while columns < length:
-        columns *= 2
+    columns = max(_SHORTEST, 1 << (length - 1).bit_length())
     return padded_rows(max(1, min(rows, _TOKENS // columns)), mesh), columns
 
 
@@ -53,25 +52,17 @@ class Scorer:
     """A verifier that remembers what it has scored: identical texts are scored once."""
 
     def __init__(
-        self,
-        config: LlamaConfig,
-        params: Params,
-        *,
-        mesh: Mesh | None = None,
-        rows: int = 64,
+        self, config: LlamaConfig, params: Params, *, mesh: Mesh | None = None, rows: int = 64
     ) -> None:
-        """Wraps verifier parameters.
-
+        """
         Args:
           config, params: the verifier (`models.verifier`).
           mesh: where the parameters lie; None: on one device. On a mesh of several hosts all of
             them score the same texts together.
           rows: see `batch_shape`.
         """
-        self._config = config
-        self._params = params
-        self._mesh = mesh
-        self._rows = rows
+        self._config, self._params = config, params
+        self._mesh, self._rows = mesh, rows
         self._known: dict[bytes, float] = {}
 
     def __call__(self, texts: Sequence[np.ndarray]) -> np.ndarray:
@@ -94,22 +85,16 @@ class Scorer:
         for text in new.values():
             shape = batch_shape(len(text), self._rows, self._mesh)
             buckets.setdefault(shape, []).append(text)
-        for (rows, columns), waiting in sorted(buckets.items(), key=lambda b: b[0][1]):
-            for start in range(0, len(waiting), rows):
-                batch = waiting[start : start + rows]
+        for (rows, columns), of_shape in sorted(buckets.items(), key=lambda b: b[0][1]):
+            for start in range(0, len(of_shape), rows):
+                batch = of_shape[start : start + rows]
                 tokens = np.zeros((rows, columns), np.int32)
                 ends = np.zeros(rows, np.int32)
                 for row, text in enumerate(batch):
                     tokens[row, : len(text)] = text
                     ends[row] = len(text) - 1
-                scores = self._score(tokens, ends)
-                for text, score in zip(batch, scores, strict=False):
+                with contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh):
+                    scores = _scores(self._config, self._params, tokens, ends).addressable_data(0)
+                for text, score in zip(batch, np.asarray(scores), strict=False):
                     self._known[text.tobytes()] = float(score)
         return np.array([self._known[text.tobytes()] for text in texts], np.float32)
-
-    def _score(self, tokens: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        if self._mesh is None:
-            return np.asarray(_scores(self._config, self._params, tokens, ends))
-        with jax.set_mesh(self._mesh):
-            scores = _scores(self._config, self._params, tokens, ends)
-        return np.asarray(scores.addressable_data(0))

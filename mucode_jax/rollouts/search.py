@@ -29,58 +29,43 @@ from mucode_jax.sandbox import Outcome
 Json = Any
 SCORED_TOGETHER = 64  # texts: as many as a batch of the verifier has rows
 # The ways to choose: how a candidate ranks, by its score and by how many of the N have its code.
-# The highest is taken, ties by key. The verifier's score is there where the name has "lv" in it. A
-# way of one's own is one entry more.
+# The highest is taken, ties by key. `pt`: passes the public tests, and comes first; `lv`: the
+# verifier's score, which must be there; `vote`: equal codes count together. A way of one's own is
+# one entry more, with "lv" in its name if it goes by the score.
 Rank = Callable[[Turn, float, int], Any]
 CHOICES: dict[str, Rank] = {
-    "random": lambda candidate, score, copies: 0,
-    "pt": lambda candidate, score, copies: candidate.grade.passed,
+    "random": lambda turn, score, copies: 0,
+    "pt": lambda turn, score, copies: turn.grade.passed,
     # The generator's own vote: self-consistency (Wang et al., 2022) over what passes.
-    "pt+vote": lambda candidate, score, copies: (candidate.grade.passed, copies),
-    "lv": lambda candidate, score, copies: score,
-    "pt+lv": lambda candidate, score, copies: (candidate.grade.passed, score),
+    "pt+vote": lambda turn, score, copies: (turn.grade.passed, copies),
+    "lv": lambda turn, score, copies: score,
+    "pt+lv": lambda turn, score, copies: (turn.grade.passed, score),
     # Equal codes add up their exp(score): weighted Best-of-N (Li et al., 2022).
-    "pt+lv+vote": lambda candidate, score, copies: (
-        candidate.grade.passed,
-        score + math.log(copies),
-    ),
+    "pt+lv+vote": lambda turn, score, copies: (turn.grade.passed, score + math.log(copies)),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchTurn:
-    """The candidates of one turn and which was chosen.
+    """The candidates of one turn and which was chosen."""
 
-    Attributes:
-      candidates: N turns that share one prompt.
-      scores: float32 [N], the verifier's; None where there is no verifier.
-      chosen: position of the chosen one.
-    """
-
-    candidates: tuple[Turn, ...]
-    scores: np.ndarray | None
-    chosen: int
+    candidates: tuple[Turn, ...]  # N turns that share one prompt
+    scores: np.ndarray | None  # float32 [N], the verifier's; None where there is no verifier
+    chosen: int  # position of the chosen one
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """One multi-turn Best-of-N search on one problem, finished.
-
-    Attributes:
-      task_id: the problem.
-      index: which of the problem's independent searches.
-      choice: one of `CHOICES`.
-      turns: in order; the search ended where the chosen candidate passed the public tests.
-    """
+    """One multi-turn Best-of-N search on one problem, as far as it has come."""
 
     task_id: str
-    index: int
-    choice: str
-    turns: tuple[SearchTurn, ...]
+    index: int  # which of the problem's independent searches
+    choice: str  # one of `CHOICES`
+    turns: tuple[SearchTurn, ...]  # the last is the one whose choice passed the public tests, or T
 
 
 def choose(
-    turn_candidates: Sequence[Turn],
+    candidates: Sequence[Turn],
     scores: np.ndarray | None,
     choice: str,
     failed: set[str],
@@ -89,30 +74,25 @@ def choose(
     """The position of the chosen candidate.
 
     Args:
-      turn_candidates: N candidates of one turn.
+      candidates: N candidates of one turn.
       scores: float32 [N]; needed by a choice with "lv" in its name.
-      choice: one of `CHOICES`. `random`; `pt`: one that passes the public tests; `lv`: the highest
-        score; `pt+lv`: public tests first, the score among those; `pt+vote`: public tests first,
-        the most frequent code among those; `pt+lv+vote`: both, a code's score and frequency.
+      choice: one of `CHOICES`.
       failed: codes that are not chosen while there is another (they failed the public tests earlier
         in this conversation).
       generator: breaks ties.
     """
     if "lv" not in choice:
-        known = np.zeros(len(turn_candidates))
+        scores = np.zeros(len(candidates))
     elif scores is None:
         raise ValueError(f"search {choice!r} goes by scores, and there is no verifier")
-    else:
-        known = scores
-    ties = generator.permutation(len(turn_candidates))
-    copies = collections.Counter(candidate.code for candidate in turn_candidates)
-
-    def rank(j: int) -> tuple[bool, Any, int]:
-        candidate = turn_candidates[j]
-        ranked = CHOICES[choice](candidate, float(known[j]), copies[candidate.code])
-        return candidate.code not in failed, ranked, int(ties[j])
-
-    return max(range(len(turn_candidates)), key=rank)
+    rank = CHOICES[choice]
+    copies = collections.Counter(candidate.code for candidate in candidates)
+    ties = generator.permutation(len(candidates))
+    ranks = [
+        (turn.code not in failed, rank(turn, float(score), copies[turn.code]), int(tie))
+        for turn, score, tie in zip(candidates, scores, ties, strict=True)
+    ]
+    return ranks.index(max(ranks))
 
 
 @dataclasses.dataclass
@@ -202,12 +182,9 @@ def best_of_n(
 
     Args:
       problems: what to solve.
-      engine: an idle engine that holds the generator.
-      chat: the generator's chat template.
-      grader: executes code on the public tests.
+      engine, chat, grader, limits: see `collect.collect`.
       score: ids of (first prompt, completion) -> float32 [len], the verifier; None is possible
         where no choice needs it.
-      limits: turns and tokens.
       n: candidates per turn.
       searches: independent searches per problem.
       choices: among `CHOICES`.
@@ -355,33 +332,25 @@ def _scores(
     return [np.array([next(flat) for _ in turns], np.float32) for turns in candidates]
 
 
-def encode(found: Sequence[Search]) -> Json:
-    """The searches of one problem as JSON; turns that several of them share are kept once."""
-    turns: dict[int, int] = {}  # id() of a shared Turn -> its place
-    table: list[Json] = []
-    for s in found:
-        for turn in s.turns:
-            for candidate in turn.candidates:
-                if id(candidate) not in turns:
-                    turns[id(candidate)] = len(table)
-                    table.append(records.encode(candidate))
+def encode(searches: Sequence[Search]) -> Json:
+    """The searches of one problem as JSON; candidates that several of them share are kept once."""
+    turns = [turn for s in searches for turn in s.turns]
+    shared = {id(candidate): candidate for turn in turns for candidate in turn.candidates}
+    place = {key: i for i, key in enumerate(shared)}
+
+    def encode_turn(turn: SearchTurn) -> Json:
+        return {
+            "candidates": [place[id(candidate)] for candidate in turn.candidates],
+            "scores": None if turn.scores is None else turn.scores.tolist(),
+            "chosen": turn.chosen,
+        }
+
     return {
-        "task_id": found[0].task_id,
-        "turns": table,
+        "task_id": searches[0].task_id,
+        "turns": [records.encode(candidate) for candidate in shared.values()],
         "searches": [
-            {
-                "index": s.index,
-                "choice": s.choice,
-                "turns": [
-                    {
-                        "candidates": [turns[id(c)] for c in turn.candidates],
-                        "scores": None if turn.scores is None else turn.scores.tolist(),
-                        "chosen": turn.chosen,
-                    }
-                    for turn in s.turns
-                ],
-            }
-            for s in found
+            {"index": s.index, "choice": s.choice, "turns": [encode_turn(turn) for turn in s.turns]}
+            for s in searches
         ],
     }
 
@@ -389,19 +358,12 @@ def encode(found: Sequence[Search]) -> Json:
 def decode(line: Json) -> list[Search]:
     """The inverse of `encode`."""
     table = [records.decode_turn(turn) for turn in line["turns"]]
+
+    def decode_turn(turn: Json) -> SearchTurn:
+        scores = None if turn["scores"] is None else np.array(turn["scores"], np.float32)
+        return SearchTurn(tuple(table[i] for i in turn["candidates"]), scores, turn["chosen"])
+
     return [
-        Search(
-            line["task_id"],
-            s["index"],
-            s["choice"],
-            tuple(
-                SearchTurn(
-                    tuple(table[place] for place in turn["candidates"]),
-                    None if turn["scores"] is None else np.array(turn["scores"], np.float32),
-                    turn["chosen"],
-                )
-                for turn in s["turns"]
-            ),
-        )
+        Search(line["task_id"], s["index"], s["choice"], tuple(map(decode_turn, s["turns"])))
         for s in line["searches"]
     ]

@@ -42,34 +42,22 @@ COPIES = 16  # slots copied to by one call
 
 @dataclasses.dataclass
 class Counters:
-    """What the engine has done since it was made.
+    """What the engine has done since it was made."""
 
-    Attributes:
-      prefilled: prompt tokens read by prefill; `padding`: places of prefill shapes left empty.
-      decoded: tokens drawn; `replayed`: tokens decoded again after a slot had been given away.
-      completions: samples finished; `evictions`: kept slots given away; `copies`: slots filled from
-        a sibling's prompt.
-      steps: decode steps; `slot_steps`: the same times slots, `decoded / slot_steps` is occupancy.
-      blocks, prefills: calls of the decode and of the prefill program.
-      seconds: from a dispatch to its result, summed, and idle ones; `idle_seconds`: of these, with
-        nothing to decode although completions were kept, that is, waiting for the caller.
-      programs: distinct (program, shape) pairs used, an upper bound of compilations.
-    """
-
-    prefilled: int = 0
-    padding: int = 0
-    decoded: int = 0
-    replayed: int = 0
-    completions: int = 0
-    evictions: int = 0
-    copies: int = 0
-    steps: int = 0
-    slot_steps: int = 0
-    blocks: int = 0
-    prefills: int = 0
-    seconds: float = 0.0
-    idle_seconds: float = 0.0
-    programs: int = 0
+    prefilled: int = 0  # prompt tokens read by prefill
+    padding: int = 0  # places of prefill shapes left empty
+    decoded: int = 0  # tokens drawn
+    replayed: int = 0  # tokens decoded again after a slot had been given away
+    completions: int = 0  # samples finished
+    evictions: int = 0  # kept slots given away
+    copies: int = 0  # slots filled from a sibling's prompt
+    steps: int = 0  # decode steps
+    slot_steps: int = 0  # the same times slots
+    blocks: int = 0  # calls of the decode program
+    prefills: int = 0  # calls of the prefill program
+    seconds: float = 0.0  # from a dispatch to its result, and idle ones
+    idle_seconds: float = 0.0  # nothing to decode although completions were kept: the caller's time
+    programs: int = 0  # distinct (program, shape) pairs used, an upper bound of compilations
 
     @property
     def occupancy(self) -> float:
@@ -136,8 +124,7 @@ class Engine:
           slots: B, how many conversations are decoded at once; None takes what memory allows.
           context: S, the longest conversation, in tokens.
           eot_ids: ids that end a turn; the first closes truncated completions.
-          temperature: of requests that do not say their own; 0 is greedy.
-          top_p, top_k: see `sampler.draw`; 1 and 0 are off.
+          temperature, top_p, top_k: see `sampler.draw`; 0 is greedy, 1 and 0 are off.
           steps: K, the most decode steps of one dispatch.
           refill: a dispatch ends once so many slots have finished (default: an eighth of B).
           wait_seconds: how long a kept slot is left to its conversation while other requests need
@@ -158,14 +145,15 @@ class Engine:
             raise ValueError(
                 f"context {context} is not between 2 and the model's {config.max_positions}"
             )
-        _check_temperature(temperature)
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise ValueError(f"temperature {temperature} is not a finite number ≥ 0")
         if slots is None:
             slots = fitting_slots(config, context, mesh)
         if slots < 1 or steps < 1:
             raise ValueError(f"slots {slots} and steps {steps} must be at least 1")
         self.slots, self.context = slots, context
         self._config, self._mesh, self._clock = config, mesh, clock
-        self._temperature, self._steps = temperature, steps
+        self._temperature, self._steps = np.float32(temperature), steps
         self._settings = {
             "eot_ids": eot_ids,
             "top_p": float(top_p),
@@ -226,11 +214,7 @@ class Engine:
                 f"{where}: a prompt of {len(prompt)} tokens and {request.max_new_tokens} new ones"
                 f" do not fit the context of {self.context}; shorten the prompt or raise context"
             )
-        temperature = self._temperature if request.temperature is None else request.temperature
-        _check_temperature(temperature)
-        self._scheduler.submit(
-            dataclasses.replace(request, prompt_ids=prompt, keys=keys, temperature=temperature)
-        )
+        self._scheduler.submit(dataclasses.replace(request, prompt_ids=prompt, keys=keys))
 
     def release(self, handle: Handle) -> None:
         """Gives up a kept completion, (request id, index): its slot is free for others.
@@ -322,7 +306,7 @@ class Engine:
         slots = self._scheduler.live_slots(self._steps)
         now = self._clock()
         if slots is None:
-            if self._idle_since is None and self._scheduler.waiting:
+            if self._idle_since is None and self._scheduler.kept:
                 self._idle_since = now
             return
         if self._idle_since is not None:
@@ -332,7 +316,9 @@ class Engine:
         longest = int(slots.position[slots.live].max()) + self._steps
         read = _holding(min(longest, self.context), self._reads)
         self._cache, self._block = programs.decode(
-            self._config, self._params, self._cache, slots, read=read, **self._settings
+            *(self._config, self._params, self._cache, slots, self._temperature),
+            read=read,
+            **self._settings,
         )
         self._used.add(("decode", read))
         self._started = now
@@ -356,8 +342,3 @@ class Engine:
         counters.replayed += replayed
         counters.completions += len(finished)
         return finished
-
-
-def _check_temperature(temperature: float) -> None:
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(f"temperature {temperature} is not a finite number ≥ 0")

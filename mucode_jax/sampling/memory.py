@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import pathlib
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +29,17 @@ def slot_bytes(config: llama.LlamaConfig, context: int) -> int:
     return columns * jnp.dtype(config.dtype).itemsize
 
 
+def _stats(device: jax.Device) -> Mapping[str, int]:
+    """An accelerator's memory; nothing of a CPU's devices, which share the machine's."""
+    return (device.memory_stats() if device.platform != "cpu" else None) or {}
+
+
 def device_memory() -> tuple[int, str]:
-    """Bytes of one device, and what to call it. On a CPU the devices share the machine's."""
+    """Bytes of one device, and what to call it."""
     device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"], f"a {device.device_kind}"
+    limit = _stats(device).get("bytes_limit")
+    if limit is not None:
+        return limit, f"a {device.device_kind}"
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return pages // jax.local_device_count(), "a device of this machine"
 
@@ -62,12 +68,8 @@ def most_slots(config: llama.LlamaConfig, context: int, mesh: Mesh | None = None
 def _device_free(mesh: Mesh | None) -> int | None:
     """Free bytes of the device that has least; None: devices share the machine's memory."""
     devices = list(mesh.devices.flat) if mesh is not None else jax.local_devices()[:1]
-    free = []
-    for device in devices:
-        stats = device.memory_stats() if device.platform != "cpu" else None
-        if stats and "bytes_limit" in stats:
-            free.append(stats["bytes_limit"] - stats["bytes_in_use"])
-    return min(free, default=None)
+    stats = [s for s in map(_stats, devices) if "bytes_limit" in s]
+    return min((s["bytes_limit"] - s["bytes_in_use"] for s in stats), default=None)
 
 
 def _host_available() -> int:
@@ -90,10 +92,9 @@ def _parts(config: llama.LlamaConfig, context: int, mesh: Mesh | None) -> int:
     if mesh is None:
         return 1
     width = config.n_kv_heads * config.head_dim
-    rows = math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))
+    rows = sharding.padded_rows(1, mesh)
     spec = sharding.spec(llama.CACHE_AXES, (rows, context, width), dict(mesh.shape))
-    entries = [(entry,) if isinstance(entry, str) else entry or () for entry in spec]
-    return math.prod(mesh.shape[axis] for entry in entries for axis in entry)
+    return math.prod(mesh.shape[axis] for axis in jax.tree.leaves(tuple(spec)))
 
 
 def _rounded(slots: float, most: int, config: llama.LlamaConfig, context: int) -> int:

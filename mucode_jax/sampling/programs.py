@@ -14,75 +14,54 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mucode_jax.models import llama
 from mucode_jax.sampling import sampler
 
 
 class Texts(NamedTuple):
-    """What one prefill reads. A text without tokens changes nothing.
+    """What one prefill reads. A text without tokens changes nothing."""
 
-    Attributes:
-      slot: int32 [R], where each text goes.
-      start: int32 [R], the position of its first token.
-      count: int32 [R], how many tokens it has.
-      tokens: int32 [R, T], filled up with anything.
-    """
-
-    slot: jax.Array
-    start: jax.Array
-    count: jax.Array
-    tokens: jax.Array
+    slot: Array  # int32 [R], where each text goes
+    start: Array  # int32 [R], the position of its first token
+    count: Array  # int32 [R], how many tokens it has
+    tokens: Array  # int32 [R, T], filled up with anything
 
 
 class Slots(NamedTuple):
-    """What decode is told of the slots.
+    """What decode is told of the slots. The fields of one that is not live mean nothing."""
 
-    Attributes:
-      live: bool [B]; nothing is drawn for the others, and their other fields mean nothing.
-      token: int32 [B], the token to read next.
-      position: int32 [B], its place in the text.
-      left: int32 [B], how many tokens may still be drawn.
-      key: uint32 [B, 2], threefry key data.
-      temperature: float32 [B]; 0 is greedy.
-      forced: int32 [K, B], the token to take in place of the one drawn at each step; -1: none.
-    """
-
-    live: jax.Array
-    token: jax.Array
-    position: jax.Array
-    left: jax.Array
-    key: jax.Array
-    temperature: jax.Array
-    forced: jax.Array
+    live: Array  # bool [B], whether anything is to be drawn
+    token: Array  # int32 [B], the token to read next
+    position: Array  # int32 [B], its place in the text
+    left: Array  # int32 [B], how many tokens may still be drawn
+    key: Array  # uint32 [B, 2], threefry key data
+    forced: (
+        Array  # int32 [K, B], what to take in place of the token drawn at each step; -1: nothing
+    )
 
 
 class Block(NamedTuple):
-    """What one call of decode drew.
+    """What one call of decode drew."""
 
-    Attributes:
-      tokens: int32 [K, B]; rows of steps not run and entries of finished slots mean nothing.
-      logprobs: float32 [K, B], likewise.
-      steps: int32 [], how many steps were run.
-    """
-
-    tokens: jax.Array
-    logprobs: jax.Array
-    steps: jax.Array
+    tokens: Array  # int32 [K, B]; steps not run and what follows a slot's last token mean nothing
+    logprobs: Array  # float32 [K, B], likewise
+    steps: Array  # int32 [], how many steps were run
 
 
 class _Loop(NamedTuple):
     """The state of decode's loop: that of `Slots` and `Block`, and how many slots have finished."""
 
-    step: jax.Array
-    finished: jax.Array
-    live_B: jax.Array
-    token_B: jax.Array
-    position_B: jax.Array
-    left_B: jax.Array
+    step: Array
+    finished: Array
+    live_B: Array
+    token_B: Array
+    position_B: Array
+    left_B: Array
     cache: llama.Cache
-    tokens_KxB: jax.Array
-    logprobs_KxB: jax.Array
+    tokens_KxB: Array
+    logprobs_KxB: Array
 
 
 @functools.partial(jax.jit, static_argnames=("config", "read"), donate_argnames="cache")
@@ -111,13 +90,13 @@ def prefill(
 
 
 @functools.partial(jax.jit, static_argnames="read", donate_argnames="cache")
-def copy(cache: llama.Cache, source: jax.Array, target: jax.Array, *, read: int) -> llama.Cache:
+def copy(cache: llama.Cache, source: Array, target: Array, *, read: int) -> llama.Cache:
     """Copies the first `read` columns of slots `source` to slots `target` (both int32 [C]).
 
     A target outside the cache is dropped. All sources are read before any target is written.
     """
 
-    def copied(x_BxSxF: jax.Array) -> jax.Array:
+    def copied(x_BxSxF: Array) -> Array:
         columns = jnp.take(x_BxSxF[:, :read], source, axis=0, mode="clip")
         return x_BxSxF.at[target, :read].set(columns, mode="drop")
 
@@ -134,6 +113,7 @@ def decode(
     params: llama.Params,
     cache: llama.Cache,
     slots: Slots,
+    temperature: Array,
     *,
     refill: int,
     eot_ids: tuple[int, ...],
@@ -141,10 +121,14 @@ def decode(
     top_k: int,
     read: int,
 ) -> tuple[llama.Cache, Block]:
-    """Draws up to K tokens for every live slot; ends early once `refill` slots have finished."""
-    ends = jnp.asarray(eot_ids, jnp.int32)
+    """Draws up to K tokens for every live slot; ends early once `refill` slots have finished.
 
-    def go_on(s: _Loop) -> jax.Array:
+    `temperature` (float32 []), `top_p` and `top_k` are those of `sampler.draw`.
+    """
+    ends = jnp.asarray(eot_ids, jnp.int32)
+    temperature_B = jnp.full(slots.live.shape, temperature)
+
+    def go_on(s: _Loop) -> Array:
         return (s.step < len(slots.forced)) & (s.finished < refill) & s.live_B.any()
 
     def one_step(s: _Loop) -> _Loop:
@@ -157,7 +141,7 @@ def decode(
         )
         logits_BxV = llama.logits(config, params, hidden_Bx1xD[:, 0])
         drawn_B, logprob_B = sampler.draw(
-            *(logits_BxV, slots.key, s.position_B + 1, slots.temperature),
+            *(logits_BxV, slots.key, s.position_B + 1, temperature_B),
             top_p=top_p,
             top_k=top_k,
         )

@@ -35,46 +35,31 @@ Handle = tuple[Hashable, int]
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Samples of one conversation's next message.
+    """Samples of one conversation's next message."""
 
-    Attributes:
-      id: names the request; unique among those pending or kept.
-      prompt_ids: int32 [P], the whole conversation so far, generation prompt included.
-      keys: uint32 [n, 2], a threefry key for each of the n samples.
-      max_new_tokens: the most tokens to draw for each sample; P + max_new_tokens ≤ context.
-      parent: the (request id, index) of the kept completion that the conversation continues, or
-        None. `prompt_ids` must begin with the parent's prompt and completion.
-      temperature: None takes the engine's; 0 is greedy.
-      keep: whether completions keep their slot, as possible parents, until they are released.
-    """
-
-    id: Hashable
-    prompt_ids: np.ndarray
-    keys: np.ndarray
-    max_new_tokens: int
+    id: Hashable  # unique among requests that are pending or kept
+    prompt_ids: np.ndarray  # int32 [P], the whole conversation, generation prompt included
+    keys: np.ndarray  # uint32 [n, 2], a threefry key for each of the n samples
+    max_new_tokens: int  # the most to draw for each sample; P + max_new_tokens ≤ context
+    # The kept completion, (request id, index), that the conversation continues: `prompt_ids` must
+    # begin with its prompt and completion.
     parent: Handle | None = None
-    temperature: float | None = None
-    keep: bool = True
+    keep: bool = True  # whether completions keep their slot, as possible parents, until released
 
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """One finished sample.
-
-    Attributes:
-      request_id, index: which sample of which request.
-      ids: int32 [C]; the last is an end-of-turn id: the drawn one, or, where `truncated`,
-        `eot_ids[0]`, added to close the turn (then C = max_new_tokens + 1).
-      logprobs: float32 [C], of each id in the distribution it was drawn from (after temperature,
-        top-k and top-p; at temperature 0, the model's own distribution); 0 for an added id.
-      truncated: the limit was met before an end-of-turn id was drawn.
-    """
+    """One finished sample."""
 
     request_id: Hashable
-    index: int
+    index: int  # which sample of the request
+    # int32 [C]; the last one ends the turn: it was drawn, or, where `truncated`, `eot_ids[0]` was
+    # added at the limit (then C = max_new_tokens + 1).
     ids: np.ndarray
+    # float32 [C], of each id in the distribution it was drawn from (after temperature, top-k and
+    # top-p; at temperature 0, the model's own distribution); 0 for an added id.
     logprobs: np.ndarray
-    truncated: bool
+    truncated: bool  # the limit was met before an end-of-turn id was drawn
 
 
 class Stage(NamedTuple):
@@ -99,31 +84,20 @@ _LIVE = (State.REPLAYING, State.DRAWING)
 
 @dataclasses.dataclass(eq=False)
 class Slot:
-    """One row of the cache.
-
-    Attributes:
-      number: which row.
-      state: see `State`; what follows means something unless it is FREE.
-      group, index: the sample that it works for; `key`: two words, its threefry key.
-      stage: which of the group's `history` it reads or replays; past them, the new turn.
-      cached: how many columns of the conversation are in the cache.
-      token: the token to read next, at column `cached`.
-      left: how many tokens the stage may still decode.
-      blocks: (ids, logprobs) that the stage has decoded so far, a pair per block.
-      prompt_of: the group with whose prompt the columns begin, also when FREE.
-    """
+    """One row of the cache. Without a group, when it is FREE, most of it means nothing."""
 
     number: int
     state: State = State.FREE
-    group: _Group | None = None
-    index: int = 0
-    key: tuple[int, ...] = (0, 0)
-    stage: int = 0
-    cached: int = 0
-    token: int = 0
-    left: int = 0
+    prompt_of: _Group | None = None  # with whose prompt its columns begin, also when FREE
+    group: _Group | None = None  # whose sample it works for
+    index: int = 0  # which sample
+    key: tuple[int, ...] = (0, 0)  # its threefry key
+    stage: int = 0  # which of the group's `history` it reads or replays; past them, the new turn
+    cached: int = 0  # how many columns of the conversation are in the cache
+    token: int = 0  # the token to read next, into column `cached`
+    left: int = 0  # how many tokens the stage may still decode
+    # What the stage has decoded, (ids, logprobs) of each block.
     blocks: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
-    prompt_of: _Group | None = None
 
     @property
     def live(self) -> bool:
@@ -132,11 +106,11 @@ class Slot:
 
 @dataclasses.dataclass(eq=False)
 class _Group:
-    """A request under way: earlier turns, the feed of the new one, where the prompt is cached."""
+    """A request under way."""
 
     request: Request
-    history: tuple[Stage, ...]
-    feed: np.ndarray
+    history: tuple[Stage, ...]  # the earlier turns
+    feed: np.ndarray  # of the new turn
     admitted: int = 0  # samples that have had a slot
     finished: int = 0
     replaying: bool = False  # a slot is on its way through the history
@@ -185,18 +159,13 @@ class Scheduler:
         # Groups with samples to admit; conversations that continue pass before new ones.
         self._turns: collections.deque[_Group] = collections.deque()
         self._prompts: collections.deque[_Group] = collections.deque()
-        self._kept: dict[Handle, _Kept] = {}
+        self.kept: dict[Handle, _Kept] = {}
         self._active: set[Hashable] = set()
         self._step_seconds = 0.0
         self._waits: collections.deque[float] = collections.deque(maxlen=256)
         self.pending = 0
         self.evictions = 0
         self.copies = 0
-
-    @property
-    def waiting(self) -> bool:
-        """Whether completions are kept for a caller who has not continued them."""
-        return bool(self._kept)
 
     @property
     def queued(self) -> int:
@@ -207,12 +176,12 @@ class Scheduler:
     def submit(self, request: Request) -> None:
         """Queues a request; ValueError if its id is taken or its parent does not fit."""
         id, prompt, parent = request.id, request.prompt_ids, request.parent
-        if id in self._active or any((id, i) in self._kept for i in range(len(request.keys))):
+        if id in self._active or any((id, i) in self.kept for i in range(len(request.keys))):
             raise ValueError(f"request {id!r}: this id is pending or kept; release it first")
         if parent is None:
             self._prompts.append(_Group(request, (), prompt))
         else:
-            kept = self._kept.get(parent)
+            kept = self.kept.get(parent)
             if kept is None:
                 raise ValueError(f"request {id!r}: its parent {parent!r} is not kept")
             known = len(kept.text)
@@ -233,7 +202,7 @@ class Scheduler:
 
     def release(self, handle: Handle) -> None:
         """Forgets a kept completion and frees its slot; ValueError if it is not kept."""
-        kept = self._kept.pop(handle, None)
+        kept = self.kept.pop(handle, None)
         if kept is None:
             raise ValueError(f"completion {handle!r} is not kept: unknown, running or released")
         if kept.slot is not None:
@@ -279,7 +248,7 @@ class Scheduler:
         return self._free.popleft() if self._free else None
 
     def _start(self, slot: Slot, group: _Group, work: Work) -> None:
-        """Gives a free slot to the group's next sample, by copy if its prompt is cached."""
+        """Gives a free slot to the group's next sample, by copy if the prompt is in any slot."""
         has_prompt = slot.number in group.sources
         if not has_prompt:
             self._now_holds(slot, None)
@@ -339,7 +308,7 @@ class Scheduler:
     def _evict(self) -> None:
         """Frees the kept slot that has waited longest, if that is longer than it may."""
         oldest = min(
-            (kept for kept in self._kept.values() if kept.slot is not None),
+            (kept for kept in self.kept.values() if kept.slot is not None),
             key=lambda kept: kept.since,
             default=None,
         )
@@ -370,7 +339,6 @@ class Scheduler:
             live=np.zeros(slots, bool),
             **{name: np.zeros(slots, np.int32) for name in ("token", "position", "left")},
             key=np.zeros((slots, 2), np.uint32),
-            temperature=np.zeros(slots, np.float32),
             forced=np.full((steps, slots), -1, np.int32),
         )
         rows = [slot.number for slot in live]
@@ -379,7 +347,6 @@ class Scheduler:
         told.position[rows] = [slot.cached for slot in live]
         told.left[rows] = [slot.left for slot in live]
         told.key[rows] = [slot.key for slot in live]
-        told.temperature[rows] = [slot.group.request.temperature for slot in live]
         for slot in live:
             if slot.state is State.REPLAYING:
                 drawn = slot.group.history[slot.stage].drawn
@@ -432,7 +399,7 @@ class Scheduler:
             slot.state = State.HELD
             text = np.concatenate([request.prompt_ids, ids])
             stages = (*group.history, Stage(group.feed, drawn))
-            self._kept[request.id, index] = _Kept(text, stages, slot, self._clock())
+            self.kept[request.id, index] = _Kept(text, stages, slot, self._clock())
         else:
             self._set_free(slot)
         group.finished += 1

@@ -81,9 +81,7 @@ def iteration(
             wanted[(name, turn), index] = int(length)
             by_turn[turn].append(int(length))
         keys = np.zeros((count, 2), np.uint32)
-        scheduler.submit(
-            Request((name, turn), text, keys, cap + 1, parent, 0.0, keep=turn + 1 < turns)
-        )
+        scheduler.submit(Request((name, turn), text, keys, cap + 1, parent, keep=turn + 1 < turns))
 
     for problem in range(problems):
         submit((problem,), 0, np.ones(prompt, np.int32), samples, None)

@@ -40,7 +40,7 @@ def clock():
 
 def submit(scheduler, name, text, parent=None, keep=False):
     keys = np.zeros((1, 2), np.uint32)
-    scheduler.submit(Request(name, text, keys, 50, parent, 0.0, keep))
+    scheduler.submit(Request(name, text, keys, 50, parent, keep))
 
 
 def two_slots(clock, wait_seconds=None):

@@ -20,6 +20,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mucode_jax.models import sharding
 from mucode_jax.models.attention import cpu, cudnn, tpu, xla
@@ -40,13 +41,8 @@ def choose(implementation: str, dtype: jnp.dtype) -> str:
 
 
 def attend(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    segment_ids: jax.Array | None = None,
-    *,
-    implementation: str = "auto",
-) -> jax.Array:
+    q: Array, k: Array, v: Array, segment_ids: Array | None = None, *, implementation: str = "auto"
+) -> Array:
     """Causal self-attention over (packed) rows.
 
     Args:
@@ -64,13 +60,8 @@ def attend(
 
 
 def attend_cached(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    limits: jax.Array,
-    *,
-    implementation: str = "auto",
-) -> jax.Array:
+    q: Array, k: Array, v: Array, limits: Array, *, implementation: str = "auto"
+) -> Array:
     """Attention of new tokens over a cache that already holds them: prefill, or decode if T = 1.
 
     Args:

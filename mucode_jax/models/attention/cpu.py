@@ -11,6 +11,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mucode_jax.models.attention import xla
 
@@ -25,9 +26,7 @@ def _widths(columns: int) -> tuple[int, ...]:
     return (0, *sorted(size for size in sizes if size < columns), columns)
 
 
-def decode(
-    q_Bx1xNxH: jax.Array, k_BxSxKH: jax.Array, v_BxSxKH: jax.Array, limits_Bx1: jax.Array
-) -> jax.Array:
+def decode(q_Bx1xNxH: Array, k_BxSxKH: Array, v_BxSxKH: Array, limits_Bx1: Array) -> Array:
     """One query per row over the cache, [B, 1, N, H].
 
     A row whose limit is -1 sees nothing, costs nothing and gets zeros.
@@ -44,7 +43,7 @@ def decode(
     def over(size: int):
         """Attention of one row over its first `size` columns, [N, K*H]."""
 
-        def attend(row: jax.Array) -> jax.Array:
+        def attend(row: Array) -> Array:
             if size == 0:
                 return jnp.zeros((heads, features), dtype)
             k_SxKH, v_SxKH = (
@@ -62,7 +61,7 @@ def decode(
     branches = [over(size) for size in widths]
     choice_B = jnp.searchsorted(jnp.asarray(widths), limits_Bx1[:, 0] + 1)
 
-    def one_row(row: jax.Array, out_BxNxKH: jax.Array) -> jax.Array:
+    def one_row(row: Array, out_BxNxKH: Array) -> Array:
         out_NxKH = jax.lax.switch(choice_B[row], branches, row)
         return jax.lax.dynamic_update_slice(out_BxNxKH, out_NxKH[None], (row, 0, 0))
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import jax
+from jax import Array
 
 from mucode_jax.models.attention import xla
 
 
 def causal(
-    q_BxTxNxH: jax.Array,
-    k_BxTxKxH: jax.Array,
-    v_BxTxKxH: jax.Array,
-    segments_BxT: jax.Array | None,
-) -> jax.Array:
+    q_BxTxNxH: Array, k_BxTxKxH: Array, v_BxTxKxH: Array, segments_BxT: Array | None
+) -> Array:
     """Whole rows, [B, T, N, H]."""
     same_Bx1xTxT = None
     if segments_BxT is not None:
@@ -25,9 +23,7 @@ def causal(
     )
 
 
-def decode(
-    q_Bx1xNxH: jax.Array, k_BxSxKH: jax.Array, v_BxSxKH: jax.Array, limits_Bx1: jax.Array
-) -> jax.Array:
+def decode(q_Bx1xNxH: Array, k_BxSxKH: Array, v_BxSxKH: Array, limits_Bx1: Array) -> Array:
     """One query per row over the cache, [B, 1, N, H]."""
     k_BxSxKxH, v_BxSxKxH = (xla.by_head(x, q_Bx1xNxH.shape[-1]) for x in (k_BxSxKH, v_BxSxKH))
     return jax.nn.dot_product_attention(

@@ -9,19 +9,20 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from mucode_jax.models import sharding
 from mucode_jax.models.attention import xla
 
 
 def causal(
-    q_BxTxNxH: jax.Array,
-    k_BxTxKxH: jax.Array,
-    v_BxTxKxH: jax.Array,
-    segments_BxT: jax.Array | None,
+    q_BxTxNxH: Array,
+    k_BxTxKxH: Array,
+    v_BxTxKxH: Array,
+    segments_BxT: Array | None,
     *,
     interpret: bool = False,
-) -> jax.Array:
+) -> Array:
     """The kernel, on each device's own rows and heads (the compiler cannot split it): [B, T, N, H].
 
     `interpret` runs it without a TPU, for tests.
@@ -45,7 +46,7 @@ def causal(
         # More devices than key/value heads: each device gets a copy of the ones it needs.
         k, v = (jnp.repeat(x, heads // x.shape[2], axis=2) for x in (k, v))
 
-    def local(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
+    def local(q: Array, k: Array, v: Array, segments: Array) -> Array:
         length, heads = q.shape[1:3]
         block = next(size for size in (512, 384, 256, 128) if length % size == 0)
         kinds = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
@@ -77,13 +78,8 @@ def causal(
 
 
 def decode(
-    q_Bx1xNxH: jax.Array,
-    k_BxSxKH: jax.Array,
-    v_BxSxKH: jax.Array,
-    limits_Bx1: jax.Array,
-    *,
-    tensor: int,
-) -> jax.Array:
+    q_Bx1xNxH: Array, k_BxSxKH: Array, v_BxSxKH: Array, limits_Bx1: Array, *, tensor: int
+) -> Array:
     """One query per row over the cache as it lies, each of `tensor` devices' heads at once.
 
     Grouping by key/value head makes the compiler copy the cache into another layout at every step.
@@ -104,8 +100,9 @@ def decode(
     k, v = (x.reshape(batch, columns, parts, groups * width) for x in (k_BxSxKH, v_BxSxKH))
     scores_BxPxNxS = jnp.einsum("bpnc,bspc->bpns", q, k, preferred_element_type=jnp.float32)
     seen_Bx1xS = xla.visible(columns, limits_Bx1)
-    scores_BxPxNxS *= 1 / math.sqrt(width)
-    scores_BxPxNxS = jnp.where(seen_Bx1xS[:, None], scores_BxPxNxS, xla.MASKED)
+    scores_BxPxNxS = jnp.where(
+        seen_Bx1xS[:, None], scores_BxPxNxS * (1 / math.sqrt(width)), xla.MASKED
+    )
     weights_BxPxNxS = jax.nn.softmax(scores_BxPxNxS, axis=-1).astype(v.dtype)
     out = jnp.einsum("bpns,bspc->bpnc", weights_BxPxNxS, v)
     out = out.reshape(batch, parts, groups, heads // (parts * groups), groups, width)

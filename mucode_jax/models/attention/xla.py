@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 # Long rows are worked through in blocks of this many queries, and of rows longer than STORED no
 # scores are kept, so that [T, S] never lies whole in memory (the kernels do that themselves).
@@ -15,17 +16,14 @@ STORED = 1024
 MASKED = -0.7 * float(np.finfo(np.float32).max)
 
 
-def by_head(x_BxSxKH: jax.Array, width: int) -> jax.Array:
+def by_head(x_BxSxKH: Array, width: int) -> Array:
     """The cache's [B, S, K*H] as [B, S, K, H]."""
     return x_BxSxKH.reshape(*x_BxSxKH.shape[:2], -1, width)
 
 
 def causal(
-    q_BxTxNxH: jax.Array,
-    k_BxTxKxH: jax.Array,
-    v_BxTxKxH: jax.Array,
-    segments_BxT: jax.Array | None,
-) -> jax.Array:
+    q_BxTxNxH: Array, k_BxTxKxH: Array, v_BxTxKxH: Array, segments_BxT: Array | None
+) -> Array:
     """Whole rows, in blocks of queries, each over the columns up to its own end: [B, T, N, H]."""
     length = q_BxTxNxH.shape[1]
     size = QUERY_BLOCK if length > STORED else min(QUERY_BLOCK, 128)
@@ -33,7 +31,7 @@ def causal(
     # Short rows keep their scores for the backward pass, long ones compute them again.
     attend = jax.checkpoint(grouped) if length > STORED else grouped
 
-    def block(start: int) -> jax.Array:
+    def block(start: int) -> Array:
         queries, keys = slice(start, min(start + size, length)), slice(min(start + size, length))
         segments = (None, None)
         if segments_BxT is not None:
@@ -48,16 +46,14 @@ def causal(
     return jnp.concatenate([block(start) for start in range(0, length, size)], axis=1)
 
 
-def cached(
-    q_BxTxNxH: jax.Array, k_BxSxKxH: jax.Array, v_BxSxKxH: jax.Array, limits_BxT: jax.Array
-) -> jax.Array:
+def cached(q_BxTxNxH: Array, k_BxSxKxH: Array, v_BxSxKxH: Array, limits_BxT: Array) -> Array:
     """New queries over a cache, block by block, each over all columns: [B, T, N, H]."""
     batch, length = limits_BxT.shape
     if length <= QUERY_BLOCK:
         return grouped(q_BxTxNxH, k_BxSxKxH, v_BxSxKxH, limits_BxT)
     blocked = length - length % QUERY_BLOCK
 
-    def split(x: jax.Array) -> jax.Array:
+    def split(x: Array) -> Array:
         blocks = x[:, :blocked].reshape(batch, -1, QUERY_BLOCK, *x.shape[2:])
         return jnp.moveaxis(blocks, 1, 0)
 
@@ -74,10 +70,10 @@ def cached(
 
 def visible(
     columns: int,
-    limits_BxT: jax.Array,
-    query_segments_BxT: jax.Array | None = None,
-    key_segments_BxS: jax.Array | None = None,
-) -> jax.Array:
+    limits_BxT: Array,
+    query_segments_BxT: Array | None = None,
+    key_segments_BxS: Array | None = None,
+) -> Array:
     """bool [B, T, S], which key columns each query sees: those up to its limit, of its segment."""
     seen_BxTxS = jnp.arange(columns, dtype=jnp.int32) <= limits_BxT[:, :, None]
     if query_segments_BxT is not None and key_segments_BxS is not None:
@@ -86,13 +82,13 @@ def visible(
 
 
 def grouped(
-    q_BxTxNxH: jax.Array,
-    k_BxSxKxH: jax.Array,
-    v_BxSxKxH: jax.Array,
-    limits_BxT: jax.Array,
-    query_segments_BxT: jax.Array | None = None,
-    key_segments_BxS: jax.Array | None = None,
-) -> jax.Array:
+    q_BxTxNxH: Array,
+    k_BxSxKxH: Array,
+    v_BxSxKxH: Array,
+    limits_BxT: Array,
+    query_segments_BxT: Array | None = None,
+    key_segments_BxS: Array | None = None,
+) -> Array:
     """Attention in one piece, the query heads of a key/value head together: [B, T, N, H]."""
     batch, length, heads, width = q_BxTxNxH.shape
     columns, groups = k_BxSxKxH.shape[1:3]
@@ -101,8 +97,9 @@ def grouped(
         "btkgh,bskh->bkgts", q_BxTxKxGxH, k_BxSxKxH, preferred_element_type=jnp.float32
     )
     seen_BxTxS = visible(columns, limits_BxT, query_segments_BxT, key_segments_BxS)
-    scores_BxKxGxTxS *= 1 / math.sqrt(width)
-    scores_BxKxGxTxS = jnp.where(seen_BxTxS[:, None, None], scores_BxKxGxTxS, MASKED)
+    scores_BxKxGxTxS = jnp.where(
+        seen_BxTxS[:, None, None], scores_BxKxGxTxS * (1 / math.sqrt(width)), MASKED
+    )
     weights_BxKxGxTxS = jax.nn.softmax(scores_BxKxGxTxS, axis=-1).astype(v_BxSxKxH.dtype)
     out_BxTxKxGxH = jnp.einsum("bkgts,bskh->btkgh", weights_BxKxGxTxS, v_BxSxKxH)
     return out_BxTxKxGxH.reshape(batch, length, heads, width)
