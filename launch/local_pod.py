@@ -3,9 +3,8 @@
     python launch/local_pod.py -n 2 --config configs/quickstart.py --workdir runs/pod
 
 Every process is started as `python -m mucode_jax.main`, with the arguments after -n; the first
-speaks for all. Where one of them is lost, the others are ended, it is said which one it was, and
-the same command goes on from there. Exit status: 0, that of the process that failed first, or 1
-where one was killed.
+speaks for all. Where one of them is lost, a line names it, the others are ended, and the same
+command resumes. Exit status: 0, that of the process that failed first, or 1 where one was killed.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import sys
 import threading
 import time
 
-# Longer than it takes the others to notice by themselves (mucode_jax.runtime.hosts.HEARTBEAT_S).
+# Longer than the others need to notice by themselves (mucode_jax.runtime.hosts.HEARTBEAT_S).
 GRACE_S = 50.0
 
 
@@ -31,7 +30,7 @@ def free_port() -> int:
 
 
 def start(count: int, arguments: list[str]) -> list[subprocess.Popen]:
-    """Starts the processes; what the others than the first say gets their number."""
+    """Starts the processes; lines of all but the first are marked with their number."""
     port = free_port()
     processes = []
     for i in range(count):
@@ -75,8 +74,8 @@ def watch(processes: list[subprocess.Popen]) -> int:
     first = failed[0]
     status = processes[first].returncode
     refused = status == 2  # bad input, and what is wrong with it is said already
-    what = "" if refused else "was lost: "
-    say(f"process {first} of {len(processes)} (pid {processes[first].pid}) {what}{how(status)}")
+    lost = "" if refused else "was lost: "
+    say(f"process {first} of {len(processes)} (pid {processes[first].pid}) {lost}{how(status)}")
     until = time.monotonic() + GRACE_S
     while time.monotonic() < until and any(p.poll() is None for p in processes):
         time.sleep(0.1)
@@ -103,7 +102,7 @@ def main() -> int:
     parser.add_argument("-n", type=int, required=True, help="how many processes")
     options, arguments = parser.parse_known_args()
     if options.n < 1:
-        parser.error(f"-n is {options.n}; it is at least 1")
+        parser.error(f"-n is {options.n}; it must be at least 1")
     processes = start(options.n, arguments)
     try:
         return watch(processes)

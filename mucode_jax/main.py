@@ -80,6 +80,7 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
         for trained in _generators(config, lab, problems):
             last = trained.generator.iteration in (0, config.iterations)
             for benchmark in held_out:
+                interruption.check()
                 evaluated = [_greedy(config, lab, trained, benchmark)]
                 if last and trained.generator.method in config.search.methods:
                     evaluated += _best_of_n(config, lab, trained, benchmark)

@@ -168,6 +168,21 @@ def test_what_was_metered_adds_up_over_interruptions(workdir):
     assert workdir.stage("a", {}, {}, Maker()).record["metered"] == {"tokens": 6}
 
 
+def test_what_a_session_chose_is_kept_by_the_next_and_stands_among_the_counts(workdir):
+    chosen = []
+
+    def choose(path):
+        chosen.append(workdir.recorded("slots"))
+        workdir.record("slots", 8 * len(chosen))
+        if len(chosen) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workdir.stage("a", {}, {}, Maker(), choose)
+    counts = workdir.stage("a", {}, {}, Maker(), choose).record["counts"]
+    assert chosen == [None, 8] and counts == {"slots": 16, "tokens": 4}
+
+
 @pytest.mark.parametrize("damaged", ["metered", "seconds", '"n"', "{"])
 def test_damage_to_what_a_stage_was_begun_with_costs_no_more_than_it_must(workdir, lines, damaged):
     workdir.meter = lambda: {"tokens": 3}

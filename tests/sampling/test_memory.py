@@ -1,5 +1,6 @@
 """How many slots a device's free memory is worth; the devices are stand-ins that name theirs."""
 
+import os
 import types
 
 import numpy as np
@@ -44,6 +45,14 @@ def test_devices_add_up_where_the_cache_is_split_and_the_fullest_decides():
     odd = tiny.CONFIGS["llama32"]
     four = [accelerator(50 * memory.slot_bytes(odd, CONTEXT))] * 4
     assert memory.fitting_slots(odd, CONTEXT, mesh(*four, tensor=4)) == 40
+
+
+def test_at_most_all_of_the_free_memory_can_be_filled():
+    two = accelerator(100 * EACH), accelerator(5 * EACH)
+    assert memory.most_slots(CONFIG, CONTEXT, mesh(two[0])) == 100
+    assert memory.most_slots(CONFIG, CONTEXT, mesh(*two)) == 10  # split: the fullest decides
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < memory.most_slots(CONFIG, CONTEXT) <= pages // EACH  # of this machine
 
 
 def test_a_device_that_is_full_says_what_a_slot_takes():
