@@ -154,19 +154,3 @@ def test_what_does_not_fit_is_refused_with_the_memory_it_would_need(monkeypatch)
         plan.check(config)
     with pytest.raises(ValueError, match=r"generator\.shape lacks vocab_size, d_model"):
         plan.check(llama({"head_dim": 64}))
-
-
-@pytest.mark.parametrize("name", ["llama32_1b_mbpp", "llama31_8b_mbpp", "llama31_8b_code_contests"])
-def test_configs_of_the_published_runs_and_their_variants_are_valid(name):
-    from mucode_jax.checks import settings
-
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"configs/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for variant in ("", *base.VARIANTS, "star,lora", "bce,compat"):
-        settings.validate(module.get_config(variant))
-    assert module.get_config("star").methods == ("star",)
-    assert module.get_config("bce,compat").verifier_training.score_penalty == 0
-    assert module.get_config("").sft.learning_rate == 5e-7
-    with pytest.raises(ValueError, match="no variant 'larger'"):
-        module.get_config("larger")

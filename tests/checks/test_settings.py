@@ -3,7 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base, mini_pretrain, quickstart, smoke_mbpp
+from configs import base, mini_pretrain, quickstart
 from mucode_jax.checks import settings
 
 
@@ -27,16 +27,6 @@ def refusal(config):
         settings.validate(config)
     assert "\n" not in str(error.value)
     return str(error.value)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [quickstart.get_config(v) for v in ("", "tiny", "compat")]
-    + [mini_pretrain.get_config(v) for v in ("", "tiny")]
-    + [smoke_mbpp.get_config("data")],
-)
-def test_the_projects_own_configs_are_right(config):
-    settings.validate(config)
 
 
 def test_there_is_a_rule_for_every_setting_and_for_nothing_else():

@@ -13,8 +13,11 @@ import json
 import pathlib
 import re
 
-from configs import base
+import pytest
+
+from configs import base, llama32_1b_mbpp
 from mucode_jax.checks import settings
+from mucode_jax.lab import sweep
 from mucode_jax.runtime import config_file
 
 FILE = pathlib.Path(__file__).with_name("resolved.json")
@@ -89,10 +92,19 @@ def test_every_variant_is_recorded():
     assert {"quickstart:tiny", "quickstart:compat", "mini_pretrain:tiny"} <= recorded
 
 
-def test_every_experiment_is_valid():
+def test_every_experiment_and_every_cell_of_a_sweep_is_valid():
     for label, config in configs().items():
-        if label != "base":  # it names no number of problems
+        if sweep.is_sweep(config):
+            assert len(sweep.expand(config)) >= 2, label
+        elif label != "base":  # it names no number of problems
             settings.validate(config)
+
+
+def test_variants_combine_and_others_are_refused_by_name():
+    both = llama32_1b_mbpp.get_config("bce,compat")
+    assert both.verifier_training.score_penalty == 0 and both.expert.scope == "final"
+    with pytest.raises(ValueError, match="no variant 'larger'; there are star, multi_star, bce"):
+        llama32_1b_mbpp.get_config("larger")
 
 
 if __name__ == "__main__":
