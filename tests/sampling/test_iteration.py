@@ -89,10 +89,10 @@ def test_a_conversation_comes_back_in_the_parts_it_was_made_of(clock):
     submit(scheduler, "next", text, parent=("a", 0))
     ((start, tokens),) = scheduler.admit().prefills.values()
     assert (start, len(tokens)) == (0, 9)
-    told = scheduler.live_slots(8)
-    (slot,) = np.flatnonzero(told.live)
-    assert told.forced[:, slot].tolist() == [7, 7, 7, 7, 0, -1, -1, -1]
-    block = np.where(told.forced >= 0, told.forced, 9)[:5]
+    decoding = scheduler.live_slots(8)
+    (slot,) = np.flatnonzero(decoding.live)
+    assert decoding.forced[:, slot].tolist() == [7, 7, 7, 7, 0, -1, -1, -1]
+    block = np.where(decoding.forced >= 0, decoding.forced, 9)[:5]
     assert scheduler.advance(block, np.zeros(block.shape), 0.1) == ([], 0, 5)
     ((start, tokens),) = scheduler.admit().prefills.values()
     # Cached: nine by prefill, then the prompt's last token and four of the drawn ones.
