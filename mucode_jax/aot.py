@@ -192,7 +192,7 @@ def sampling(
     copies = min(slots, engine.COPIES)
     lower = under_mesh(programs.copy.lower, cache, ints(copies), ints(copies), read=first[1])
     yield Program("copy", mesh, lower, beside + generator, f"{copies} × {first[1]}")
-    told = programs.Slots(
+    decoding = programs.Slots(
         live=jax.ShapeDtypeStruct((slots,), np.bool_),
         **dict.fromkeys(("token", "position", "left"), ints(slots)),
         key=jax.ShapeDtypeStruct((slots, 2), np.uint32),
@@ -203,7 +203,7 @@ def sampling(
         base,
         params,
         cache,
-        told,
+        decoding,
         jax.ShapeDtypeStruct((), np.float32),
         refill=1,
         read=r.context,
@@ -313,7 +313,7 @@ def _communication(compiled: jax.stages.Compiled) -> str:
     try:
         text = compiled.as_text()
     except jax.errors.JaxRuntimeError:  # of some v5p programs the compiler does not give it
-        return "not told"
+        return "not decoding"
     parts = [f"{k} {n} × ({_bytes(size)})" for k, (n, size) in collectives(text).items()]
     parts += [f"between slices {k} {_bytes(size)}" for k, size in between_slices(text).items()]
     return ", ".join(parts) or "none"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -74,21 +74,20 @@ def make_mesh(
             (shape[0] // slices, *shape[1:]), (slices, 1, 1), devices=devices
         )
     elif slices > 1:
-        order = sorted(devices, key=lambda device: (device.process_index, device.id))
-        grid = np.array(order, object).reshape(shape)
+        grid = np.array(_by_host(devices), object).reshape(shape)
     else:
         grid = mesh_utils.create_device_mesh(shape, devices=devices)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
+def _by_host(devices: Iterable[Any]) -> list[Any]:
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
+
+
 def host_mesh(tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh (data, 1, tensor) over one host's devices (default: this one's), in their ids' order.
 
-    Args:
-      tensor: how many of them the heads are split over; -1: all.
-
-    Raises:
-      ValueError: `tensor` does not divide their number.
+    The heads are split over `tensor` of them (-1: all); ValueError if it does not divide them.
     """
     devices = sorted(devices or jax.local_devices(), key=lambda device: device.id)
     tensor = len(devices) if tensor == -1 else tensor
@@ -102,24 +101,16 @@ def host_mesh(tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
 
 def across_hosts(mesh: Mesh, local: Mesh) -> Mesh:
     """The devices of `mesh` as (hosts, data, fsdp, tensor), each host's own as `local` has them."""
-    groups: dict[int, list[Any]] = {}
-    for device in sorted(mesh.devices.flat, key=lambda d: d.id):
-        groups.setdefault(device.process_index, []).append(device)
-    grid = np.array([groups[i] for i in sorted(groups)], object)
-    grid = grid.reshape(len(groups), *local.devices.shape)
+    grid = np.array(_by_host(mesh.devices.flat), object).reshape(-1, *local.devices.shape)
     return Mesh(grid, ("hosts", *AXES), axis_types=(AxisType.Auto,) * 4)
 
 
 def to_hosts(params: Any, axes: Any, mesh: Mesh, local: Mesh, dtype: str) -> Any:
     """Parameters from the mesh of all hosts to each host's own, in `dtype`; all hosts call it.
 
-    Every array becomes whole on each host: laid out as on `local`, with a copy a host, by one
-    transfer over the devices' own network; the copy that is this host's is then an array of `local`
-    without another move.
-
-    Args:
-      params: arrays on `mesh`.
-      axes: their logical axes.
+    One transfer over the devices' own network gives each host a copy of every array, laid out as on
+    `local`; this host's copy is then an array of `local` without another move. `axes` are the
+    parameters' logical axes.
     """
     whole = across_hosts(mesh, local)
     cast = jax.jit(lambda x: x.astype(dtype))
@@ -134,10 +125,7 @@ def to_hosts(params: Any, axes: Any, mesh: Mesh, local: Mesh, dtype: str) -> Any
 
 
 def padded_rows(rows: int, mesh: Mesh | None) -> int:
-    """The next multiple of the parts that a batch's rows are split into (data × fsdp).
-
-    Of fewer rows, or of some over, every device would have to do all.
-    """
+    """The next multiple of data × fsdp; of rows that do not divide every device would do all."""
     parts = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
     return -(-rows // parts) * parts
 
@@ -151,8 +139,7 @@ def spec(
     over eight) is left out for this array, which then lies whole along it; that is logged.
 
     Args:
-      names: a logical name, or None (never split), per dimension.
-      shape: the array's shape.
+      names: a logical name, or None (never split), per dimension of `shape`.
       sizes: mesh axis name -> size; axes not named here are not used.
       where: what to call the array in messages.
 
@@ -204,7 +191,6 @@ def shardings(abstract: Any, axes: Any, mesh: Mesh) -> Any:
       abstract: a tree of arrays or `jax.ShapeDtypeStruct`s (from one `jax.eval_shape`).
       axes: the tree of parameters' logical axes, a PartitionSpec of names per parameter
         (`llama.logical_axes`).
-      mesh: the mesh.
 
     Returns:
       the tree of `NamedSharding`s.
@@ -213,7 +199,7 @@ def shardings(abstract: Any, axes: Any, mesh: Mesh) -> Any:
       ValueError: an array that is no scalar belongs to no parameter, or see `spec`.
     """
     known = {_path(keys): names for keys, names in jax.tree_util.tree_leaves_with_path(axes)}
-    sizes = dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))
+    sizes = dict(mesh.shape)
 
     def sharding(keys: Sequence[Any], array: Any) -> NamedSharding:
         if array.ndim == 0:

@@ -55,10 +55,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 def greedy_per_turn(labels: Sequence[Label], turns: int, protocol: str) -> np.ndarray:
     """float64 [turns]: the accuracy had every conversation stopped after that turn.
 
-    Args:
-      labels: one conversation per problem; correct or not, per turn that was taken.
-      turns: T.
-      protocol: `deployable` or `paper`.
+    `labels` are of one conversation per problem, and `protocol` is `deployable` or `paper`.
     """
     solved = np.zeros((len(labels), turns))
     for row, label in zip(solved, labels, strict=True):
@@ -148,8 +145,9 @@ def verifier_by_turn(
         correct: list[bool] = []
         groups: list[str] = []
         for i, (search, label) in enumerate(zip(searches, labels, strict=True)):
-            if t < len(search.turns) and search.turns[t].scores is not None:
-                scores += search.turns[t].scores.tolist()
+            turn_scores = search.turns[t].scores if t < len(search.turns) else None
+            if turn_scores is not None:
+                scores += turn_scores.tolist()
                 correct += label[t]
                 groups += [str(i)] * len(label[t])
         quality = metrics.quality(np.array(scores), np.array(correct, bool), groups)

@@ -237,10 +237,7 @@ class Engine:
     def counters(self) -> Counters:
         """A copy of the counters as they stand."""
         return dataclasses.replace(
-            self._counters,
-            evictions=self._scheduler.evictions,
-            copies=self._scheduler.copies,
-            programs=len(self._used),
+            self._counters, evictions=self._scheduler.evictions, programs=len(self._used)
         )
 
     def step(self) -> list[Completion]:
@@ -289,6 +286,7 @@ class Engine:
         self._counters.padding += rows * length - real
 
     def _copy(self, copies: list[tuple[int, int, int]]) -> None:
+        self._counters.copies += len(copies)
         rows = min(self.slots, COPIES)
         for first in range(0, len(copies), rows):
             sources, targets, columns = zip(*copies[first : first + rows], strict=True)

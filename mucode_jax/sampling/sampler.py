@@ -26,11 +26,11 @@ def uniforms(keys: jax.Array, positions: jax.Array) -> jax.Array:
       positions: int32 [B], the new token's index in its text (its first token is 0).
     """
 
-    def one(key: jax.Array, position: jax.Array) -> jax.Array:
+    def uniform(key: jax.Array, position: jax.Array) -> jax.Array:
         key = jax.random.wrap_key_data(key, impl="threefry2x32")
         return jax.random.uniform(jax.random.fold_in(key, position))
 
-    return jax.vmap(one)(keys, positions)
+    return jax.vmap(uniform)(keys, positions)
 
 
 def _largest(enough: jax.Array, rows: int) -> jax.Array:
@@ -68,32 +68,33 @@ def _restrict(weights: jax.Array, top_p: float, top_k: int) -> jax.Array:
     return weights
 
 
-def _first(true: jax.Array, otherwise: jax.Array) -> jax.Array:
-    """int32 [B]: the first True of each row of [B, n]; where there is none, `otherwise`'s last."""
-    last = true.shape[-1] - 1 - jnp.argmax(otherwise[:, ::-1], axis=-1)
-    return jnp.where(true.any(-1), jnp.argmax(true, axis=-1), last).astype(jnp.int32)
+def _first(true_Bxn: jax.Array, otherwise_Bxn: jax.Array) -> jax.Array:
+    """int32 [B]: the first True of each row; where there is none, `otherwise`'s last."""
+    last_B = true_Bxn.shape[-1] - 1 - jnp.argmax(otherwise_Bxn[:, ::-1], axis=-1)
+    return jnp.where(true_Bxn.any(-1), jnp.argmax(true_Bxn, axis=-1), last_B).astype(jnp.int32)
 
 
-def _invert(weights: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draws from weights [B, V] at u [B]: (int32 [B], float32 [B] the sum of the weights).
+def _invert(weights_BxV: jax.Array, u_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Draws from weights at u: int32 [B], and float32 [B], the sum of the weights.
 
     A token of weight zero is never drawn, whatever rounding does to the running sums.
     """
-    rows, vocabulary = weights.shape
-    blocks = jnp.pad(weights, ((0, 0), (0, -vocabulary % _BLOCK))).reshape(rows, -1, _BLOCK)
+    rows, vocabulary = weights_BxV.shape
+    padded = jnp.pad(weights_BxV, ((0, 0), (0, -vocabulary % _BLOCK)))
+    blocks = padded.reshape(rows, -1, _BLOCK)
     mass = blocks.sum(-1)
     running = jnp.cumsum(mass, axis=-1)
-    total = running[:, -1]
-    target = u * total
-    block = _first((running > target[:, None]) & (mass > 0), mass > 0)
+    total_B = running[:, -1]
+    target_B = u_B * total_B
+    block_B = _first((running > target_B[:, None]) & (mass > 0), mass > 0)
 
     def at_block(x: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(x, block[:, None], axis=1)[:, 0]
+        return jnp.take_along_axis(x, block_B[:, None], axis=1)[:, 0]
 
-    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-    rest = target - (at_block(running) - at_block(mass))
-    place = _first((jnp.cumsum(inside, axis=-1) > rest[:, None]) & (inside > 0), inside > 0)
-    return block * _BLOCK + place, total
+    inside = jnp.take_along_axis(blocks, block_B[:, None, None], axis=1)[:, 0]
+    rest_B = target_B - (at_block(running) - at_block(mass))
+    place_B = _first((jnp.cumsum(inside, axis=-1) > rest_B[:, None]) & (inside > 0), inside > 0)
+    return block_B * _BLOCK + place_B, total_B
 
 
 def draw(
@@ -105,7 +106,7 @@ def draw(
     top_p: float = 1.0,
     top_k: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Draws one token a row from softmax(logits / temperature), cut to top-k, then to top-p.
+    """Draws one token per row from softmax(logits / temperature), cut to top-k, then to top-p.
 
     The nucleus is the smallest set of most probable tokens whose probability is at least top_p
     (Holtzman et al. 2020); tokens that tie with its last one belong to it.
@@ -121,14 +122,12 @@ def draw(
       tokens int32 [B] and float32 [B], the natural logarithm of each token's probability in the
       distribution that it was drawn from; at temperature 0 in softmax(logits).
     """
-    greedy = temperature == 0
-    heat = jnp.where(greedy, 1.0, temperature)
-    peak = logits.max(-1, keepdims=True)
-    scaled = (logits - peak) / heat[:, None]
-    weights = jnp.exp(scaled)
-    whole = weights.sum(-1)
-    kept = _restrict(weights, top_p, top_k)
-    drawn, total = _invert(kept, uniforms(keys, positions))
-    tokens = jnp.where(greedy, jnp.argmax(logits, axis=-1), drawn).astype(jnp.int32)
-    chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=1)[:, 0]
-    return tokens, chosen - jnp.log(jnp.where(greedy, whole, total))
+    greedy_B = temperature == 0
+    heat_B = jnp.where(greedy_B, 1.0, temperature)
+    scaled_BxV = (logits - logits.max(-1, keepdims=True)) / heat_B[:, None]
+    weights_BxV = jnp.exp(scaled_BxV)
+    whole_B = weights_BxV.sum(-1)
+    drawn_B, total_B = _invert(_restrict(weights_BxV, top_p, top_k), uniforms(keys, positions))
+    tokens_B = jnp.where(greedy_B, jnp.argmax(logits, axis=-1), drawn_B).astype(jnp.int32)
+    chosen_B = jnp.take_along_axis(scaled_BxV, tokens_B[:, None], axis=1)[:, 0]
+    return tokens_B, chosen_B - jnp.log(jnp.where(greedy_B, whole_B, total_B))

@@ -165,7 +165,6 @@ class Scheduler:
         self._waits: collections.deque[float] = collections.deque(maxlen=256)
         self.pending = 0
         self.evictions = 0
-        self.copies = 0
 
     @property
     def queued(self) -> int:
@@ -262,7 +261,6 @@ class Scheduler:
             source = min(group.sources)
             copies = work.late_copies if source in work.prefills else work.copies
             copies.append((source, slot.number, slot.cached))
-            self.copies += 1
         self._assign(slot, group, len(group.history))
         self._decode(slot, group.feed[-1])
 
@@ -335,24 +333,24 @@ class Scheduler:
         if not live:
             return None
         slots = len(self.slots)
-        told = Slots(
+        decoding = Slots(
             live=np.zeros(slots, bool),
             **{name: np.zeros(slots, np.int32) for name in ("token", "position", "left")},
             key=np.zeros((slots, 2), np.uint32),
             forced=np.full((steps, slots), -1, np.int32),
         )
         rows = [slot.number for slot in live]
-        told.live[rows] = True
-        told.token[rows] = [slot.token for slot in live]
-        told.position[rows] = [slot.cached for slot in live]
-        told.left[rows] = [slot.left for slot in live]
-        told.key[rows] = [slot.key for slot in live]
+        decoding.live[rows] = True
+        decoding.token[rows] = [slot.token for slot in live]
+        decoding.position[rows] = [slot.cached for slot in live]
+        decoding.left[rows] = [slot.left for slot in live]
+        decoding.key[rows] = [slot.key for slot in live]
         for slot in live:
             if slot.state is State.REPLAYING:
                 drawn = slot.group.history[slot.stage].drawn
                 tokens = drawn[len(drawn) - slot.left :][:steps]
-                told.forced[: len(tokens), slot.number] = tokens
-        return told
+                decoding.forced[: len(tokens), slot.number] = tokens
+        return decoding
 
     def advance(
         self, tokens_KxB: np.ndarray, logprobs_KxB: np.ndarray, step_seconds: float

@@ -99,8 +99,8 @@ def iteration(
                 scheduler.release(((name, turn), index))
                 unique += feedback
         prefilled += sum(len(tokens) for _, tokens in scheduler.admit().prefills.values())
-        told = scheduler.live_slots(steps)
-        if told is None:
+        decoding = scheduler.live_slots(steps)
+        if decoding is None:
             now = coming[0][0] if coming else now + step_s
             continue
         if before is None and not scheduler._prompts:
@@ -113,8 +113,8 @@ def iteration(
             elif slot.state is State.DRAWING:
                 length = wanted[slot.group.request.id, slot.index]
                 left[slot.number] = length - (cap + 1 - slot.left)
-        block = min(steps, int(np.sort(left)[min(refill, told.live.sum()) - 1]))
-        tokens = np.where(told.forced[:block] >= 0, told.forced[:block], 1)
+        block = min(steps, int(np.sort(left)[min(refill, decoding.live.sum()) - 1]))
+        tokens = np.where(decoding.forced[:block] >= 0, decoding.forced[:block], 1)
         ending = np.flatnonzero(left <= block)
         tokens[left[ending] - 1, ending] = EOT
         now += block * step_s + host_s

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mucode_jax.sampling.scheduler import Request, Scheduler
+from mucode_jax.sampling.scheduler import Request, Scheduler, State
 from tests.bench import sampling as bench
 
 
@@ -80,6 +80,26 @@ def test_a_kept_slot_is_given_away_at_once_when_nothing_else_can_run(clock):
     assert scheduler.evictions == 1
 
 
+def test_a_slot_is_held_for_the_next_turn_and_free_after_the_last(clock):
+    scheduler = Scheduler(1, (0,), None, lambda: clock[0])
+    (slot,) = scheduler.slots
+    (prompt,) = ones(10)
+    submit(scheduler, "a", prompt, keep=True)
+    assert slot.state is State.FREE
+    scheduler.admit()
+    assert slot.state is State.DRAWING
+    play(scheduler, 5)
+    assert slot.state is State.HELD
+    text = np.concatenate([prompt, [7, 7, 7, 7, 0], prompt])
+    submit(scheduler, "b", text, parent=("a", 0))
+    assert slot.state is State.READING
+    scheduler.release(("a", 0))
+    assert slot.state is State.READING
+    work = play(scheduler, 5)
+    assert {slot: start for slot, (start, _) in work.prefills.items()} == {0: 14}
+    assert slot.state is State.FREE
+
+
 def test_a_conversation_comes_back_in_the_parts_it_was_made_of(clock):
     scheduler = two_slots(clock, wait_seconds=0.0)
     clock[0] = 1.0
@@ -89,10 +109,10 @@ def test_a_conversation_comes_back_in_the_parts_it_was_made_of(clock):
     submit(scheduler, "next", text, parent=("a", 0))
     ((start, tokens),) = scheduler.admit().prefills.values()
     assert (start, len(tokens)) == (0, 9)
-    told = scheduler.live_slots(8)
-    (slot,) = np.flatnonzero(told.live)
-    assert told.forced[:, slot].tolist() == [7, 7, 7, 7, 0, -1, -1, -1]
-    block = np.where(told.forced >= 0, told.forced, 9)[:5]
+    decoding = scheduler.live_slots(8)
+    (slot,) = np.flatnonzero(decoding.live)
+    assert decoding.forced[:, slot].tolist() == [7, 7, 7, 7, 0, -1, -1, -1]
+    block = np.where(decoding.forced >= 0, decoding.forced, 9)[:5]
     assert scheduler.advance(block, np.zeros(block.shape), 0.1) == ([], 0, 5)
     ((start, tokens),) = scheduler.admit().prefills.values()
     # Cached: nine by prefill, then the prompt's last token and four of the drawn ones.

@@ -36,8 +36,8 @@ def decode(q_Bx1xNxH: Array, k_BxSxKH: Array, v_BxSxKH: Array, limits_Bx1: Array
     kv_heads, dtype = features // width, q_Bx1xNxH.dtype
     # Every head is multiplied with all features, being zero outside its own key/value head: more
     # arithmetic, but the cache is read as it lies.
-    own_NxK = jnp.repeat(jnp.eye(kv_heads, dtype=dtype), heads // kv_heads, axis=0)
-    q_BxNxKxH = q_Bx1xNxH[:, 0, :, None] * own_NxK[:, :, None] * (1 / math.sqrt(width))
+    belongs_NxK = jnp.repeat(jnp.eye(kv_heads, dtype=dtype), heads // kv_heads, axis=0)
+    q_BxNxKxH = q_Bx1xNxH[:, 0, :, None] * belongs_NxK[:, :, None] * (1 / math.sqrt(width))
     q_BxNxKH = q_BxNxKxH.reshape(batch, heads, features)
 
     def over(size: int):
@@ -68,4 +68,4 @@ def decode(q_Bx1xNxH: Array, k_BxSxKH: Array, v_BxSxKH: Array, limits_Bx1: Array
     empty_BxNxKH = jnp.zeros((batch, heads, features), dtype)
     out_BxNxKH = jax.lax.fori_loop(0, batch, one_row, empty_BxNxKH)
     out_BxNxKxH = out_BxNxKH.reshape(batch, heads, kv_heads, width)
-    return jnp.einsum("bnkh,nk->bnh", out_BxNxKxH, own_NxK)[:, None]
+    return jnp.einsum("bnkh,nk->bnh", out_BxNxKxH, belongs_NxK)[:, None]

@@ -94,9 +94,9 @@ def decode(
     kv_heads = features // width
     parts = tensor if kv_heads % tensor == 0 else 1
     groups = kv_heads // parts  # key/value heads of a part
-    own = jnp.eye(groups, dtype=q_Bx1xNxH.dtype)
+    same_KxK = jnp.eye(groups, dtype=q_Bx1xNxH.dtype)
     q = q_Bx1xNxH.reshape(batch, parts, groups, heads // (parts * groups), 1, width)
-    q = (q * own[:, None, :, None]).reshape(batch, parts, heads // parts, groups * width)
+    q = (q * same_KxK[:, None, :, None]).reshape(batch, parts, heads // parts, groups * width)
     k, v = (x.reshape(batch, columns, parts, groups * width) for x in (k_BxSxKH, v_BxSxKH))
     scores_BxPxNxS = jnp.einsum("bpnc,bspc->bpns", q, k, preferred_element_type=jnp.float32)
     seen_Bx1xS = xla.visible(columns, limits_Bx1)
@@ -106,4 +106,4 @@ def decode(
     weights_BxPxNxS = jax.nn.softmax(scores_BxPxNxS, axis=-1).astype(v.dtype)
     out = jnp.einsum("bpns,bspc->bpnc", weights_BxPxNxS, v)
     out = out.reshape(batch, parts, groups, heads // (parts * groups), groups, width)
-    return jnp.einsum("bpkgjh,kj->bpkgh", out, own).reshape(batch, 1, heads, width)
+    return jnp.einsum("bpkgjh,kj->bpkgh", out, same_KxK).reshape(batch, 1, heads, width)
