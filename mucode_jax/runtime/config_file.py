@@ -6,7 +6,6 @@ configs, and those that come along, in a clone and in an installed package alike
 
 from __future__ import annotations
 
-import os
 import pathlib
 import sys
 import types
@@ -25,9 +24,9 @@ def names() -> list[str]:
 def locate(argv: Sequence[str]) -> list[str]:
     """The command line with the value of `--config` as the path of a file, where there is one.
 
-    `FILE[:VARIANT]` is kept where FILE exists. Else FILE may be the name of a config that comes
-    along (`quickstart`), or its path in a clone (`configs/quickstart.py`). Anything else is kept
-    too, for the message that it cannot be read.
+    `FILE[:VARIANT]` stays what it is where FILE exists. Else FILE may be the name of a config that
+    comes along (`quickstart`), or its path in a clone (`configs/quickstart.py`). What is none of
+    these stays as it is, for the message that it cannot be read.
     """
     argv = list(argv)
     for i, flag in enumerate(argv):
@@ -44,19 +43,25 @@ def locate(argv: Sequence[str]) -> list[str]:
 def _located(value: str) -> str:
     file, colon, variant = value.partition(":")
     path = pathlib.Path(file)
-    if not os.path.exists(path):
-        name = path.relative_to("configs") if path.parts[:1] == ("configs",) else path
-        shipped = SHIPPED / name if name.suffix == ".py" else SHIPPED / f"{name}.py"
-        if file and len(name.parts) == 1 and os.path.exists(shipped):
+    if not _exists(path):
+        own = path.relative_to("configs") if path.parts[:1] == ("configs",) else path
+        shipped = SHIPPED / own if own.suffix == ".py" else SHIPPED / f"{own}.py"
+        if file and len(own.parts) == 1 and _exists(shipped):
             path = shipped
             value = f"{shipped}{colon}{variant}"
     _offer_configs(path)
     return value
 
 
+def _exists(path: pathlib.Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # longer than a path can be, or a null byte in it
+        return False
+
+
 def _offer_configs(file: pathlib.Path) -> None:
-    """Makes `configs` a package of the folder of `file`, if that has this name, and of ours."""
-    folder = file.resolve().parent
-    beside = [str(folder)] if folder.name == "configs" else []
+    """Makes `configs` a package of the folder of `file`, if that is called so, and of ours."""
+    beside = [str(file.resolve().parent)] if file.resolve().parent.name == "configs" else []
     package = sys.modules.setdefault("configs", types.ModuleType("configs"))
     package.__path__ = list(dict.fromkeys([*beside, str(SHIPPED)]))
