@@ -29,11 +29,15 @@ setup(
         "flax>=0.12",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11",
-        "transformers>=5.0",
+        "transformers>=5.22.2",  # earlier ones lose blanks of some Llama tokenizers
+        "tokenizers>=0.22",
+        "safetensors>=0.8",
+        "huggingface_hub>=1.31",
         "datasets>=4.0",
         "ml_collections>=1.0",
         "numpy>=2.0",
-        "jinja2>=3.1",  # chat templates, the report
+        "jinja2>=3.1.6",  # chat templates, the report
+        "markdown-it-py>=3.0",  # code in completions
         "matplotlib>=3.9",  # the report's plots
         "rich>=13.0",  # progress on a terminal
         "tensorboardX>=2.6",  # writes summaries without TensorFlow

@@ -4,6 +4,10 @@
     python -m mucode_jax.aot --config configs/llama31_8b_mbpp.py --topology v5e:4x4 --slices 2 \\
         --config.mesh.data=2
 
+A topology is a kind of TPU and the sizes of a slice in chips: v4, v5p or tpu7x with three of them
+(v5p:2x2x1), v5e or v6e with two (v5e:4x4, or v5e:1x1 for one chip). Each half of a tpu7x chip is a
+device with memory of its own; below, a chip is a device.
+
 Needs the package `libtpu` (pip install -e '.[aot]') and minutes a program; no TPU and no weights.
 Training is compiled for all chips, sampling and scoring for those of one host. The table says, in
 GiB a chip: what a program is given, what it needs besides, what else lies there meanwhile, and the
@@ -15,9 +19,16 @@ not fit, 2 bad input.
 
 from __future__ import annotations
 
+from mucode_jax.runtime import interruption
+
+if __name__ == "__main__":
+    interruption.leave_at_once()  # the imports below take seconds
+
 import collections
 import dataclasses
 import functools
+import importlib.util
+import math
 import os
 import re
 import sys
@@ -43,9 +54,12 @@ from mucode_jax.sampling import engine, programs
 from mucode_jax.sampling.memory import slot_bytes, slots_in
 from mucode_jax.training.step import placed
 
-# GiB of a chip's memory that programs may use.
-HBM_GIB = {"v4": 31.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25}
-
+# GiB of a device's memory that programs may use, by the compiler; the axes of a slice.
+HBM_GIB = {"v4": 30.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25, "tpu7x": 94.74}
+_AXES = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2, "tpu7x": 3}
+_ACCEPTED = (
+    "v5e or v6e with two sizes, like v5e:4x4, or v4, v5p or tpu7x with three, like v5p:2x2x1"
+)
 
 # It need not look for a TPU, nor complain that there is none.
 _LIBTPU = {
@@ -87,31 +101,38 @@ def devices(topology: str, slices: int = 1) -> list[Any]:
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
-    kind, _, shape = topology.partition(":")
-    if kind not in HBM_GIB or not re.fullmatch(r"[1-9]\d?(x[1-9]\d?){1,2}", shape):
-        raise ValueError(
-            f"--topology {topology!r}: it is like v5e:4x4 or v5p:2x2x1, with one of "
-            f"{', '.join(HBM_GIB)}"
-        )
-    more = {"num_slices": slices} if slices > 1 else {}
+    kind, shape = _parse(topology)
+    options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
+    if kind == "v4":
+        options["chip_config_name"] = "megacore"  # its two cores are one device
+    if math.prod(shape) == 1:
+        options["chips_per_host_bounds"] = [1, 1, 1]
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **more)
+        described = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
     except (ImportError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"--topology {topology!r} cannot be had: {reason} (is libtpu there? pip install -e "
-            "'.[aot]')"
-        ) from error
-    return list(found.devices)
+        hint = "; is libtpu there? pip install -e '.[aot]'"
+        if importlib.util.find_spec("libtpu"):
+            hint = ""
+        raise ValueError(f"--topology {topology!r} cannot be had: {reason}{hint}") from error
+    return list(described.devices)
+
+
+def _parse(topology: str) -> tuple[str, tuple[int, ...]]:
+    """(kind, chips per axis) of a topology. Raises ValueError that says what is accepted."""
+    kind, _, shape = topology.partition(":")
+    sizes = shape.split("x")
+    if len(sizes) != _AXES.get(kind) or not all(re.fullmatch(r"[1-9]\d?", n) for n in sizes):
+        raise ValueError(f"--topology {topology!r}: it must be {_ACCEPTED}")
+    return kind, tuple(map(int, sizes))
 
 
 def host_devices(topology: str) -> list[Any]:
     """The devices of one host of such a slice: 8 chips where v5e or v6e has no more, else 4."""
-    kind, _, shape = topology.partition(":")
-    whole = devices(topology)
-    if len(whole) <= (8 if kind in ("v5e", "v6e") else 4):
-        return whole
-    return devices(f"{kind}:{'2x2' if shape.count('x') == 1 else '2x2x1'}")
+    kind, shape = _parse(topology)
+    if math.prod(shape) <= (8 if kind in ("v5e", "v6e") else 4):
+        return devices(topology)
+    return devices(f"{kind}:{'2x2' if len(shape) == 2 else '2x2x1'}")
 
 
 def experiment(config: ConfigDict, topology: str, slices: int) -> Iterator[Program]:
@@ -300,9 +321,9 @@ def compile(program: Program) -> Fit:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        used = re.search(r"Used ([0-9.]+\w) of ([0-9.]+\w) hbm", str(error))
-        said = f"needs {used[1]} of {used[2]}" if used else "more than a chip has"
-        return Fit(0, 0, time.process_time() - began, "", said)
+        sizes = re.search(r"\(([0-9.]+\w)\) exceeds available HBM \(([0-9.]+\w)\)", str(error))
+        reason = f"needs {sizes[1]} of {sizes[2]}" if sizes else "more than a chip has"
+        return Fit(0, 0, time.process_time() - began, "", reason)
     seconds = time.process_time() - began
     m = compiled.memory_analysis()
     besides = m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
@@ -381,15 +402,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"--only {unknown.pop()!r}: the programs are {names}")
     except (Exception, SystemExit) as error:  # a config file is a program: it may raise anything
         return fail("aot", faults.of_input(error, argv), 2)
-    except KeyboardInterrupt:
-        return fail("aot", "interrupted", 130)
     wanted = [program for program in chosen if not found.only or program.name in found.only]
     try:
         return 0 if table(wanted, int(HBM_GIB[found.topology.split(":")[0]] * GIB)) else 1
     except OSError as error:
         return unheard(error)
-    except KeyboardInterrupt:
-        return fail("aot", "interrupted", 130)
 
 
 if __name__ == "__main__":

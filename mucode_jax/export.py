@@ -11,6 +11,11 @@ LlamaForSequenceClassification with one label. Without --method and --iteration 
 
 from __future__ import annotations
 
+from mucode_jax.runtime import interruption
+
+if __name__ == "__main__":
+    interruption.leave_at_once()  # the imports below take seconds
+
 import os
 import pathlib
 import shutil
@@ -55,15 +60,16 @@ def export(trained: Trained, what: str, results: Json, out: pathlib.Path) -> Non
         part.mkdir(parents=True)
     except OSError as error:
         raise ValueError(f"--out {out} cannot be made: {error.strerror}") from error
+    interruption.unfinished.add(part)
     try:
         shutil.copytree(trained.path, part, dirs_exist_ok=True)
         (part / "README.md").write_text(text, encoding="utf-8")
         if licence.notice and not any(part.glob("NOTICE*")):
             (part / "NOTICE").write_text(licence.notice + "\n", encoding="utf-8")
         part.replace(whole)
-    except BaseException:
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
+        interruption.unfinished.discard(part)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,8 +95,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail("export", f"{flags.out} cannot be written: {error.args[0][0][2]}", 1)
     except OSError as error:
         return fail("export", f"{flags.out} cannot be written: {error.strerror}", 1)
-    except KeyboardInterrupt:
-        return fail("export", "interrupted", 130)
     return show(str(flags.out))
 
 

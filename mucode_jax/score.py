@@ -8,6 +8,11 @@ the completion the whole assistant message, through the checkpoint's chat templa
 
 from __future__ import annotations
 
+from mucode_jax.runtime import interruption
+
+if __name__ == "__main__":
+    interruption.leave_at_once()  # the imports below take seconds
+
 import json
 import sys
 from collections.abc import Sequence
@@ -74,8 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail("score", str(error), 2)
     except OSError as error:
         return fail("score", str(error), 1)
-    except KeyboardInterrupt:
-        return fail("score", "interrupted; nothing is written", 130)
     return 0
 
 

@@ -14,6 +14,11 @@ generator goes without one.
 
 from __future__ import annotations
 
+from mucode_jax.runtime import interruption
+
+if __name__ == "__main__":
+    interruption.leave_at_once()  # the imports below take seconds
+
 import argparse
 import contextlib
 import dataclasses
@@ -235,8 +240,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return fail("solve", "out of memory; lower --n or --turns, or take a smaller model", 1)
-    except KeyboardInterrupt:
-        return fail("solve", "interrupted", 130)
     if flags.json:
         told = story.as_json(found, problem, solver.chat, solver.limits)
         about = {name: getattr(flags, name) for name in ("generator", "verifier", "search")}

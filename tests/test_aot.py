@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -37,8 +38,32 @@ def call(*arguments):
     )
 
 
+needs_libtpu = pytest.mark.skipif(
+    not importlib.util.find_spec("libtpu"), reason="needs libtpu (extra `aot`)"
+)
+
+
+@needs_libtpu
+def test_the_devices_of_every_kind_of_slice_and_of_its_hosts():
+    """In a process of its own: libtpu logs as it pleases."""
+    expected = {
+        **{"v4:2x2x1": (4, 4), "v4:2x2x2": (8, 4), "v5p:1x1x1": (1, 1), "v5p:2x2x2": (8, 4)},
+        **{"v5e:1x1": (1, 1), "v6e:1x1": (1, 1), "v5e:2x4": (8, 8), "v6e:4x4": (16, 4)},
+        **{"tpu7x:1x1x1": (2, 2), "tpu7x:2x2x1": (8, 8), "tpu7x:2x2x2": (16, 8)},
+    }
+    code = (
+        "from mucode_jax import aot\n"
+        f"for t in {list(expected)}: print(t, len(aot.devices(t)), len(aot.host_devices(t)))\n"
+        "print(len(aot.devices('v4:2x2x1', slices=2)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *lines, two_slices = done.stdout.splitlines()
+    assert lines == [f"{name} {whole} {host}" for name, (whole, host) in expected.items()]
+    assert two_slices == "8"
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu (extra `aot`)")
+@needs_libtpu
 def test_programs_are_compiled_for_a_slice_that_is_not_there():
     """Sixteen chips train, the four of one host sample; a cache that is too large is told."""
     only = "--only=decode,SFT step,re-layout"
@@ -55,15 +80,20 @@ def test_programs_are_compiled_for_a_slice_that_is_not_there():
     assert done.returncode == 0 and " | 4 × 1 × 1 | " in done.stdout, done.stderr[-2000:]
     done = call("--topology", "v5e:1x1", *SMALL, "--config.rollout.slots=65536", "--only=decode")
     assert done.returncode == 1 and "does not fit" in done.stdout
+    assert re.search(r"needs [\d.]+G of 15.75G", done.stdout), done.stdout
+    for topology, memory in (("v4:2x2x1", "30.75"), ("tpu7x:2x2x1", "94.74"), ("v6e:1x1", "31.25")):
+        done = call("--topology", topology, *SMALL, "--config.rollout.slots=8", "--only=decode")
+        assert done.returncode == 0 and f" | {memory} | " in done.stdout, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((), "give --config configs/NAME.py and --topology"),
-        (("--topology", "v99:1x1"), "it is like v5e:4x4"),
-        (("--topology", "v5e"), "it is like v5e:4x4"),
-        (("--topology", "v5e:0x0"), "it is like v5e:4x4"),
+        (("--topology", "v99:1x1"), "must be v5e or v6e with two sizes, like v5e:4x4, or v4, "),
+        (("--topology", "v5e"), "must be v5e or v6e with two sizes, like v5e:4x4, or v4, "),
+        (("--topology", "v4:2x2"), "or v4, v5p or tpu7x with three, like v5p:2x2x1"),
+        (("--topology", "v5e:0x0"), "must be v5e or v6e with two sizes, like v5e:4x4, or v4, "),
         (("--topology", "v5e:4x4", "--config.rollout.turns=0"), "config.rollout.turns is 0"),
         (("--topology", "v5e:4x4", "more"), "unexpected argument 'more'"),
     ],

@@ -20,10 +20,8 @@ from tests import invented
 from tests.fakes import mounted
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def finished_run(directory):
     """A finished run whose models are the embedded ones."""
-    directory = tmp_path_factory.mktemp("run")
     results = invented.make_run(directory)
     results["config"] = {
         "generator": {"path": "mini"},
@@ -42,6 +40,11 @@ def workdir(tmp_path_factory):
         shutil.copytree(model, directory / "stages" / stage / "model")
         invented.finish(directory / "stages" / stage)
     return directory
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return finished_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import IO, NoReturn, TextIO
 
+from mucode_jax.runtime import interruption
+
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
@@ -160,6 +162,8 @@ def writing(
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path}: cannot be written ({reason})") from error
     try:
+        if ordinary:
+            interruption.unfinished.add(name)
         with contextlib.ExitStack() as stack:
             binary: IO[bytes] | gzip.GzipFile = stack.enter_context(raw)
             if target.suffix == ".gz":
@@ -175,3 +179,5 @@ def writing(
         if ordinary:
             name.unlink(missing_ok=True)
         raise
+    finally:
+        interruption.unfinished.discard(name)

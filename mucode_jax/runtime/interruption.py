@@ -11,8 +11,11 @@ heard by a thread of their own, so that a second one is obeyed while the main th
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import pathlib
+import shutil
 import signal
 import sys
 import threading
@@ -24,6 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GO_ON = "the same command goes on from the last finished piece or checkpoint"
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
+unfinished: set[pathlib.Path] = set()  # files and folders that a command is writing
 _received: int | None = None  # the signal that asked this process to stop
 
 
@@ -51,15 +55,36 @@ def leave_at_once() -> None:
     """From here on a signal ends the process with one line; for a command that has just started.
 
     To be called by the main thread, before the imports that take seconds. Within `watched` it does
-    not hold.
+    not hold. The main thread stops where it is: an exception in it might be lost in a library, and
+    the interpreter's end crashes while XLA computes. What is `unfinished` is removed.
     """
+    parked = threading.Event()
+
+    def park(*_: object) -> None:
+        parked.set()
+        threading.Event().wait()
 
     def leave(number: int) -> None:
         global _received
         _received = number
+        late = threading.Timer(1.0, os._exit, [status()])  # where standard output takes nothing
+        late.daemon = True
+        late.start()
+        parked.wait(0.2)  # longer where it is in a library
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        for path in unfinished:
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         _leave("interrupted" if number == signal.SIGINT else "stopped")
 
-    _listen(leave)
+    def done() -> None:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    _listen(leave, park)
+    atexit.register(done)  # the last of them, as the first that is registered
 
 
 @contextlib.contextmanager
@@ -101,12 +126,16 @@ def watched(say: Callable[[str], None]) -> Iterator[None]:
             timer.cancel()
 
 
-def _listen(react: Callable[[int], None]) -> Callable[[], None]:
-    """Calls `react` with every signal, in a thread; returns what ends that and undoes it."""
+def _listen(
+    react: Callable[[int], None], handler: Callable[..., None] = lambda *_: None
+) -> Callable[[], None]:
+    """Calls `react` with every signal, in a thread; returns what ends that and undoes it.
+
+    `handler` is called in the main thread. What counts is the byte that the interpreter writes.
+    """
     heard, written = os.pipe()
     os.set_blocking(written, False)
-    # The handlers do nothing: what counts is the byte that the interpreter writes beside them.
-    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    handlers = {number: signal.signal(number, handler) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
 
     def listen() -> None:
