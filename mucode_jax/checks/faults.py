@@ -173,8 +173,8 @@ def _advice(config: Any, workdir: Workdir) -> str:
     state = sum(jnp.dtype(d).itemsize for d in (s.param_dtype, s.param_dtype))
     state += 2 * jnp.dtype(s.moment_dtype).itemsize
     return (
-        f"lower config.{section}.rows ({s.rows}), .batch ({s.batch}) or .length ({s.length}), or "
-        f"raise .microbatches ({s.microbatches}): beside them parameters, gradients and moments "
+        f"lower config.{section}.batch ({s.batch}) or .length ({s.length}), or raise "
+        f".microbatches ({s.microbatches}): beside them parameters, gradients and moments "
         f"take {_size(count * state)} over all devices"
     )
 

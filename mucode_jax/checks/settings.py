@@ -219,9 +219,7 @@ PRETRAIN = {
     "tokenizer.conversations": whole(1),
     **within("model", dict.fromkeys(("d_model", "n_layers", "n_heads", "n_kv_heads"), whole(1))),
     **within("model", dict.fromkeys(("head_dim", "d_ff", "max_positions"), whole(2))),
-    "train.epochs": whole(1),
-    "train.length": whole(2),
-    "train.rows": whole(1),
+    **within("train", TRAINING),
     **within("optimizer", optional(OPTIMIZER) | {"learning_rate": ABOVE_0}),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -74,21 +73,18 @@ def train_verifier(
         return None
 
     quality: dict[str, Json] = {}
+    of = losses.VERIFIER[loss]
+    packing = recipe.packing("verifier_training", lab.mesh, singles=not of.pairs)
+
+    @functools.cache
+    def packed() -> batches.Packed:
+        if of.pairs:
+            return batches.pack_pairs(pairs, packing, key)
+        members = {id(e): e for pair in pairs for e in pair}
+        return batches.pack_singles(list(members.values()), packing, key)
 
     def share(path: pathlib.Path) -> None:
         config = lab.config(lab.trunk)
-        of = losses.VERIFIER[loss]
-        if of.pairs:
-            items, size, pack = pairs, batches.pair_size, batches.pack_pairs
-        else:
-            members = {id(e): e for pair in pairs for e in pair}
-            items, size, pack = (
-                list(members.values()),
-                batches.single_size,
-                batches.pack_singles,
-            )
-        each = recipe if of.pairs else dataclasses.replace(recipe, batch=2 * recipe.batch)
-        length, rows = _shape(lab, name, [size(item) for item in items], each)
         mesh = lab.mesh if lab.mesh.size > 1 else None
 
         def measure(epoch: int, params: Params) -> None:
@@ -112,15 +108,16 @@ def train_verifier(
             name,
             of.make(config, l2=score_penalty),
             fresh,
-            lambda epoch: pack(items, length=length, rows=rows, key=(*key, "epoch", epoch)),
-            each,
+            packed(),
+            recipe,
             axes=verifiers.logical_axes(config),
             on_epoch=measure,
         )
         huggingface.save_verifier(params, config, path / "model", tokenizer_from=lab.trunk.path)
 
     def make(path: pathlib.Path) -> Mapping[str, Json]:
-        return {"loss": loss, **quality, "pairs": len(pairs), "examples": len(examples)}
+        counts = {"pairs": len(pairs), "examples": len(examples), "dropped": packed().dropped}
+        return {"loss": loss, **quality, **counts}
 
     inputs = {f"{r.generator.name}/{r.name}": r.stage for r in visited} | {"trunk": lab.trunk.stage}
     stage = lab.workdir.stage(name, settings, inputs, make, share)
@@ -149,10 +146,9 @@ def fine_tune(
     settings = {**recipe.settings(), "selection": dict(selection)}
 
     @functools.cache
-    def epoch_batches(epoch: int) -> batches.Batches:
-        length, rows = _shape(lab, name, [batches.sft_size(e) for e in examples], recipe)
-        key = (recipe.seed, method, iteration, "epoch", epoch)
-        return batches.pack_sft(examples, length=length, rows=rows, key=key)
+    def packed() -> batches.Packed:
+        key = (recipe.seed, method, iteration)
+        return batches.pack_sft(examples, recipe.packing("sft", lab.mesh), key)
 
     def share(path: pathlib.Path) -> None:
         config = lab.config(lab.base)
@@ -162,9 +158,7 @@ def fine_tune(
 
         if examples:
             axes = llama.logical_axes(config)
-            params = _fit(
-                lab, path, name, losses.sft(config), base, epoch_batches, recipe, axes=axes
-            )
+            params = _fit(lab, path, name, losses.sft(config), base, packed(), recipe, axes=axes)
         else:
             lab.progress.say(
                 f"{name}: nothing was solved, so there is nothing to learn from; it is the base"
@@ -177,12 +171,11 @@ def fine_tune(
     def make(path: pathlib.Path) -> Mapping[str, Json]:
         if not examples:
             return {"examples": 0, "steps": 0}
-        first = epoch_batches(0)
         return {
             "examples": len(examples),
-            "dropped": first.dropped,
-            "steps": recipe.epochs * len(first),
-            "trained_tokens": recipe.epochs * first.real_tokens,
+            "dropped": packed().dropped,
+            "steps": packed().steps,
+            "trained_tokens": recipe.epochs * packed().tokens,
             "supervised_tokens": int(sum(np.count_nonzero(e.weights) for e in examples)),
         }
 
@@ -191,35 +184,13 @@ def fine_tune(
     return Model(method, iteration, stage.path / "model", stage)
 
 
-def _shape(lab: Lab, name: str, sizes: Sequence[int], recipe: Recipe) -> tuple[int, int]:
-    """(length, rows) of every batch: as told, or where `rows` is 0 what holds `batch` examples.
-
-    Raises ValueError where every example is too long.
-    """
-    if min(sizes) > recipe.length:
-        section = "sft" if name.endswith("/generator") else "verifier_training"
-        raise ValueError(
-            f"{name}: the shortest of {len(sizes)} examples takes {min(sizes)} tokens, more than "
-            f"config.{section}.length, {recipe.length}; raise it"
-        )
-    if recipe.rows:
-        return recipe.length, recipe.rows
-    parts = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"]
-    return batches.batch_shape(
-        sizes,
-        per_batch=recipe.batch,
-        longest=recipe.length,
-        rows_multiple=parts * recipe.microbatches,
-    )
-
-
 def _fit(
     lab: Lab,
     path: pathlib.Path,
     name: str,
     loss: losses.Loss,
     params: Callable[[], Params],
-    epoch_batches: Callable[[int], batches.Batches],
+    packed: batches.Packed,
     recipe: Recipe,
     *,
     axes: Any,
@@ -227,26 +198,18 @@ def _fit(
 ) -> Params:
     """`training.fit` with progress, its checkpoints in the stage's folder until it is done.
 
-    Where what is there was begun on a mesh that makes other batches, training begins anew.
+    Where its checkpoints are those of another version of the program, training begins anew.
     """
     lab.forget()
-    epochs = [epoch_batches(epoch) for epoch in range(recipe.epochs)]
-    first, steps = epochs[0], sum(map(len, epochs))
-    if first.dropped:
+    if packed.dropped:
         lab.progress.say(
-            f"{name}: {first.dropped} examples are longer than the section's length, left out"
-        )
-    taken = sum(len(row) for group in first.groups for row in group) / len(first)
-    if not recipe.rows and taken > 1.25 * recipe.batch:
-        lab.progress.say(
-            f"{name}: {taken:.0f} examples a step instead of {recipe.batch}: so many devices and "
-            f"microbatches take {first.shape[0]} rows at least"
+            f"{name}: {packed.dropped} examples are longer than the section's length, left out"
         )
     checkpoints = lab.workdir.address(path / CHECKPOINTS)
 
     def train() -> Params:
         with (
-            lab.progress.task(name.replace("/", ": "), steps, "steps") as advance,
+            lab.progress.task(name.replace("/", ": "), packed.steps, "steps") as advance,
             summaries.watched(
                 lab.workdir.path / "tensorboard", name, profile_steps=lab.profile_steps
             ) as note,
@@ -259,7 +222,7 @@ def _fit(
             return fit.fit(
                 loss,
                 params,
-                epochs,
+                packed.epochs,
                 recipe,
                 axes=axes,
                 mesh=lab.mesh,
@@ -272,8 +235,7 @@ def _fit(
         return train()
     except OtherRun:
         lab.progress.say(
-            f"{name}: it was begun on another number of devices, whose batches are other ones; "
-            "trained from the start"
+            f"{name}: its checkpoints are of another version of mucode_jax; trained from the start"
         )
         hosts.first_does(name, lambda: epath.Path(checkpoints).rmtree(), lab.progress.say)
         return train()
