@@ -55,7 +55,7 @@ setup(
             "ipykernel>=6.29",
         ],
         "gcs": ["gcsfs>=2025.5"],
-        "check": ["mypy>=1.15", "build>=1.2"],
+        "check": ["mypy>=1.15", "build>=1.2", "setuptools>=77"],  # what a wheel is built with
         "browser": ["playwright>=1.50"],
         "parity": ["torch==2.13.0"],
         "aot": ["libtpu"],

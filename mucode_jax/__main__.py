@@ -1,7 +1,7 @@
 """The commands of the package.
 
 python -m mucode_jax COMMAND …        the same as python -m mucode_jax.COMMAND …
-mucode COMMAND …                      the same again, as the console script
+mucode COMMAND …                      the same, as the console script
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import runpy
 import sys
 
 import mucode_jax
+from mucode_jax.runtime.command import show
 
 COMMANDS = {
     "main": "run a whole experiment: roll out, train, evaluate, report",
@@ -38,14 +39,12 @@ def usage() -> str:
 
 
 def main() -> int:
-    """Runs the command that `sys.argv` names; returns the exit status where there is none."""
+    """Runs the command that `sys.argv` names, which exits with its own status; else returns one."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
-        print(usage())
-        return 0
+        return show(usage())
     if name == "--version":
-        print(f"mucode_jax {mucode_jax.__version__}")
-        return 0
+        return show(f"mucode_jax {mucode_jax.__version__}")
     if name not in COMMANDS:
         known = ", ".join(COMMANDS)
         print(f"mucode: error: unknown command {name!r}; the commands are {known}", file=sys.stderr)

@@ -172,8 +172,7 @@ def sampling(
 
     def filled(length: int) -> tuple[int, int]:
         length = next(n for n in engine.prompt_lengths(r.context) if length <= n)
-        rows = sharding.padded_rows(max(1, engine.PREFILL_TOKENS // length), mesh)
-        return min(slots, rows), length
+        return engine.prefill_rows(engine.PREFILL_TOKENS, length, slots, mesh), length
 
     yield Program(
         "load", mesh, under_mesh(programs.prepare.lower, base, stacked), beside, "unstacked, cast"
@@ -187,19 +186,26 @@ def sampling(
     if config.search.methods and r.turns > 1:
         prefills.append(("prefill (search)", again, again[1]))
     for name, (rows, length), read in prefills:
-        lower = under_mesh(
-            programs.prefill.lower, base, params, cache, ints(rows, 3 + length), read=read
-        )
+        texts = programs.Texts(ints(rows), ints(rows), ints(rows), ints(rows, length))
+        lower = under_mesh(programs.prefill.lower, base, params, cache, texts, read=read)
         yield Program(name, mesh, lower, beside, f"{rows} × {length}")
-    lower = under_mesh(programs.copy.lower, cache, ints(min(slots, 16), 2), read=first[1])
-    yield Program("copy", mesh, lower, beside + generator, f"{min(slots, 16)} × {first[1]}")
+    copies = min(slots, engine.COPIES)
+    lower = under_mesh(programs.copy.lower, cache, ints(copies), ints(copies), read=first[1])
+    yield Program("copy", mesh, lower, beside + generator, f"{copies} × {first[1]}")
+    told = programs.Slots(
+        live=jax.ShapeDtypeStruct((slots,), np.bool_),
+        **dict.fromkeys(("token", "position", "left"), ints(slots)),
+        key=jax.ShapeDtypeStruct((slots, 2), np.uint32),
+        temperature=jax.ShapeDtypeStruct((slots,), np.float32),
+        forced=ints(engine.STEPS, slots),
+    )
     lower = under_mesh(
         programs.decode.lower,
         base,
         params,
         cache,
-        ints(slots, programs.FORCED + engine.STEPS),
-        ints(2),
+        told,
+        refill=1,
         read=r.context,
         eot_ids=(0,),
         top_p=float(r.top_p),

@@ -23,7 +23,7 @@ from mucode_jax.report import card
 from mucode_jax.report.trained import Trained, find
 from mucode_jax.runtime import bucket
 from mucode_jax.runtime.command import Parser, fail, show
-from mucode_jax.runtime.workdir import intact_stage
+from mucode_jax.runtime.ledger import intact_stage
 
 Json = Any
 WHAT = ("generator", "verifier")

@@ -8,7 +8,7 @@ is in configs/base.py, and `--config.NAME=VALUE` changes it: `--config.seed=3
 --config.rollout.temperature=0.9`.
 
 `--workdir DIR`: a folder, or a place in a bucket: `gs://BUCKET/PATH` (needs `pip install -e
-'.[gcs]'`). Run again after any interruption, it goes on where it was.
+'.[gcs]'`). Run again after any interruption, it resumes where it stopped.
 
 On several hosts the same command is started on each, with one work directory: the bucket, or a
 folder that all of them see. On Cloud TPU, GKE and under SLURM they find each other; elsewhere add
@@ -20,36 +20,37 @@ Ctrl-C, 143 by SIGTERM.
 
 from __future__ import annotations
 
+from mucode_jax.runtime import interruption
+
+if __name__ == "__main__":
+    interruption.leave_at_once()  # the imports below take seconds
+
 import contextlib
-import importlib.metadata
 import itertools
 import os
 import pathlib
-import platform
-import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from mucode_jax import __version__, report
 from mucode_jax.algorithms import common, mucode, multi_star, pretrain, star
 from mucode_jax.benchmarks import load
-from mucode_jax.checks import estimate, faults, plan, preflight, settings
+from mucode_jax.checks import estimate, faults, flags, plan, preflight, settings
 from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Benchmark
-from mucode_jax.lab import Lab, Sampling, Searches, sample, scratch, sweep
+from mucode_jax.lab import Lab, Sampling, sample, scratch, sweep
+from mucode_jax.lab.results import results
 from mucode_jax.models import hub, huggingface
 from mucode_jax.rollouts import evaluate
 from mucode_jax.rollouts.search import CHOICES
-from mucode_jax.runtime import bucket, command, config_file, hosts, interruption
+from mucode_jax.runtime import bucket, command, hosts
 from mucode_jax.runtime.progress import Progress
-from mucode_jax.runtime.workdir import Stage, Workdir
-from mucode_jax.sampling.engine import Counters
+from mucode_jax.runtime.workdir import Workdir
 from mucode_jax.sandbox import Pool
 
 Json = Any
@@ -71,71 +72,23 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
         feedback=config.sandbox.feedback,
     )
     with sandbox as pool, faults.device_memory(config, workdir):
-        isolation = pool.isolation
-        progress.say(f"backend {_backend()}; sandbox isolation {isolation['level']}")
-        progress.say(
-            f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
-            + ", ".join(f"{len(b.problems)} held out ({b.name}, {b.split})" for b in held_out)
-        )
-        held = sum(len(b.problems) for b in held_out)
-        progress.say(estimate.most(config, len(problems.problems), held))
+        _introduce(config, pool, problems, held_out, progress.say)
         lab = _lab(config, workdir, pool, progress)
         preflight.check(config, lab.base.path, lab.chat, problems, held_out)
         for doubt in preflight.doubts(config, lab.base.path, problems, held_out):
             progress.say(doubt)
-        if idle := sorted(set(config.search.methods) - {"base", *config.methods}):
-            progress.say(f"config.search.methods names {', '.join(idle)}, which is not run here")
         for trained in _generators(config, lab, problems):
             last = trained.generator.iteration in (0, config.iterations)
             for benchmark in held_out:
-                found = [_greedy(config, lab, trained, benchmark)]
+                evaluated = [_greedy(config, lab, trained, benchmark)]
                 if last and trained.generator.method in config.search.methods:
-                    found += _best_of_n(config, lab, trained, benchmark)
+                    evaluated += _best_of_n(config, lab, trained, benchmark)
                 where = f"{benchmark.name}, " if len(held_out) > 1 else ""
-                progress.say(where + report.line(found, trained.generator.name))
-                evaluations += found
+                progress.say(where + report.line(evaluated, trained.generator.name))
+                evaluations += evaluated
             if workdir.made and (left := estimate.left(config, workdir.stages)):
                 progress.say(left)
-    stages = workdir.stages
-    return {
-        "schema": 1,
-        "config": config.to_dict(),
-        "versions": _versions(),
-        "seed": config.seed,
-        "isolation": isolation,
-        "backend": jax.default_backend(),
-        "wall_seconds": round(sum(stage.record["seconds"] for stage in stages), 1),
-        "stages": [_stage(stage) for stage in stages],
-        "verifiers": [
-            {**report.words.whose(stage.name), **stage.record["counts"]}
-            for stage in stages
-            if re.search(r"/verifier(_singles)?$", stage.name)
-        ],
-        "evaluations": evaluations,
-    }
-
-
-def look_ahead(config: ConfigDict) -> None:
-    """Raises ValueError for what `run` would refuse before it computes anything."""
-    problems, held_out = _problems(config)
-    plan.check(config)
-    if not config.generator.path.startswith(settings.RANDOM):  # that is made by the run
-        base = hub.resolve(config.generator.path)
-        eot_ids = huggingface.eot_ids(base)
-        chat = Chat(huggingface.load_tokenizer(base), eot_ids)
-        preflight.check(config, base, chat, problems, held_out)
-
-
-def _backend() -> str:
-    """What computes. Raises ValueError where an accelerator would lie idle."""
-    backend = hosts.backend()
-    idle = [d for d in ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0") if pathlib.Path(d).exists()]
-    if backend == "cpu" and idle and not os.environ.get("JAX_PLATFORMS"):
-        raise ValueError(
-            f"this machine has an accelerator ({idle[0]}) that JAX does not use; install it with "
-            "pip install -e '.[cuda]' (or '.[tpu]'), or set JAX_PLATFORMS=cpu to do without"
-        )
-    return backend
+    return results(config.to_dict(), pool.isolation, workdir.stages, evaluations)
 
 
 def _problems(config: ConfigDict) -> tuple[Benchmark, list[Benchmark]]:
@@ -143,11 +96,11 @@ def _problems(config: ConfigDict) -> tuple[Benchmark, list[Benchmark]]:
 
     Raises ValueError that names the section at fault.
     """
-    found = []
-    of = config.evaluation
-    for name, section in (("train", config.train), ("evaluation", of)):
+    evaluation = config.evaluation
+    benchmarks = []
+    for name, section in (("train", config.train), ("evaluation", evaluation)):
         with faults.of_section(name):
-            found.append(
+            benchmarks.append(
                 load(
                     section.benchmark,
                     section.split,
@@ -158,39 +111,53 @@ def _problems(config: ConfigDict) -> tuple[Benchmark, list[Benchmark]]:
                     testless=section.testless,
                 )
             )
-    for text in of.also:
+    how = {"compat": evaluation.compat, "testless": evaluation.testless}
+    for text in evaluation.also:
         name, split, data = [*text.split(":", 2), ""][:3]
         with faults.of_section("evaluation.also"):
-            also = load(name, split, data=data or None, compat=of.compat, testless=of.testless)
-            found.append(also)
-    return found[0], found[1:]
+            benchmarks.append(load(name, split, data=data or None, **how))
+    return benchmarks[0], benchmarks[1:]
 
 
-def _base(config: ConfigDict, workdir: Workdir) -> pathlib.Path:
-    """The base generator's directory."""
-    path = config.generator.path
-    if not path.startswith(settings.RANDOM):
-        return hub.resolve(path)
-    tokenizer = pathlib.Path(path.removeprefix(settings.RANDOM))
-    return scratch.generator(workdir, plan.model(config), tokenizer, config.seed)
+def _introduce(
+    config: ConfigDict,
+    pool: Pool,
+    problems: Benchmark,
+    held_out: Sequence[Benchmark],
+    say: Callable[[str], None],
+) -> None:
+    """Says what computes, what isolates, what is learned from and how much will be sampled."""
+    say(f"backend {preflight.backend()}; sandbox isolation {pool.isolation['level']}")
+    say(
+        f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
+        + ", ".join(f"{len(b.problems)} held out ({b.name}, {b.split})" for b in held_out)
+    )
+    held = sum(len(b.problems) for b in held_out)
+    say(estimate.most(config, len(problems.problems), held))
+    if idle := sorted(set(config.search.methods) - {"base", *config.methods}):
+        say(f"config.search.methods names {', '.join(idle)}, which is not run here")
 
 
 def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -> Lab:
-    c = config.generator
+    """The tools of the experiment: the base generator, the meshes, the sandbox."""
+    generator = config.generator
+    if generator.path.startswith(settings.RANDOM):
+        tokenizer = pathlib.Path(generator.path.removeprefix(settings.RANDOM))
+        base = scratch.generator(workdir, plan.model(config), tokenizer, config.seed)
+    else:
+        base = hub.resolve(generator.path)
     return Lab(
         workdir,
         pool,
         progress,
-        base=_base(config, workdir),
+        base=base,
         trunk=hub.resolve_verifier(config.verifier.path) if config.verifier.path else None,
-        dtype=c.dtype,
-        param_dtype=c.param_dtype,
-        remat=c.remat,
+        held={name: generator[name] for name in ("dtype", "param_dtype", "remat")},
         mesh=plan.training_mesh(config),
         sampling_mesh=plan.sampling_mesh(config),
         limits=plan.limits(config),
         slots=config.rollout.slots,
-        sandbox={k: config.sandbox[k] for k in ("feedback", "memory_mb")},
+        sandbox={name: config.sandbox[name] for name in ("feedback", "memory_mb")},
         profile_steps=config.profile_steps,
     )
 
@@ -210,21 +177,12 @@ def _generators(config: ConfigDict, lab: Lab, problems: Benchmark) -> Iterator[c
             yield from multi_star.iterate(config, lab, problems, method)
 
 
-def _about(trained: common.Trained, held_out: Benchmark) -> dict[str, Json]:
-    return {
-        "method": trained.generator.method,
-        "iteration": trained.generator.iteration,
-        "benchmark": held_out.name,
-        "split": held_out.split,
-    }
-
-
 def _greedy(
     config: ConfigDict, lab: Lab, trained: common.Trained, held_out: Benchmark
 ) -> dict[str, Json]:
-    """Greedy conversations over T turns, one a problem."""
+    """The evaluation by greedy conversations over T turns, one per problem."""
     protocol = config.evaluation.protocol
-    found = sample.rollouts(
+    rollouts = sample.rollouts(
         lab,
         f"greedy_{held_out.name}_{held_out.split}",
         trained.generator,
@@ -235,48 +193,48 @@ def _greedy(
         key=("greedy",),
         stop_on_pass=protocol == "deployable",
     )
+    about = _about(trained, held_out)
     return evaluate.greedy_evaluation(
-        found.items, found.labels, config.rollout.turns, protocol, **_about(trained, held_out)
+        rollouts.items, rollouts.labels, config.rollout.turns, protocol, **about
     )
 
 
 def _best_of_n(
     config: ConfigDict, lab: Lab, trained: common.Trained, held_out: Benchmark
 ) -> list[dict[str, Json]]:
-    """Multi-turn Best-of-N, with a verifier trained on the method's own rollouts."""
-    settings = config.search
-    wanted = list(settings.choices)
+    """Evaluations by multi-turn Best-of-N, with a verifier of the method's own rollouts."""
+    wanted = list(config.search.choices)
     # The upper bound is read off the searches that go by the public tests.
     choices = [c for c in CHOICES if c in wanted or (c == "pt" and "oracle" in wanted)]
     verifier = None
     if any("lv" in choice for choice in choices):
         verifier = common.train_verifier(config, lab, trained.visited)
-        if verifier is None:  # said already: nothing to train one on
+        if verifier is None:  # there is nothing to train one on, and a line has said so
             wanted = [choice for choice in wanted if "lv" not in choice]
             choices = [choice for choice in choices if "lv" not in choice]
     if not choices:
         return []
-    found: Searches = sample.searches(
+    searches = sample.searches(
         lab,
         f"search_{held_out.name}_{held_out.split}",
         trained.generator,
         verifier,
         held_out,
-        n=settings.n,
-        searches=settings.searches,
+        n=config.search.n,
+        searches=config.search.searches,
         choices=choices,
-        sampling=common.sampling(settings),
+        sampling=common.sampling(config.search),
         key=(config.seed, "search", trained.generator.iteration),
-        skip_failed=settings.skip_failed,
+        skip_failed=config.search.skip_failed,
     )
     evaluations = []
     for choice in wanted:
         source = "pt" if choice == "oracle" else choice
-        chosen = [s.choice == source for s in found.items]
+        chosen = [search.choice == source for search in searches.items]
         evaluations.append(
             evaluate.search_evaluation(
-                list(itertools.compress(found.items, chosen)),
-                list(itertools.compress(found.labels, chosen)),
+                list(itertools.compress(searches.items, chosen)),
+                list(itertools.compress(searches.labels, chosen)),
                 choice=choice,
                 turns=config.rollout.turns,
                 protocol=config.evaluation.protocol,
@@ -286,64 +244,41 @@ def _best_of_n(
     return evaluations
 
 
-def _stage(stage: Stage) -> dict[str, Json]:
-    counts = {"tokens": 0, "executions": 0, **stage.record["counts"]}
+def _about(trained: common.Trained, held_out: Benchmark) -> dict[str, Json]:
     return {
-        "name": stage.name,
-        "iteration": report.words.whose(stage.name)["iteration"],
-        "seconds": stage.record["seconds"],
-        **counts,
-        **_sampling(stage.record.get("metered")),
+        "method": trained.generator.method,
+        "iteration": trained.generator.iteration,
+        "benchmark": held_out.name,
+        "split": held_out.split,
     }
 
 
-def _sampling(metered: Json) -> dict[str, Json]:
-    """What the sampler did in a stage, from the sums of `sampling.engine.Counters`."""
-    if not metered:
-        return {}
-    counters = Counters(**metered)
-    return {
-        "sampling": {
-            "prefilled": counters.prefilled,
-            "decoded": counters.decoded,
-            "wasted": counters.wasted,
-            "occupancy": round(counters.occupancy, 4),
-            "seconds": round(counters.seconds, 3),
-            "idle_seconds": round(counters.idle_seconds, 3),
-            "tokens_per_second": round(counters.decoded / max(counters.seconds, 1e-9), 1),
-        }
-    }
+def look_ahead(config: ConfigDict) -> None:
+    """Raises ValueError for what `run` would refuse before it computes anything."""
+    problems, held_out = _problems(config)
+    plan.check(config)
+    if not config.generator.path.startswith(settings.RANDOM):  # that is made by the run
+        base = hub.resolve(config.generator.path)
+        eot_ids = huggingface.eot_ids(base)
+        chat = Chat(huggingface.load_tokenizer(base), eot_ids)
+        preflight.check(config, base, chat, problems, held_out)
 
 
-def _versions() -> dict[str, str]:
-    packages = ("jax", "jaxlib", "flax", "transformers", "numpy")
-    return {
-        "mucode_jax": __version__,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-    }
-
-
-def _flags(argv: Sequence[str]) -> flags.FlagValues:
-    """The flags' values. Raises what absl and ml_collections raise, and ValueError."""
-    argv = config_file.locate(argv)
-    found = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=found, sys_argv=list(argv))
-    for name in ("workdir", "coordinator"):
-        flags.DEFINE_string(name, None, "", flag_values=found)
-    for name in ("processes", "process"):
-        flags.DEFINE_integer(name, None, "", flag_values=found)
-    left = found(argv)
-    if len(left) > 1:
-        raise ValueError(f"unexpected argument {left[1]!r}; settings are --config.NAME=VALUE")
-    if not found["config"].present or not found.workdir:
-        raise ValueError("give --config configs/NAME.py and --workdir DIR")
-    try:
-        found.workdir.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("--workdir: its name is no UTF-8; give another") from error
-    found.config.to_dict()  # raises where it is no ConfigDict, or has not been loaded
-    return found
+def _in_workdir(config: ConfigDict, workdir: Workdir, progress: Progress) -> str:
+    """What the config asks for: a run, a sweep or a pretraining; returns the table to show."""
+    jax.config.update("jax_compilation_cache_dir", str(workdir.path / "xla"))
+    # Or the folder's name would be part of what programs are known by: moved, or linked to
+    # another's, it would be worth nothing.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "")
+    if config.experiment == "pretrain":
+        pretrain.pretrain(config, workdir)
+        return ""
+    if sweep.is_sweep(config):
+        return sweep.run(config, workdir.where, progress, look_ahead, run)
+    made = run(config, workdir, progress)
+    if hosts.first():
+        report.write(workdir.path, made)
+    return report.table(made)
 
 
 def fail(message: str, status: int) -> int:
@@ -355,10 +290,10 @@ def fail(message: str, status: int) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit status: 0, 1 what was asked failed, 2 bad input, 130 or 143 interrupted."""
+    if set(argv[1:]) & {"-h", "--help"}:
+        return command.show(__doc__)
     try:
-        if set(argv[1:]) & {"-h", "--help"}:
-            return command.show(__doc__)
-        given = _flags(argv)
+        given = flags.parse(argv)
         config = given.config
         if sweep.is_sweep(config):
             sweep.expand(config)
@@ -370,30 +305,16 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError("a sweep or a pretraining runs on one host; start it as one process")
         if config.experiment == "pretrain" and bucket.named(given.workdir):
             raise ValueError(f"--workdir {given.workdir}: a pretraining needs a folder")
-    except KeyboardInterrupt:
-        return fail("interrupted", 130)
     except (Exception, SystemExit) as error:  # a config file is a program: it may raise anything
         return fail(faults.of_input(error, argv), 2)
     progress = Progress(quiet=not hosts.first())
     try:
-        hosts.agree("settings", {"version": __version__} | settings.flat(config))
+        facts = {"version": __version__} | settings.flat(config)
+        hosts.agree("settings", facts, progress.say)
         opened = contextlib.closing(Workdir(os.path.expanduser(given.workdir), progress.say))
         with opened as workdir, interruption.watched(progress.say):
-            jax.config.update("jax_compilation_cache_dir", str(workdir.path / "xla"))
-            # Or the folder's name would be part of what programs are known by: moved, or linked to
-            # another's, it would be worth nothing.
-            jax.config.update("jax_persistent_cache_enable_xla_caches", "")
-            if config.experiment == "pretrain":
-                pretrain.pretrain(config, workdir)
-                return 0
-            if sweep.is_sweep(config):
-                shown = sweep.run(config, workdir.where, progress, look_ahead, run)
-            else:
-                results = run(config, workdir, progress)
-                if hosts.first():
-                    report.write(workdir.path, results)
-                shown = report.table(results)
-    except (Exception, KeyboardInterrupt) as error:
+            table = _in_workdir(config, workdir, progress)
+    except Exception as error:
         told = faults.told(error, given.workdir)
         if told is None and hosts.count() == 1:
             raise  # a fault of ours is shown whole
@@ -401,7 +322,9 @@ def main(argv: Sequence[str]) -> int:
             traceback.print_exc()
             told = (f"{type(error).__name__}: {error}", 1)
         return hosts.leave(fail(*told), told[0])
-    status = command.show(shown) if hosts.first() else 0
+    if config.experiment == "pretrain":
+        return 0
+    status = command.show(table) if hosts.first() else 0
     progress.say(f"{workdir.where}/report.html")
     return hosts.leave(status)
 

@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     f"a turn, at most {flags.turns} turns; chosen by {flags.search}; sandbox "
                     f"isolation {pool.isolation['level']}"
                 )
-            (found,) = best_of_n(
+            ((found,),) = best_of_n(
                 [problem],
                 engine=solver.engine,
                 chat=solver.chat,

@@ -52,6 +52,8 @@ class FakeEngine:
     def pending(self) -> int:
         return len(self._queue)
 
+    queued = 0
+
     def submit(self, request) -> None:
         self.requests.append(request)
         for sample in range(len(request.keys)):

@@ -9,7 +9,7 @@ import numpy as np
 from mucode_jax.core.records import Grade, Rollout, Turn, dumps
 from mucode_jax.report import words
 from mucode_jax.rollouts import evaluate, search
-from mucode_jax.runtime.workdir import checksum
+from mucode_jax.runtime.files import checksum
 
 WAYS = ("random", "pt", "lv", "pt+lv")
 NASTY = '<script>alert("1")</script> & "quotes" </pre> \x1b[31m μ'

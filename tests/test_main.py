@@ -1,6 +1,5 @@
 """The command: bad input in one line, the tiny quickstart from end to end, killed and resumed."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -13,9 +12,10 @@ import time
 import pytest
 
 from mucode_jax import main
+from tests import micro
+from tests.bench import interruptions
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-BENCH = ROOT / "tests" / "bench" / "interruptions.py"
 TINY = ("--config", "configs/quickstart.py:tiny")
 
 
@@ -39,47 +39,51 @@ def call(*arguments):
     [
         ((), "give --config"),
         (
-            ("--config", "configs/nowhere.py", "--workdir", "x"),
+            ("--config", "configs/nowhere.py", "--workdir", "run"),
             "configs/nowhere.py cannot be read: No such file or directory (by name there are: ",
         ),
         (
-            (*TINY, "--workdir", "x", "--config.seeed=3"),
-            "config.seeed is no setting; did you mean config.seed?",
+            (*TINY, "--workdir", "run", "--config.seeed=3"),
+            "config.seeed is an unknown setting; did you mean config.seed?",
         ),
-        ((*TINY, "--workdir", "x", "--config.sft.epocs=3"), "did you mean config.sft.epochs?"),
-        ((*TINY, "--workdir", "x", "--config.foo.bar=3"), "config.foo is no setting"),
-        (("--config", "configs/base.py:compat", "--workdir", "x"), "base.py takes no variant"),
-        ((*TINY, "--workdir", "x", "--config.seed=many"), "config.seed is 'many'; it is to be"),
-        ((*TINY, "--workdir", "x", "--config.train.compat=so"), "it is to be True or False"),
-        ((*TINY, "--workdir", "x", "--config.rollout=3"), "--config.rollout.NAME=VALUE"),
-        ((*TINY, "--workdir", "x", "--config.sft.clip_norm=None"), "None (in a config file)"),
-        ((*TINY, "--workdir", "x", "--config.train.split=no"), "config.train: mini has no split"),
-        ((*TINY, "--workdir", "x", "--config.verifier.path=no"), "config.verifier.path: model no"),
-        ((*TINY, "--workdir", "x", "--config.sft.lora_rank=999"), "the model is 128 wide"),
-        (("--config=", "--workdir", "x"), "--config is empty"),
-        ((*TINY, "--workdir", "x\udcff"), "--workdir: its name is no UTF-8"),
-        ((*TINY, "--workdir", "x", "--config.rollout.turns=0"), "config.rollout.turns is 0"),
-        ((*TINY, "--workdir", "x", "--config.expert.kind=best"), "one of lv, ov, ov+lv"),
-        ((*TINY, "--workdir", "x", "--config.rollout.context=100"), "rollout.context is 100"),
-        ((*TINY, "--workdir", "x", "--config.sandbox.workers=100000"), "at most 1024"),
+        ((*TINY, "--workdir", "run", "--config.sft.epocs=3"), "did you mean config.sft.epochs?"),
+        ((*TINY, "--workdir", "run", "--config.foo.bar=3"), "config.foo is an unknown setting"),
+        (("--config", "configs/base.py:compat", "--workdir", "run"), "base.py takes no variant"),
+        ((*TINY, "--workdir", "run", "--config.seed=many"), "config.seed is 'many'; it must be"),
+        ((*TINY, "--workdir", "run", "--config.train.compat=so"), "it must be True or False"),
+        ((*TINY, "--workdir", "run", "--config.rollout=3"), "--config.rollout.NAME=VALUE"),
+        ((*TINY, "--workdir", "run", "--config.sft.clip_norm=None"), "None (in a config file)"),
+        ((*TINY, "--workdir", "run", "--config.train.split=no"), "config.train: mini has no split"),
         (
-            ("--config", "configs", "--workdir", "x"),
-            "config file configs cannot be read: Is a directory",
+            (*TINY, "--workdir", "run", "--config.verifier.path=no"),
+            "verifier.path: model no",
         ),
-        ((*TINY, "--workdir", "x", "left over"), "unexpected argument 'left over'"),
-        (("--config", "configs/quickstart.py:huge", "--workdir", "x"), "no variant 'huge'"),
+        ((*TINY, "--workdir", "run", "--config.sft.lora_rank=999"), "the model is 128 wide"),
+        (("--config=", "--workdir", "run"), "--config is empty"),
+        ((*TINY, "--workdir", "run\udcff"), "--workdir: its name is no UTF-8"),
+        ((*TINY, "--workdir", "run", "--config.rollout.turns=0"), "config.rollout.turns is 0"),
+        ((*TINY, "--workdir", "run", "--config.expert.kind=best"), "one of lv, ov, ov+lv"),
+        ((*TINY, "--workdir", "run", "--config.rollout.context=100"), "rollout.context is 100"),
+        ((*TINY, "--workdir", "run", "--config.sandbox.workers=100000"), "from 0 to 1024"),
+        (
+            ("--config", "folder", "--workdir", "run"),
+            "config file folder cannot be read: Is a directory",
+        ),
+        ((*TINY, "--workdir", "run", "left over"), "unexpected argument 'left over'"),
+        (("--config", "configs/quickstart.py:huge", "--workdir", "run"), "no variant 'huge'"),
     ],
 )
-def test_bad_input_gets_one_line_and_status_2(arguments, message, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_bad_input_gets_one_line_and_status_2(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # some of it is refused when the work directory has been made
+    (tmp_path / "folder").mkdir()
     assert main.main(["main", *arguments]) == 2
-    said = capsys.readouterr()
-    assert message in said.err and said.err.startswith("mucode_jax: ")
-    assert len(said.err.strip().splitlines()) == 1 and not said.out
+    shown = capsys.readouterr()
+    assert message in shown.err and shown.err.startswith("mucode_jax: ")
+    assert len(shown.err.strip().splitlines()) == 1 and not shown.out
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("get_config = 3", "mine.py: TypeError: 'int' object is not callable"),
         ("def get_config(x):\n    return x", "mine.py needs a variant: --config "),
@@ -98,30 +102,30 @@ def test_bad_input_gets_one_line_and_status_2(arguments, message, capsys, monkey
         ("x = '\0'", "the config file: source code string cannot contain null bytes"),
     ],
 )
-def test_a_config_file_without_a_config_is_told_in_one_line(text, said, tmp_path, capsys):
+def test_a_config_file_without_a_config_is_told_in_one_line(text, message, tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text(text)
     assert main.main(["main", "--config", str(path), "--workdir", str(tmp_path / "run")]) == 2
-    (told,) = capsys.readouterr().err.splitlines()
-    assert said in told and "Traceback" not in told
+    (shown,) = capsys.readouterr().err.splitlines()
+    assert message in shown and "Traceback" not in shown
 
 
 @pytest.mark.parametrize(
-    "line, said",
+    "line, message",
     [
         ("c.verifier_training.pairs_per_problem = [1, 2]", "line 4: TypeError: Could not override"),
         ("raise RuntimeError('no\\nway')", "line 4: RuntimeError: no way"),
         ("c.seed = (", "'(' was never closed"),
     ],
 )
-def test_a_config_file_that_fails_is_told_in_one_line(line, said, tmp_path, capsys):
+def test_a_config_file_that_fails_is_told_in_one_line(line, message, tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text(
         f"from configs import base\ndef get_config():\n    c = base.get_config()\n    {line}\n"
     )
     assert main.main(["main", "--config", str(path), "--workdir", str(tmp_path / "run")]) == 2
-    (told,) = capsys.readouterr().err.splitlines()
-    assert f"{path}, line 4" in told and said in told and "Traceback" not in told
+    (shown,) = capsys.readouterr().err.splitlines()
+    assert f"{path}, line 4" in shown and message in shown and "Traceback" not in shown
 
 
 def test_problems_that_are_not_there_are_told_before_the_model_is_looked_for(tmp_path, capsys):
@@ -143,21 +147,31 @@ def test_a_platform_that_is_not_there_is_one_line(platform, tmp_path):
     assert "Traceback" not in ended.stderr
 
 
-def test_the_module_is_a_command_with_help_and_exit_status():
+def test_the_module_is_a_command_with_help_and_exit_status(tmp_path):
     done = call("--help")
     assert done.returncode == 0 and "--config configs/quickstart.py" in done.stdout
-    assert call("--config", "configs/nowhere.py", "--workdir", "x").returncode == 2
+    assert call("--config", "configs/nowhere.py", "--workdir", tmp_path).returncode == 2
 
 
-def bench():
-    spec = importlib.util.spec_from_file_location("bench_interruptions", BENCH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclass looks itself up
-    spec.loader.exec_module(module)
-    return module
-
-
-timeless = bench().results
+@pytest.mark.parametrize("module", ["numpy", "jax", "ml_collections", "configs.base"])
+def test_ctrl_c_while_the_command_starts_is_one_line(module, tmp_path):
+    """Sent when that module is looked for; the last one is, when the flags are read."""
+    script = (
+        "import os, runpy, signal, sys, time\n"
+        "class Finder:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        if name == {module!r}: interrupt()\n"
+        "def interrupt():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+        f"sys.argv = ['main', *{TINY!r}, '--workdir', {str(tmp_path)!r}]\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        "runpy.run_module('mucode_jax.main', run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (130, "mucode_jax: interrupted\n")
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +184,7 @@ def undisturbed(tmp_path_factory):
 
 def test_the_tiny_quickstart_fills_the_contract(undisturbed):
     directory, done = undisturbed
-    results = timeless(directory)
+    results = micro.results(directory)
     assert results["schema"] == 1 and results["backend"] == "cpu"
     assert results["isolation"]["level"] in ("namespaces", "landlock")
     methods = {(e["method"], e["iteration"]) for e in results["evaluations"]}
@@ -215,19 +229,19 @@ def test_what_the_sampler_did_is_counted(undisturbed):
 
 def test_a_second_run_finds_everything_done(undisturbed):
     directory, _ = undisturbed
-    before = timeless(directory)
+    before = micro.results(directory)
     started = time.monotonic()
     done = call(*TINY, "--workdir", directory)
     assert done.returncode == 0, done.stderr
     assert "rollouts in" not in done.stderr  # nothing was sampled again
-    assert timeless(directory) == before
+    assert micro.results(directory) == before
     assert time.monotonic() - started < 120
 
 
 def test_interrupted_again_and_again_it_ends_with_the_same_results(undisturbed, tmp_path):
     """And so two runs of one seed agree, too. tests/bench/interruptions.py does it 50 times."""
     directory, _ = undisturbed
-    at = bench().moments(directory, 5, seed=1)
-    sessions = bench().disturbed(tmp_path, at, [signal.SIGKILL, signal.SIGTERM])
+    at = interruptions.moments(directory, 5, seed=1)
+    sessions = interruptions.disturbed(tmp_path, at, [signal.SIGKILL, signal.SIGTERM])
     assert [s.status for s in sessions] == [-9, 143, -9, 143, -9, 0]
-    assert timeless(tmp_path) == timeless(directory)
+    assert micro.results(tmp_path) == micro.results(directory)

@@ -1,7 +1,7 @@
-"""How long a run will be: the most it can sample, told before, and the time left, told as it goes.
+"""How long a run takes: before it the most that it can sample, during it the time that is left.
 
-What is still to do is counted in stages of each kind; a kind's stages are taken to last as long as
-those that were done, but for the first, which compiles, where there are others.
+The stages still to do are counted by kind. Each is taken to last as long as the finished ones of
+its kind; the first of them, which compiles, counts only where it is the only one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from mucode_jax.report import words
-from mucode_jax.runtime.workdir import Stage
+from mucode_jax.runtime.ledger import Stage
 
 
 def stages(config: ConfigDict) -> collections.Counter[str]:
@@ -33,7 +33,7 @@ def stages(config: ConfigDict) -> collections.Counter[str]:
         verifiers |= {verifier(g, 0 if g == "base" else m - 1) for g in searched}
     generators = 1 + len(methods) * m
     evaluated = 1 + len(config.evaluation.also)
-    found = collections.Counter(
+    return +collections.Counter(
         rollouts=bool(several or (verified and "base" in searched))
         + len(several) * (m - 1)
         + (m if "star" in methods else 0),
@@ -43,7 +43,6 @@ def stages(config: ConfigDict) -> collections.Counter[str]:
         greedy=generators * evaluated,
         search=len(searched) * evaluated,
     )
-    return +found
 
 
 def most(config: ConfigDict, problems: int, held_out: int) -> str:
@@ -51,18 +50,18 @@ def most(config: ConfigDict, problems: int, held_out: int) -> str:
 
     Args:
       config: of the experiment.
-      problems: to learn from.
+      problems: to train on.
       held_out: to evaluate on, of all benchmarks.
     """
-    r, s, of = config.rollout, config.search, stages(config)
+    r, s, counts = config.rollout, config.search, stages(config)
     evaluated = 1 + len(config.evaluation.also)
     # The ways to choose share the first turn's candidates.
     ways = len({"pt" if choice == "oracle" else choice for choice in s.choices})
     a_search = s.searches * s.n * (1 + ways * (r.turns - 1))
     completions = (
-        of["rollouts"] * problems * r.n * r.turns
-        + of["greedy"] // evaluated * held_out * r.turns
-        + of["search"] // evaluated * held_out * a_search
+        counts["rollouts"] * problems * r.n * r.turns
+        + counts["greedy"] // evaluated * held_out * r.turns
+        + counts["search"] // evaluated * held_out * a_search
     )
     tokens = completions * r.max_new_tokens
     return (
@@ -93,8 +92,8 @@ def left(config: ConfigDict, done: Sequence[Stage]) -> str:
         costs = measured[kind][1:] or measured[kind]
         time += todo[kind] * sum(seconds for seconds, _ in costs) / len(costs)
         sampled += todo[kind] * sum(tokens for _, tokens in costs) / len(costs)
-    said = f"about {words.duration(time)} and {words.count(sampled)} tokens left"
-    return said + (f", beside {', '.join(untimed)}" if untimed else "")
+    left = f"about {words.duration(time)} and {words.count(sampled)} tokens left"
+    return left + (f", beside {', '.join(untimed)}" if untimed else "")
 
 
 def _kind(name: str) -> str:

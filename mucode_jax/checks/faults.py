@@ -1,4 +1,4 @@
-"""What ends a run although its settings are right: told in one line, with the way to go on.
+"""Faults in one line: what is wrong with the input, or what ended a run and how it goes on.
 
 Nothing that was finished is ever lost: see `workdir`.
 """
@@ -37,60 +37,80 @@ def of_input(error: BaseException, argv: Sequence[str] = ()) -> str:
         return f"{error.filename or 'the config file'}{line}: {error.msg}"
     if isinstance(error, RecursionError):
         return "the config file's get_config returns what holds itself, or is nested too deep"
-    said = str(error.args[0] if isinstance(error, KeyError) else error)
-    return _of_config_file(error) or _of_config_flag(said, argv) or said
+    message = str(error.args[0] if isinstance(error, KeyError) else error)
+    return _of_config_file(error) or _of_config_flag(message, argv) or message
 
 
-def _of_config_flag(said: str, argv: Sequence[str]) -> str | None:
-    """What is meant by what ml_collections says of `--config` and `--config.NAME`."""
-    if closed := re.search(r"failure to load:.*\[Errno \d+\] (.+): '(.+)'", said, re.S):
-        known = ", ".join(config_file.names())
-        hint = f" (by name there are: {known})" if closed[1].startswith("No such") else ""
-        return f"the config file {closed[2]} cannot be read: {closed[1]}{hint}"
-    if "Path to config file is an empty string" in said:
-        return "--config is empty; give --config configs/NAME.py"
-    if failed := re.match(
-        r"flag --config=(.*): Error whilst parsing config file:.*\n(.+)", said, re.S
-    ):
-        file = failed[1].partition(":")[0]
-        if "get_config() missing" in failed[2]:
-            return f"{file} needs a variant: --config {file}:VARIANT"
-        if "get_config() takes 0 positional arguments" in failed[2]:
-            return f"{file} takes no variant"
-        return f"{failed[1]}: {failed[2].strip()}"
-    if "FrozenConfigDict is immutable" in said:
-        return "the config file's get_config returns a FrozenConfigDict; return a ConfigDict"
-    if wrong := re.match(r"flag --config\.([\w.]+)=(.*?): [^:]*[\w(]", said, re.S):
-        rule = (settings.ITERATE | settings.PRETRAIN).get(wrong[1])
-        right = rule.right if rule else f"set by its settings, --config.{wrong[1]}.NAME=VALUE"
-        return f"config.{wrong[1]} is {wrong[2]!r}; it is to be {right}"
-    if "has no attribute 'get_config'" in said:
-        return "the config file has no function get_config"
-    if "has no attribute 'to_dict'" in said:
-        return "the config file's get_config returns no ConfigDict"
-    unknown = re.match(r"[\"'\\]+(\w+)", said)
-    likely = re.search(r'Did you mean "(\w+)"', said)
-    for flag in argv if unknown else ():
-        if found := re.match(rf"--?(config\.(?:\w+\.)*?){unknown[1]}\b", flag):
-            if found[1].endswith(".shape."):
-                return f"{found[1]}{unknown[1]}: there is no such in this shape; set it in the file"
-            meant = f"; did you mean {found[1]}{likely[1]}?" if likely else ""
-            return f"{found[1]}{unknown[1]} is no setting{meant}"
-    return None
-
-
-def _of_config_file(error: BaseException | None) -> str | None:
+def _of_config_file(error: BaseException) -> str | None:
     """What a config file raised, and where in it, whatever was made of that on the way."""
-    while error is not None:
-        frames = traceback.extract_tb(error.__traceback__)
-        if own := [f for f in frames if f.name in ("<module>", "get_config")]:
-            return f"{own[-1].filename}, line {own[-1].lineno}: {type(error).__name__}: {error}"
-        error = error.__cause__ or error.__context__
+    for cause in _causes(error):
+        for frame in reversed(traceback.extract_tb(cause.__traceback__)):
+            if frame.name in ("<module>", "get_config"):
+                return f"{frame.filename}, line {frame.lineno}: {type(cause).__name__}: {cause}"
     return None
+
+
+# What ml_collections and absl say where `get_config` is wrong, and what is meant.
+_GET_CONFIG = {
+    "FrozenConfigDict is immutable": (
+        "the config file's get_config returns a FrozenConfigDict; return a ConfigDict"
+    ),
+    "has no attribute 'get_config'": "the config file has no function get_config",
+    "has no attribute 'to_dict'": "the config file's get_config returns no ConfigDict",
+    "Path to config file is an empty string": "--config is empty; give --config configs/NAME.py",
+}
+
+
+def _of_config_flag(message: str, argv: Sequence[str]) -> str | None:
+    """What is meant by ml_collections' message on `--config` or `--config.NAME`."""
+    for part, meaning in _GET_CONFIG.items():
+        if part in message:
+            return meaning
+    if match := re.search(r"failure to load:.*\[Errno \d+\] (.+): '(.+)'", message, re.S):
+        reason, file = match.groups()
+        known = ", ".join(config_file.names())
+        hint = f" (by name there are: {known})" if reason.startswith("No such") else ""
+        return f"the config file {file} cannot be read: {reason}{hint}"
+    if match := re.match(
+        r"flag --config=(.*): Error whilst parsing config file:.*\n(.+)", message, re.S
+    ):
+        config, reason = match.groups()
+        file = config.partition(":")[0]
+        if "get_config() missing" in reason:
+            return f"{file} needs a variant: --config {file}:VARIANT"
+        if "get_config() takes 0 positional arguments" in reason:
+            return f"{file} takes no variant"
+        return f"{config}: {reason.strip()}"
+    if match := re.match(r"flag --config\.([\w.]+)=(.*?): [^:]*[\w(]", message, re.S):
+        name, value = match.groups()
+        rule = (settings.ITERATE | settings.PRETRAIN).get(name)
+        right = rule.right if rule else f"set by its settings, --config.{name}.NAME=VALUE"
+        return f"config.{name} is {value!r}; it must be {right}"
+    return _of_unknown_setting(message, argv)
+
+
+def _of_unknown_setting(message: str, argv: Sequence[str]) -> str | None:
+    unknown = re.match(r"[\"'\\]+(\w+)", message)
+    likely = re.search(r'Did you mean "(\w+)"', message)
+    for flag in argv if unknown else ():
+        if match := re.match(rf"--?(config\.(?:\w+\.)*?){unknown[1]}\b", flag):
+            section = match[1]
+            if section.endswith(".shape."):
+                return f"{section}{unknown[1]} is not in this shape; set it in the config file"
+            hint = f"; did you mean {section}{likely[1]}?" if likely else ""
+            return f"{section}{unknown[1]} is an unknown setting{hint}"
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it was raised from, or while handling."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def told(error: BaseException, workdir: str) -> tuple[str, int] | None:
-    """(what to say, the exit status), or None for a fault of our own: it is shown whole."""
+    """(message, exit status), or None for a fault of our own: it is shown whole."""
     if isinstance(error, interruption.Interrupted):
         return f"stopped; {interruption.GO_ON}", interruption.status()
     if isinstance(error, fit.Interrupted):
@@ -101,21 +121,13 @@ def told(error: BaseException, workdir: str) -> tuple[str, int] | None:
         return str(error), 1
     if isinstance(error, ValueError) and is_ours(error):
         return str(error), 2  # it says what was wrong with the input
-    if disk := _of_files(error):
-        # Where a file is renamed, it is the new name that stands in the way.
-        where = disk.filename2 or disk.filename or workdir
-        return f"{disk.strerror} ({where}); mend that: {_GO_ON}", 1
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.strerror:  # the file system's
+            # Where a file is renamed, it is the new name that stands in the way.
+            place = cause.filename2 or cause.filename or workdir
+            return f"{cause.strerror} ({place}); mend that: {_GO_ON}", 1
     if isinstance(error, MemoryError):
         return f"the machine's memory is used up; with more of it, {_GO_ON}", 1
-    return None
-
-
-def _of_files(error: BaseException | None) -> OSError | None:
-    """The error of the file system that is behind `error`, if one is."""
-    while error is not None:
-        if isinstance(error, OSError) and error.strerror:
-            return error
-        error = error.__cause__ or error.__context__
     return None
 
 
@@ -146,36 +158,34 @@ def device_memory(config: Any, workdir: Workdir) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        asked = re.search(r"allocat\w* (?:\d+ bytes|[\d.]+ ?\w?i?B)", str(error))
-        what = f" ({asked[0]})" if asked else ""
+        size = re.search(r"allocat\w* (?:\d+ bytes|[\d.]+ ?\w?i?B)", str(error))
         raise OutOfMemory(
-            f"{workdir.making or 'the run'}: out of memory on the device{what}; "
-            f"{_advice(config, workdir)}; {_GO_ON} with it: what it does not concern is kept"
+            f"{workdir.making or 'the run'}: out of memory on the device"
+            f"{f' ({size[0]})' if size else ''}; {_advice(config, workdir.making or '')}; {_GO_ON} "
+            "with it: what it does not concern is kept"
         ) from error
 
 
-def _advice(config: Any, workdir: Workdir) -> str:
-    """Which settings to lower for the stage that is being made, and an estimate of its needs."""
-    kind = (workdir.making or "").rpartition("/")[2]
-    section = {"verifier": "verifier_training", "generator": "sft"}.get(kind.partition("_")[0])
-    of_verifier = section == "verifier_training"
-    model = plan.verifier_model(config) if of_verifier else plan.model(config)
+def _advice(config: Any, stage: str) -> str:
+    """Which settings to lower for a stage, and an estimate of what it needs."""
+    kind = stage.rpartition("/")[2].partition("_")[0]
+    section = {"verifier": "verifier_training", "generator": "sft"}.get(kind)
+    model = plan.verifier_model(config) if kind == "verifier" else plan.model(config)
     count = sum(x.size for x in jax.tree.leaves(abstract_params(model)))
     if section is None:
         held = count * jnp.dtype(model.param_dtype).itemsize
-        slots, each = config.rollout.slots, slot_bytes(model, config.rollout.context)
-        cache = f"{slots} take {_size(slots * each)}" if slots else f"each takes {_size(each)}"
+        slots, slot = config.rollout.slots, slot_bytes(model, config.rollout.context)
+        cache = f"{slots} take {_size(slots * slot)}" if slots else f"each takes {_size(slot)}"
         return (
             f"lower config.rollout.slots ({slots or 'as many as seem to fit'}) or .context "
             f"({config.rollout.context}): {cache} beside {_size(held)} of parameters"
         )
     s = config[section]
-    state = sum(jnp.dtype(d).itemsize for d in (s.param_dtype, s.param_dtype))
-    state += 2 * jnp.dtype(s.moment_dtype).itemsize
+    parameters, moments = (jnp.dtype(d).itemsize for d in (s.param_dtype, s.moment_dtype))
     return (
         f"lower config.{section}.batch ({s.batch}) or .length ({s.length}), or raise "
-        f".microbatches ({s.microbatches}): beside them parameters, gradients and moments "
-        f"take {_size(count * state)} over all devices"
+        f".microbatches ({s.microbatches}): beside them parameters, gradients and moments take "
+        f"{_size(count * 2 * (parameters + moments))} over all devices"
     )
 
 

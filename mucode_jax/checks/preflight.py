@@ -1,11 +1,12 @@
 """Looks ahead: what would go wrong hours later is said before anything is computed.
 
-`settings` checks what the config alone tells; here it is held against the base generator, its
-tokenizer and the problems. What devices hold is `plan`'s.
+`settings` checks the config alone; here it is compared with the base generator, its tokenizer and
+the problems. `plan` checks the devices' memory.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -16,6 +17,20 @@ from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Benchmark
 from mucode_jax.models import hub, huggingface
 from mucode_jax.rollouts.collect import first_prompt
+from mucode_jax.runtime import hosts
+
+
+def backend() -> str:
+    """The platform that JAX computes on; ValueError where it lets an accelerator lie idle."""
+    platform = hosts.backend()
+    devices = ("/dev/nvidia0", "/dev/accel0", "/dev/vfio/0")
+    idle = [device for device in devices if os.path.exists(device)]
+    if platform == "cpu" and idle and not os.environ.get("JAX_PLATFORMS"):
+        raise ValueError(
+            f"this machine has an accelerator ({idle[0]}) that JAX does not use; install it with "
+            "pip install -e '.[cuda]' (or '.[tpu]'), or set JAX_PLATFORMS=cpu to do without"
+        )
+    return platform
 
 
 def check(
@@ -31,7 +46,7 @@ def check(
       config: of the experiment.
       base: the base generator's directory.
       chat: its chat template.
-      problems, held_out: what is learned from, what is evaluated.
+      problems, held_out: to train on, to evaluate on.
     """
     limits = plan.limits(config)
     model = huggingface.read_config(base)
@@ -70,50 +85,49 @@ def check(
 def doubts(
     config: ConfigDict, base: pathlib.Path, problems: Benchmark, held_out: Sequence[Benchmark]
 ) -> list[str]:
-    """What a person may not have meant, though it can be run: a line each; see `check`."""
-    found = []
+    """Warnings on what can be run but may not be meant, a line each; arguments as of `check`."""
+    warnings = []
     directories = {"generator": base}
     if config.verifier.path:
         directories["verifier"] = hub.resolve_verifier(config.verifier.path)
     for section, directory in directories.items():
         model = huggingface.read_config(directory)
-        shape = config[section].shape.to_dict()
         wrong = [
-            f"{name} {told}, there {getattr(model, name)}"
-            for name, told in shape.items()
-            if told != getattr(model, name)
+            f"{name} {value}, there {getattr(model, name)}"
+            for name, value in config[section].shape.to_dict().items()
+            if value != getattr(model, name)
         ]
         if wrong:
-            found.append(
+            warnings.append(
                 f"warning: config.{section}.shape is not that of the model in {directory} "
                 f"({'; '.join(wrong)})"
             )
-    learned = {problem.prompt for problem in problems.problems}
+    trained_on = {problem.prompt for problem in problems.problems}
     for benchmark in held_out:
-        if seen := sum(problem.prompt in learned for problem in benchmark.problems):
-            found.append(
+        if seen := sum(problem.prompt in trained_on for problem in benchmark.problems):
+            warnings.append(
                 f"warning: {seen} of the {len(benchmark.problems)} problems of {benchmark.name}, "
                 f"{benchmark.split} are learned from too; what is measured on them does not "
                 "generalise"
             )
-    return found
+    return warnings
 
 
 def _check_trunk(config: ConfigDict, base: pathlib.Path, chat: Chat) -> None:
-    """What verifiers are trained from reads the generator's tokens, one turn of them at least."""
-    where = hub.resolve_verifier(config.verifier.path)
-    model = huggingface.read_config(where)
-    huggingface.check_weights(where, model)
-    own, read = (huggingface.load_tokenizer(path).get_vocab() for path in (where, base))
-    if own != read or chat.vocab_size > model.vocab_size:
+    """Verifiers must start from a model that reads the generator's tokens, a whole turn of them."""
+    directory = hub.resolve_verifier(config.verifier.path)
+    model = huggingface.read_config(directory)
+    huggingface.check_weights(directory, model)
+    trunk, generator = (huggingface.load_tokenizer(d).get_vocab() for d in (directory, base))
+    if trunk != generator or chat.vocab_size > model.vocab_size:
         raise ValueError(
-            f"config.verifier.path: {where} reads other tokens than the generator in "
+            f"config.verifier.path: {directory} reads other tokens than the generator in "
             f"{base}; choose one with its tokenizer, or leave it empty"
         )
     limits = plan.limits(config)
     longest = limits.max_prompt_tokens + limits.max_new_tokens
     if longest > model.max_positions:
         raise ValueError(
-            f"config.verifier.path: {where} has {model.max_positions} positions, but a prompt and "
-            f"its completion may take {longest} tokens (config.rollout)"
+            f"config.verifier.path: {directory} has {model.max_positions} positions, but a prompt "
+            f"and its completion may take {longest} tokens (config.rollout)"
         )

@@ -32,7 +32,7 @@ class Rule:
     """What a setting may be.
 
     Attributes:
-      right: in words, after "it is".
+      right: in words, after "it must be".
       holds: whether a value is right; it may be of any type.
       optional: whether the setting may be left out.
     """
@@ -43,8 +43,8 @@ class Rule:
 
 
 def whole(least: int = 0, most: int = 1_000_000) -> Rule:
-    """A whole number within bounds; what counts work has no sense beyond the default."""
-    right = f"a whole number of at least {least} and at most {most}"
+    """A whole number within bounds; the default is more than any experiment can do."""
+    right = f"a whole number from {least} to {most}"
     return Rule(right, lambda v: type(v) is int and least <= v <= most)
 
 
@@ -65,39 +65,30 @@ def one_of(*values: str, among: Collection[str] = ()) -> Rule:
 
 def some_of(*values: str, among: Collection[str] = ()) -> Rule:
     """A tuple of such words, none of them twice."""
-
-    def holds(v: Any) -> bool:
-        listed = isinstance(v, (tuple, list)) and all(isinstance(x, str) for x in v)
-        return listed and set(v) <= {*values, *among} and len(set(v)) == len(v)
-
-    every = (*among, *values)
-    return Rule(f"a tuple, like ({every[0]!r},), of different ones of {', '.join(every)}", holds)
-
-
-def optional(rules: Mapping[str, Rule]) -> dict[str, Rule]:
-    """The same, but that they may be left out."""
-    return {name: dataclasses.replace(rule, optional=True) for name, rule in rules.items()}
+    word = one_of(*values, among=among)
+    first = (*among, *values)[0]
+    return Rule(
+        f"a tuple, like ({first!r},), each {word.right}",
+        lambda v: _are(v, word.holds) and len(set(v)) == len(v),
+    )
 
 
-def within(section: str, rules: Mapping[str, Rule]) -> dict[str, Rule]:
-    """Rules of the settings of a section."""
-    return {f"{section}.{name}": rule for name, rule in rules.items()}
+def _are(values: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(values, (tuple, list)) and all(map(holds, values))
+
+
+def section(name: str, rules: Mapping[str, Rule], optional: bool = False) -> dict[str, Rule]:
+    """Rules of the settings of a section; `optional` ones may be left out."""
+    return {
+        f"{name}.{setting}": dataclasses.replace(rule, optional=optional)
+        for setting, rule in rules.items()
+    }
 
 
 SEED = whole(0, 2**31 - 1)
 SEEDS = Rule(
     f"a tuple of different seeds, each {SEED.right}",
-    lambda v: isinstance(v, (tuple, list)) and all(map(SEED.holds, v)) and len(set(v)) == len(v),
-)
-CELLS = Rule(
-    "a tuple of (name, settings) pairs, seeds apart in config.seeds; a name is that of a folder: "
-    "letters, digits, spaces and .,+=_- after a letter or digit, not ending in .json or .html",
-    lambda v: isinstance(v, (tuple, list)) and all(map(_is_cell, v)),
-)
-ALSO = Rule(
-    "a tuple of NAME:SPLIT or NAME:SPLIT:FILE, NAME one of "
-    + ", ".join(name for name in benchmarks.NAMES if name != "mini"),
-    lambda v: isinstance(v, (tuple, list)) and all(map(_is_also, v)),
+    lambda v: _are(v, SEED.holds) and len(set(v)) == len(v),
 )
 FLAG = Rule("True or False", lambda v: isinstance(v, bool))
 TEXT = Rule("text", lambda v: isinstance(v, str))
@@ -111,6 +102,36 @@ SHARE = number("in [0, 1)", lambda v: 0 <= v < 1)
 DTYPE = one_of("float32", "bfloat16")
 MESH = Rule(
     "-1 (the rest) or a whole number above 0", lambda v: type(v) is int and (v > 0 or v == -1)
+)
+
+
+def _is_cell(value: Any) -> bool:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        return False
+    name, changed = value
+    folder = r"|(?!lock$|xla$)\w[\w .,+=-]{,99}(?<!\.json|\.html)"  # or none: the only cell
+    return (
+        isinstance(name, str)
+        and bool(re.fullmatch(folder, name))
+        and isinstance(changed, Mapping)
+        and not {"seed", "seeds", "cells"} & set(changed)
+    )
+
+
+def _is_also(value: Any) -> bool:
+    name, split, *_ = [*value.split(":", 2), ""] if isinstance(value, str) else ("", "")
+    return name in benchmarks.NAMES and name != "mini" and SPLIT.holds(split)
+
+
+CELLS = Rule(
+    "a tuple of (name, settings) pairs, seeds apart in config.seeds; a name is that of a folder: "
+    "letters, digits, spaces and .,+=_- after a letter or digit, not ending in .json or .html",
+    lambda v: _are(v, _is_cell),
+)
+ALSO = Rule(
+    "a tuple of NAME:SPLIT or NAME:SPLIT:FILE, NAME one of "
+    + ", ".join(name for name in benchmarks.NAMES if name != "mini"),
+    lambda v: _are(v, _is_also),
 )
 
 SAMPLING = {
@@ -144,9 +165,10 @@ OPTIMIZER = {
     "moment_dtype": DTYPE,
     "param_dtype": DTYPE,
 }
-MEMORY = {"microbatches": whole(1), "lora_rank": whole(0), "lora_alpha": ABOVE_0}
-TRAINING = {"epochs": whole(1), "batch": whole(1), "rows": whole(0), "length": whole(2)}
-
+TRAINING = OPTIMIZER | {
+    **{"epochs": whole(1), "batch": whole(1), "rows": whole(0), "length": whole(2)},
+    **{"microbatches": whole(1), "lora_rank": whole(0), "lora_alpha": ABOVE_0},
+}
 SHAPE = {
     **dict.fromkeys(("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads"), whole(1)),
     **dict.fromkeys(("head_dim", "d_ff", "max_positions"), whole(2)),
@@ -170,11 +192,11 @@ ITERATE = {
     "generator.dtype": DTYPE,
     "generator.param_dtype": DTYPE,
     "generator.remat": FLAG,
-    **optional(within("generator.shape", SHAPE)),
+    **section("generator.shape", SHAPE, optional=True),
     "verifier.path": TEXT,
-    **optional(within("verifier.shape", SHAPE)),
-    **within("train", BENCHMARK),
-    **within("rollout", SAMPLING),
+    **section("verifier.shape", SHAPE, optional=True),
+    **section("train", BENCHMARK),
+    **section("rollout", SAMPLING),
     "rollout.n": whole(1, 100_000),
     "rollout.turns": whole(1),
     "rollout.add_correct": FLAG,
@@ -186,17 +208,17 @@ ITERATE = {
     "expert.scope": one_of("all_turns", "final"),
     "expert.drop_unsolved": FLAG,
     "expert.max_unsuccessful": whole(0),
-    **within("verifier_training", TRAINING | OPTIMIZER | MEMORY),
+    **section("verifier_training", TRAINING),
     "verifier_training.loss": one_of(among=losses.VERIFIER),
     "verifier_training.pairs_per_problem": whole(1),
     "verifier_training.score_penalty": AT_LEAST_0,
     "verifier_training.held_out": SHARE,
-    **within("sft", TRAINING | OPTIMIZER | MEMORY),
+    **section("sft", TRAINING),
     "sft.merge": FLAG,
-    **within("evaluation", BENCHMARK),
+    **section("evaluation", BENCHMARK),
     "evaluation.protocol": one_of("deployable", "paper"),
     "evaluation.also": ALSO,
-    **within("search", SAMPLING),
+    **section("search", SAMPLING),
     "search.methods": some_of("base", *METHODS),
     "search.n": whole(1, 100_000),
     "search.searches": whole(1, 100_000),
@@ -206,7 +228,7 @@ ITERATE = {
     "sandbox.workers": whole(0, 1024),
     "sandbox.memory_mb": whole(64, 2**20),
     "sandbox.feedback": one_of("values", "traceback", "none"),
-    **within("mesh", dict.fromkeys(("data", "fsdp", "tensor"), MESH)),
+    **section("mesh", dict.fromkeys(("data", "fsdp", "tensor"), MESH)),
     "mesh.sampling_tensor": MESH,
 }
 
@@ -217,56 +239,66 @@ PRETRAIN = {
     "corpus.message_weight": AT_LEAST_0,
     "tokenizer.vocab_size": whole(261),  # four special tokens and every byte, and one thing more
     "tokenizer.conversations": whole(1),
-    **within("model", dict.fromkeys(("d_model", "n_layers", "n_heads", "n_kv_heads"), whole(1))),
-    **within("model", dict.fromkeys(("head_dim", "d_ff", "max_positions"), whole(2))),
-    **within("train", TRAINING),
-    **within("optimizer", optional(OPTIMIZER) | {"learning_rate": ABOVE_0}),
+    **section("model", dict.fromkeys(("d_model", "n_layers", "n_heads", "n_kv_heads"), whole(1))),
+    **section("model", dict.fromkeys(("head_dim", "d_ff", "max_positions"), whole(2))),
+    **section("train", TRAINING),
+    **section("optimizer", OPTIMIZER, optional=True),
+    "optimizer.learning_rate": ABOVE_0,
 }
 
 
 def validate(config: ConfigDict) -> None:
     """Raises ValueError for the first setting that cannot be right."""
-    found = flat(config)
-    pretrain = found.get("experiment") == "pretrain"
+    settings = flat(config)
+    pretrain = settings.get("experiment") == "pretrain"
     rules = PRETRAIN if pretrain else ITERATE
-    for name in sorted(found, key=lambda name: name != "experiment"):  # it chooses the rules
-        value = found[name]
+    for name in sorted(settings, key=lambda name: name != "experiment"):  # it chooses the rules
         if name not in rules:
             near = difflib.get_close_matches(name, rules, 1)
             hint = f"; did you mean config.{near[0]}?" if near else ""
-            whose = " of a pretraining" if pretrain else ""
-            raise ValueError(f"config.{name} is no setting{whose}{hint}")
-        check(name, value, rules[name])
+            kind = " of a pretraining" if pretrain else ""
+            raise ValueError(f"config.{name} is an unknown setting{kind}{hint}")
+        check(name, settings[name], rules[name])
     for name, rule in rules.items():
-        if name not in found and not rule.optional:
-            raise ValueError(f"config.{name} is missing; it is to be {rule.right}")
+        if name not in settings and not rule.optional:
+            raise ValueError(f"config.{name} is missing; it must be {rule.right}")
     if pretrain:
-        if config.model.n_heads % config.model.n_kv_heads:
-            raise ValueError(
-                f"config.model.n_heads is {config.model.n_heads}, which is no multiple of "
-                f"n_kv_heads, {config.model.n_kv_heads}"
-            )
-        if config.train.length > config.model.max_positions:
-            raise ValueError(
-                f"config.train.length is {config.train.length}, but the model has "
-                f"{config.model.max_positions} positions"
-            )
-        return
+        _check_pretraining(config)
+    else:
+        _check_iterations(config)
+
+
+def _check_pretraining(config: ConfigDict) -> None:
+    model, train = config.model, config.train
+    if model.n_heads % model.n_kv_heads:
+        raise ValueError(
+            f"config.model.n_heads is {model.n_heads}; it must be a multiple of n_kv_heads, "
+            f"{model.n_kv_heads}"
+        )
+    if train.length > model.max_positions:
+        raise ValueError(
+            f"config.train.length is {train.length}, but the model has {model.max_positions} "
+            "positions"
+        )
+
+
+def _check_iterations(config: ConfigDict) -> None:
     most = benchmarks.MOST_OF_MINI
-    for section in ("train", "evaluation"):
-        if config[section].benchmark == "mini" and not 1 <= config[section].size <= most:
+    for name in ("train", "evaluation"):
+        size = config[name].size
+        if config[name].benchmark == "mini" and not 1 <= size <= most:
             raise ValueError(
-                f"config.{section}.size is {config[section].size}; mini has no end, it needs a "
-                f"number of at most {most}"
+                f"config.{name}.size is {size}; mini has no end, so it must be a number from 1 to "
+                f"{most}"
             )
     if config.generator.path.startswith(RANDOM) and not config.generator.shape:
         raise ValueError(
-            f"config.generator.path is {config.generator.path!r}, a random model, but "
-            "config.generator.shape, which says of what shape, is empty"
+            f"config.generator.path is {config.generator.path!r}, a random model; "
+            "config.generator.shape must say of what shape"
         )
-    of = config.evaluation
-    named = [f"{of.benchmark}:{of.split}", *(":".join(a.split(":", 2)[:2]) for a in of.also)]
-    if twice := [name for name in named if named.count(name) > 1]:
+    also = [":".join(place.split(":", 2)[:2]) for place in config.evaluation.also]
+    places = [f"{config.evaluation.benchmark}:{config.evaluation.split}", *also]
+    if twice := [place for place in places if places.count(place) > 1]:
         raise ValueError(f"config.evaluation.also: {twice[0]} is evaluated on already")
     if [config.mesh[name] for name in ("data", "fsdp", "tensor")].count(-1) > 1:
         raise ValueError("config.mesh has more than one -1; only one size can be what is left")
@@ -282,27 +314,11 @@ def validate(config: ConfigDict) -> None:
 def check(name: str, value: Any, rule: Rule) -> None:
     """Raises ValueError where a setting is not what it may be."""
     if not rule.holds(value):
-        raise ValueError(f"config.{name} is {_shown(value)}; it is to be {rule.right}")
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+        raise ValueError(f"config.{name} is {shown}; it must be {rule.right}")
 
 
 def flat(config: ConfigDict) -> dict[str, Any]:
     """Every setting by its whole name."""
     return traverse_util.flatten_dict(config.to_dict(), sep=".")
-
-
-def _is_cell(value: Any) -> bool:
-    pair = isinstance(value, (tuple, list)) and len(value) == 2
-    if not pair or not isinstance(value[0], str) or not isinstance(value[1], Mapping):
-        return False
-    named = re.fullmatch(r"(?!lock$|xla$)\w[\w .,+=-]{,99}(?<!\.json|\.html)", value[0])
-    return bool(named or not value[0]) and not {"seed", "seeds", "cells"} & set(value[1])
-
-
-def _is_also(value: Any) -> bool:
-    name, split, *_ = [*value.split(":", 2), ""] if isinstance(value, str) else ("", "")
-    return name in benchmarks.NAMES and name != "mini" and SPLIT.holds(split)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

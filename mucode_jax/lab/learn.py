@@ -13,16 +13,20 @@ from etils import epath
 
 from mucode_jax.core import keys
 from mucode_jax.core.records import SFTExample, VerifierExample
-from mucode_jax.lab import Json, Lab, LabelledRollouts, Model, Scores
+from mucode_jax.lab.artifacts import LabelledRollouts, Model, Scores
+from mucode_jax.lab.lab import Lab
 from mucode_jax.models import huggingface, llama
 from mucode_jax.models import verifier as verifiers
-from mucode_jax.models.llama import Params
+from mucode_jax.models.llama import LlamaConfig, Params
 from mucode_jax.rollouts.scorer import Scorer
 from mucode_jax.runtime import hosts, summaries
-from mucode_jax.runtime.workdir import CHECKPOINTS
+from mucode_jax.runtime.ledger import CHECKPOINTS
 from mucode_jax.training import batches, fit, losses, metrics
 from mucode_jax.training.checkpoints import OtherRun
 from mucode_jax.training.fit import Recipe
+
+Json = Any
+Pair = tuple[VerifierExample, VerifierExample]  # of one problem: correct, incorrect
 
 
 def train_verifier(
@@ -62,7 +66,6 @@ def train_verifier(
         "score_penalty": score_penalty,
         "held_out": held_out,
     }
-
     key = (recipe.seed, "verifier")
     train, test = batches.split_by_problem(examples, fraction=held_out, key=key)
     pairs = batches.make_pairs(train, pairs_per_problem=pairs_per_problem, key=key)
@@ -71,16 +74,15 @@ def train_verifier(
             f"{name}: skipped, because no problem has both a correct and an incorrect completion"
         )
         return None
-
-    quality: dict[str, Json] = {}
-    of = losses.VERIFIER[loss]
-    packing = recipe.packing("verifier_training", lab.mesh, singles=not of.pairs)
+    quality: dict[str, float | None] = {}  # of the latest epoch
+    kind = losses.VERIFIER[loss]
 
     @functools.cache
     def packed() -> batches.Packed:
-        if of.pairs:
+        packing = recipe.packing("verifier_training", lab.mesh, singles=not kind.pairs)
+        if kind.pairs:
             return batches.pack_pairs(pairs, packing, key)
-        members = {id(e): e for pair in pairs for e in pair}
+        members = {id(example): example for pair in pairs for example in pair}
         return batches.pack_singles(list(members.values()), packing, key)
 
     def share(path: pathlib.Path) -> None:
@@ -89,25 +91,14 @@ def train_verifier(
 
         def measure(epoch: int, params: Params) -> None:
             quality.update(verifier_quality(Scorer(config, params, mesh=mesh), test))
-            shown = ", ".join(
-                f"{metric} {'undefined' if value is None else format(value, '.3f')}"
-                for metric, value in quality.items()
-            )
-            lab.progress.say(f"{name}: epoch {epoch + 1}, on held-out problems {shown}")
-
-        def fresh() -> Params:
-            if huggingface.is_verifier(lab.trunk.path):
-                return huggingface.load_verifier(lab.trunk.path, config, mesh=lab.mesh)
-            generator = huggingface.load_generator(lab.trunk.path, config, mesh=lab.mesh)
-            head_key = jax.random.wrap_key_data(keys.key_data(*key, "head"))
-            return verifiers.from_generator(config, generator, head_key)
+            lab.progress.say(f"{name}: epoch {epoch + 1}, on held-out problems {_shown(quality)}")
 
         params = _fit(
             lab,
             path,
             name,
-            of.make(config, l2=score_penalty),
-            fresh,
+            kind.make(config, l2=score_penalty),
+            functools.partial(_fresh_verifier, lab, config, key),
             packed(),
             recipe,
             axes=verifiers.logical_axes(config),
@@ -122,6 +113,31 @@ def train_verifier(
     inputs = {f"{r.generator.name}/{r.name}": r.stage for r in visited} | {"trunk": lab.trunk.stage}
     stage = lab.workdir.stage(name, settings, inputs, make, share)
     return Model(last.generator.method, last.generator.iteration, stage.path / "model", stage)
+
+
+def _fresh_verifier(lab: Lab, config: LlamaConfig, key: tuple[Any, ...]) -> Params:
+    """Where a verifier's training starts: the trunk, with a fresh head unless it has one."""
+    if huggingface.is_verifier(lab.trunk.path):
+        return huggingface.load_verifier(lab.trunk.path, config, mesh=lab.mesh)
+    generator = huggingface.load_generator(lab.trunk.path, config, mesh=lab.mesh)
+    head_key = jax.random.wrap_key_data(keys.key_data(*key, "head"))
+    return verifiers.from_generator(config, generator, head_key)
+
+
+def verifier_quality(
+    scorer: Scorer, examples: Sequence[VerifierExample]
+) -> dict[str, float | None]:
+    """How well a verifier tells the completions of held-out problems apart; None: undefined."""
+    scores = scorer([e.ids for e in examples])
+    correct = np.array([e.correct for e in examples], bool)
+    return metrics.quality(scores, correct, [e.task_id for e in examples])
+
+
+def _shown(quality: Mapping[str, float | None]) -> str:
+    return ", ".join(
+        f"{metric} {'undefined' if value is None else format(value, '.3f')}"
+        for metric, value in quality.items()
+    )
 
 
 def fine_tune(
@@ -140,9 +156,10 @@ def fine_tune(
       examples: what is learned.
       inputs: what they were made of, by the settings `selection`.
 
-    Without examples (nothing was solved) the result is the base, and that is said.
+    Without examples (nothing was solved) the result is the base, and a line says so.
     """
-    name = f"{method}_{iteration}/generator"
+    generator = f"{method}_{iteration}"
+    name = f"{generator}/generator"
     settings = {**recipe.settings(), "selection": dict(selection)}
 
     @functools.cache
@@ -152,13 +169,10 @@ def fine_tune(
 
     def share(path: pathlib.Path) -> None:
         config = lab.config(lab.base)
-
-        def base() -> Params:
-            return huggingface.load_generator(lab.base.path, config, mesh=lab.mesh)
-
+        base = functools.partial(huggingface.load_generator, lab.base.path, config, mesh=lab.mesh)
         if examples:
-            axes = llama.logical_axes(config)
-            params = _fit(lab, path, name, losses.sft(config), base, packed(), recipe, axes=axes)
+            loss, axes = losses.sft(config), llama.logical_axes(config)
+            params = _fit(lab, path, name, loss, base, packed(), recipe, axes=axes)
         else:
             lab.progress.say(
                 f"{name}: nothing was solved, so there is nothing to learn from; it is the base"
@@ -166,7 +180,7 @@ def fine_tune(
             lab.forget()
             params = base()
         huggingface.save_generator(params, config, path / "model", tokenizer_from=lab.base.path)
-        lab.carry(f"{method}_{iteration}", params)
+        lab.carry(generator, params)
 
     def make(path: pathlib.Path) -> Mapping[str, Json]:
         if not examples:
@@ -179,8 +193,8 @@ def fine_tune(
             "supervised_tokens": int(sum(np.count_nonzero(e.weights) for e in examples)),
         }
 
-    of = {f"{i}/{type(x).__name__}": x.stage for i, x in enumerate(inputs)}
-    stage = lab.workdir.stage(name, settings, of | {"base": lab.base.stage}, make, share)
+    stages = {f"{i}/{type(x).__name__}": x.stage for i, x in enumerate(inputs)}
+    stage = lab.workdir.stage(name, settings, stages | {"base": lab.base.stage}, make, share)
     return Model(method, iteration, stage.path / "model", stage)
 
 
@@ -196,9 +210,9 @@ def _fit(
     axes: Any,
     on_epoch: Callable[[int, Params], None] | None = None,
 ) -> Params:
-    """`training.fit` with progress, its checkpoints in the stage's folder until it is done.
+    """`training.fit` with progress, its checkpoints in the stage's folder until it is finished.
 
-    Where its checkpoints are those of another version of the program, training begins anew.
+    Where its checkpoints are those of another version of the program, training starts again.
     """
     lab.forget()
     if packed.dropped:
@@ -215,9 +229,9 @@ def _fit(
             ) as note,
         ):
 
-            def on_step(step: int, steps: int, found: dict[str, float]) -> None:
-                note(step, found)
-                advance(1, f"loss {found['loss']:.4f}")
+            def on_step(step: int, steps: int, values: dict[str, float]) -> None:
+                note(step, values)
+                advance(1, f"loss {values['loss']:.4f}")
 
             return fit.fit(
                 loss,
@@ -239,12 +253,3 @@ def _fit(
         )
         hosts.first_does(name, lambda: epath.Path(checkpoints).rmtree(), lab.progress.say)
         return train()
-
-
-def verifier_quality(
-    scorer: Scorer, examples: Sequence[VerifierExample]
-) -> dict[str, float | None]:
-    """How well a verifier tells the completions of held-out problems apart; None: undefined."""
-    scores = scorer([e.ids for e in examples])
-    correct = np.array([e.correct for e in examples], bool)
-    return metrics.quality(scores, correct, [e.task_id for e in examples])

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mucode_jax.core.records import Benchmark, Rollout, decode_rollout, decode_turn, dumps
-from mucode_jax.lab import (
-    Json,
-    Lab,
-    LabelledRollouts,
-    Model,
-    Sampling,
-    Scores,
-    Searches,
-    digest,
-    verifier_input,
+from mucode_jax.core.records import (
+    Benchmark,
+    Problem,
+    Rollout,
+    Tests,
+    decode_rollout,
+    decode_turn,
+    dumps,
+    encode,
 )
+from mucode_jax.lab.artifacts import LabelledRollouts, Model, Scores, Searches, verifier_input
+from mucode_jax.lab.lab import Lab, Sampling, digest
 from mucode_jax.rollouts import collect, grading, search
+from mucode_jax.rollouts.collect import Limits
 from mucode_jax.rollouts.scorer import Scorer
-from mucode_jax.runtime import hosts, interruption
-from mucode_jax.runtime.workdir import Shards, write_atomically
+from mucode_jax.runtime import hosts
+from mucode_jax.runtime.files import write_atomically
+from mucode_jax.runtime.ledger import Stage
+from mucode_jax.runtime.pieces import Pieces
+
+Json = Any
 
 
 def rollouts(
@@ -49,89 +54,51 @@ def rollouts(
       generator: what samples.
       benchmark: its problems are attempted; its private tests label the finished rollouts.
       n, turns, sampling, key, stop_on_pass: see `rollouts.collect`.
-      add_correct: one rollout more of each problem: its reference solution.
+      add_correct: one more rollout per problem: its reference solution.
     """
     limits = dataclasses.replace(lab.limits, turns=turns)
     settings = {
-        "problems": digest(benchmark.problems),
-        "n": n,
-        "limits": dataclasses.asdict(limits),
-        "sampling": dataclasses.asdict(sampling),
-        "key": list(key),
+        **_settings(lab, benchmark, n, limits, sampling, key),
         "stop_on_pass": stop_on_pass,
         "add_correct": add_correct,
         "solutions": digest(sorted(benchmark.solutions.items())) if add_correct else None,
-        **lab.sandbox,
     }
     order = {problem.task_id: i for i, problem in enumerate(benchmark.problems)}
+    stage_name = f"{generator.name}/{name}"
 
     def share(path: pathlib.Path) -> None:
-        shards = Shards(path)
-        done = {(line["task_id"], line["index"]) for line in shards.read()}
         problems = [benchmark.problems[i] for i in hosts.mine(list(order))]
-        already = sum((p.task_id, i) in done for p in problems for i in range(n))
+        mine = [(problem.task_id, i) for problem in problems for i in range(n)]
         title = f"{generator.name}: {name}"
-        told = lab.progress.task(title, n * len(problems), "rollouts", already)
-        with contextlib.closing(shards), told as advance:
-            grader = grading.public_grader(lab.pool)
-            if already < n * len(problems):
-                for r in collect.collect(
-                    problems,
-                    engine=lab.engine(generator, limits, sampling),
-                    chat=lab.chat,
-                    grader=grader,
-                    limits=limits,
-                    n=n,
-                    key=tuple(key),
-                    done=done,
-                    stop_on_pass=stop_on_pass,
-                ):
-                    shards.append(dumps(r))
-                    advance(1)
-                    interruption.check()
+        with lab.pieces(path, title, "rollouts", mine, _rollout_key) as (done, store):
+            for rollout in collect.collect(
+                problems,
+                engine=lab.engine(generator, limits, sampling),
+                chat=lab.chat,
+                grader=grading.public_grader(lab.pool),
+                limits=limits,
+                n=n,
+                key=tuple(key),
+                done=done,
+                stop_on_pass=stop_on_pass,
+            ):
+                store(encode(rollout))
 
     def make(path: pathlib.Path) -> Mapping[str, Json]:
-        found = [decode_rollout(line) for line in Shards(path).gather()]
+        items = [decode_rollout(piece) for piece in Pieces(path).gather()]
         if add_correct:
-            grader = grading.public_grader(lab.pool)
-            found += [
-                collect.of_solution(
-                    problem,
-                    benchmark.solutions[problem.task_id],
-                    n,
-                    chat=lab.chat,
-                    grader=grader,
-                    limits=limits,
-                )
-                for problem in benchmark.problems
-                if problem.task_id in benchmark.solutions
-            ]
+            items += _reference_rollouts(lab, benchmark, n, limits)
         # In the order of the problems, not of arrival: the same file however it was made.
-        found.sort(key=lambda r: (order[r.task_id], r.index))
-        write_atomically(path / "rollouts.jsonl", "".join(dumps(r) + "\n" for r in found))
-        lab.summarise(f"{generator.name}/{name}")
-        return _counts(found)
+        items.sort(key=lambda rollout: (order[rollout.task_id], rollout.index))
+        lines = "".join(dumps(rollout) + "\n" for rollout in items)
+        write_atomically(path / "rollouts.jsonl", lines)
+        lab.summarise(stage_name)
+        return _rollout_counts(items)
 
-    stage = lab.workdir.stage(
-        f"{generator.name}/{name}", settings, {"generator": generator.stage}, make, share
-    )
+    stage = lab.workdir.stage(stage_name, settings, {"generator": generator.stage}, make, share)
     lines = (stage.path / "rollouts.jsonl").read_text().splitlines()
     items = [decode_rollout(json.loads(line)) for line in lines]
-    problems = {problem.task_id: problem for problem in benchmark.problems}
-    grader = grading.private_grader(lab.pool, benchmark.private)
-
-    def label(chunk: Sequence[Rollout]) -> list[Json]:
-        found = grading.labels(chunk, problems, benchmark.private, grader)
-        return [list(label) for label in found]
-
-    labelled, labels = lab.in_pieces(
-        f"{generator.name}/{name}_labels",
-        {"private": digest(sorted(benchmark.private.items()))},
-        {"rollouts": stage},
-        items,
-        label,
-        "rollouts",
-    )
+    labelled, labels = _label(lab, stage, benchmark, items, "rollouts", grading.labels)
     return LabelledRollouts(name, generator, items, [tuple(label) for label in labels], labelled)
 
 
@@ -149,80 +116,52 @@ def searches(
     key: Sequence[int | str],
     skip_failed: bool,
 ) -> Searches:
-    """Multi-turn Best-of-N on each problem: stages NAME and NAME_labels; see `search`."""
+    """Multi-turn Best-of-N on each problem: stages NAME and NAME_labels; see `rollouts.search`."""
     settings = {
-        "problems": digest(benchmark.problems),
-        "n": n,
+        **_settings(lab, benchmark, n, lab.limits, sampling, key),
         "searches": searches,
         "choices": list(choices),
-        "limits": dataclasses.asdict(lab.limits),
-        "sampling": dataclasses.asdict(sampling),
-        "key": list(key),
         "skip_failed": skip_failed,
-        **lab.sandbox,
     }
     inputs = {"generator": generator.stage}
     if verifier is not None:
         inputs["verifier"] = verifier.stage
-    tools: dict[str, Any] = {}
 
-    def search_chunk(problems: Sequence[Any]) -> list[Json]:
-        if not tools:
-            # The verifier first: the engine's cache takes what memory is left.
-            tools["score"] = lab.scorer(verifier) if verifier is not None else None
-            tools["engine"] = lab.engine(generator, lab.limits, sampling)
-            tools["grader"] = grading.public_grader(lab.pool)
-        found = search.best_of_n(
-            problems,
+    def begin() -> Callable[[Sequence[Problem]], Iterator[tuple[int, Json]]]:
+        # The verifier first: the engine's cache takes what memory is left.
+        score = lab.scorer(verifier) if verifier is not None else None
+        best_of_n = functools.partial(
+            search.best_of_n,
+            score=score,
+            engine=lab.engine(generator, lab.limits, sampling),
             chat=lab.chat,
+            grader=grading.public_grader(lab.pool),
             limits=lab.limits,
             n=n,
             searches=searches,
             choices=choices,
             key=tuple(key),
             skip_failed=skip_failed,
-            **tools,
         )
-        each = searches * len(choices)
-        return [search.encode(found[i : i + each]) for i in range(0, len(found), each)]
+
+        def compute(problems: Sequence[Problem]) -> Iterator[tuple[int, Json]]:
+            position = {problem.task_id: i for i, problem in enumerate(problems)}
+            for found in best_of_n(problems):
+                yield position[found[0].task_id], search.encode(found)
+
+        return compute
 
     stage, lines = lab.in_pieces(
         f"{generator.name}/{name}",
         settings,
         inputs,
         benchmark.problems,
-        search_chunk,
+        begin,
         "problems",
         count=_search_counts,
-        chunk=max(1, 128 // searches),
     )
-    items = [found for line in lines for found in search.decode(line)]
-    problems = {problem.task_id: problem for problem in benchmark.problems}
-    grader = grading.private_grader(lab.pool, benchmark.private)
-
-    def label(chunk: Sequence[search.Search]) -> list[Json]:
-        flat = iter(
-            grading.label_codes(
-                (
-                    (problems[s.task_id], c.code, c.grade)
-                    for s in chunk
-                    for turn in s.turns
-                    for c in turn.candidates
-                ),
-                benchmark.private,
-                grader,
-            )
-        )
-        return [[[next(flat) for _ in t.candidates] for t in s.turns] for s in chunk]
-
-    labelled, labels = lab.in_pieces(
-        f"{generator.name}/{name}_labels",
-        {"private": digest(sorted(benchmark.private.items()))},
-        {"searches": stage},
-        items,
-        label,
-        "searches",
-    )
+    items = [item for line in lines for item in search.decode(line)]
+    labelled, labels = _label(lab, stage, benchmark, items, "searches", _search_labels)
     return Searches(items, labels, labelled)
 
 
@@ -233,41 +172,127 @@ def scores(lab: Lab, verifier: Model | None, rollouts: LabelledRollouts) -> Scor
     """
     if verifier is None:
         return Scores([np.zeros(len(r.turns), np.float32) for r in rollouts.items], rollouts.stage)
-    tools: list[Scorer] = []
-
-    def score(chunk: Sequence[Rollout]) -> list[Json]:
-        tools.extend([lab.scorer(verifier)] if not tools else [])
-        texts = [verifier_input(r, t) for r in chunk for t in range(len(r.turns))]
-        flat = iter(tools[0](texts).tolist())
-        return [[next(flat) for _ in r.turns] for r in chunk]
-
     stage, scores = lab.in_pieces(
         f"{verifier.name}/scores",
         {},
         {"verifier": verifier.stage, "rollouts": rollouts.stage},
         rollouts.items,
-        score,
+        lambda: _in_chunks(functools.partial(_turn_scores, lab.scorer(verifier))),
         "rollouts",
     )
     return Scores([np.array(s, np.float32) for s in scores], stage)
 
 
-def _search_counts(lines: list[Json]) -> dict[str, int]:
-    """What searches cost: candidates that several of them share are sampled and executed once."""
-    turns = [[decode_turn(turn) for turn in line["turns"]] for line in lines]
+def _settings(
+    lab: Lab,
+    benchmark: Benchmark,
+    n: int,
+    limits: Limits,
+    sampling: Sampling,
+    key: Sequence[int | str],
+) -> dict[str, Json]:
+    """What decides any stage that samples."""
     return {
-        "tokens": sum(len(turn.completion_ids) for of_problem in turns for turn in of_problem),
-        "executions": sum(len({turn.code for turn in of_problem}) for of_problem in turns),
+        "problems": digest(benchmark.problems),
+        "n": n,
+        "limits": dataclasses.asdict(limits),
+        "sampling": dataclasses.asdict(sampling),
+        "key": list(key),
+        **lab.sandbox,
     }
 
 
-def _counts(rollouts: Sequence[Rollout]) -> dict[str, int]:
-    """What a set of rollouts cost, read off the records: the same however often interrupted."""
-    turns = [turn for r in rollouts for turn in r.turns]
+def _label(
+    lab: Lab,
+    stage: Stage,
+    benchmark: Benchmark,
+    items: Sequence[Any],
+    unit: str,
+    labels: Callable[
+        [Sequence[Any], Mapping[str, Problem], Mapping[str, Tests], grading.Grader], list[Json]
+    ],
+) -> tuple[Stage, list[Json]]:
+    """The stage NAME_labels of a finished stage: the labels of its items, by all tests."""
+    problems = {problem.task_id: problem for problem in benchmark.problems}
+    private = benchmark.private
+
+    def begin() -> Callable[[Sequence[Any]], Iterator[tuple[int, Json]]]:
+        grader = grading.private_grader(lab.pool, private)
+        return _in_chunks(lambda some: labels(some, problems, private, grader))
+
+    settings = {"private": digest(sorted(private.items()))}
+    return lab.in_pieces(f"{stage.name}_labels", settings, {unit: stage}, items, begin, unit)
+
+
+def _search_labels(
+    searches: Sequence[search.Search],
+    problems: Mapping[str, Problem],
+    private: Mapping[str, Tests],
+    grader: grading.Grader,
+) -> list[list[list[bool]]]:
+    """Search, turn, candidate -> whether its code is correct; see `grading.label_codes`."""
+    codes = (
+        (problems[s.task_id], candidate.code, candidate.grade)
+        for s in searches
+        for turn in s.turns
+        for candidate in turn.candidates
+    )
+    flat = iter(grading.label_codes(codes, private, grader))
+    return [[[next(flat) for _ in turn.candidates] for turn in s.turns] for s in searches]
+
+
+def _turn_scores(scorer: Scorer, rollouts: Sequence[Rollout]) -> list[list[float]]:
+    """Rollout, turn -> score."""
+    texts = [verifier_input(r, t) for r in rollouts for t in range(len(r.turns))]
+    flat = iter(scorer(texts).tolist())
+    return [[next(flat) for _ in r.turns] for r in rollouts]
+
+
+def _in_chunks(
+    compute: Callable[[Sequence[Any]], list[Json]], chunk: int = 128
+) -> Callable[[Sequence[Any]], Iterator[tuple[int, Json]]]:
+    """What computes items a chunk at a time, in order, as `Lab.in_pieces` takes it."""
+
+    def pieces(items: Sequence[Any]) -> Iterator[tuple[int, Json]]:
+        for start in range(0, len(items), chunk):
+            yield from enumerate(compute(items[start : start + chunk]), start)
+
+    return pieces
+
+
+def _rollout_key(piece: Json) -> tuple[str, int]:
+    return piece["task_id"], piece["index"]
+
+
+def _reference_rollouts(
+    lab: Lab, benchmark: Benchmark, index: int, limits: Limits
+) -> Iterator[Rollout]:
+    """One rollout per problem that has a reference solution."""
+    grader = grading.public_grader(lab.pool)
+    for problem in benchmark.problems:
+        if problem.task_id in benchmark.solutions:
+            solution = benchmark.solutions[problem.task_id]
+            yield collect.of_solution(
+                problem, solution, index, chat=lab.chat, grader=grader, limits=limits
+            )
+
+
+def _search_counts(lines: list[Json]) -> dict[str, int]:
+    """What searches cost: candidates that several of them share are sampled and executed once."""
+    problems = [[decode_turn(turn) for turn in line["turns"]] for line in lines]
+    return {
+        "tokens": sum(len(turn.completion_ids) for turns in problems for turn in turns),
+        "executions": sum(len({turn.code for turn in turns}) for turns in problems),
+    }
+
+
+def _rollout_counts(rollouts: Sequence[Rollout]) -> dict[str, int]:
+    """What rollouts cost, read off the records: the same however often interrupted."""
+    turns = [turn for rollout in rollouts for turn in rollout.turns]
     return {
         "rollouts": len(rollouts),
         "turns": len(turns),
         "tokens": sum(len(turn.completion_ids) for turn in turns),
         "executions": len({(r.task_id, turn.code) for r in rollouts for turn in r.turns}),
-        "passed_public": sum(r.passed for r in rollouts),
+        "passed_public": sum(rollout.passed for rollout in rollouts),
     }

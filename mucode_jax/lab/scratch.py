@@ -10,7 +10,8 @@ import jax
 from mucode_jax.core import keys
 from mucode_jax.models import huggingface, llama, llama3_tokenizer
 from mucode_jax.models.llama import LlamaConfig
-from mucode_jax.runtime.workdir import Workdir, checksum
+from mucode_jax.runtime.files import checksum
+from mucode_jax.runtime.workdir import Workdir
 
 
 def generator(

@@ -1,7 +1,7 @@
 """Several runs from one command: every cell of settings with every seed, then their evidence.
 
 `config.cells` holds (name, settings) pairs, `config.seeds` the seeds. Each run has a work directory
-of its own, DIR/CELL/seed_S (DIR/seed_S where there is one cell only), and takes over every stage
+of its own, DIR/CELL/seed_S (DIR/seed_S where there is only one cell), and takes over every stage
 that an earlier one has made of the same settings and inputs: cells share what they have in common.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import json
 import pathlib
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from mucode_jax.checks import faults, settings
 from mucode_jax.report import findings
 from mucode_jax.report.evidence import evidence
 from mucode_jax.runtime import bucket
+from mucode_jax.runtime.files import write_atomically
 from mucode_jax.runtime.progress import Progress
-from mucode_jax.runtime.workdir import Workdir, write_atomically
+from mucode_jax.runtime.workdir import Workdir
 
 Json = Any
 
@@ -34,34 +36,35 @@ def is_sweep(config: ConfigDict) -> bool:
 def expand(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
     """(cell, config) of every run, the seeds of a cell one after the other.
 
-    Raises ValueError where a cell is no (name, settings) pair, names a setting that is not there,
-    or that cannot be right, or has another's name.
+    Raises ValueError where a cell is no (name, settings) pair, has another's name, or has an
+    unknown or impossible setting.
     """
     for name in ("seeds", "cells"):
         settings.check(name, config.get(name), settings.ITERATE[name])
     runs: dict[tuple[str, int], ConfigDict] = {}
-    for name, changed in config.cells or (("", {}),):
+    for cell, changes in config.cells or (("", {}),):
         for seed in config.seeds or (config.seed,):
-            one = copy.deepcopy(config)
-            one.seeds, one.cells = (), ()
-            one.seed = seed
-            try:
-                with one.ignore_type():
-                    _update(one, changed)
-            except KeyError as error:
-                raise ValueError(f"config.cells: {name}: {error.args[0]}") from error
-            if (name, seed) in runs:
-                raise ValueError(f"config.cells and config.seeds name {name or seed} twice")
-            with faults.of_section(f"cells: {name}") if name else contextlib.nullcontext():
-                settings.validate(one)
-            runs[name, seed] = one
-    return [(name, one) for (name, _), one in runs.items()]
+            if (cell, seed) in runs:
+                raise ValueError(f"config.cells and config.seeds name {cell or seed} twice")
+            run = copy.deepcopy(config)
+            run.seed, run.seeds, run.cells = seed, (), ()
+            with _of_cell(cell):
+                with run.ignore_type():
+                    _update(run, changes)
+                settings.validate(run)
+            runs[cell, seed] = run
+    return [(cell, run) for (cell, _), run in runs.items()]
 
 
-def _update(config: ConfigDict, settings: dict[str, Json], prefix: str = "") -> None:
-    for name, value in settings.items():
+def _of_cell(cell: str) -> contextlib.AbstractContextManager[None]:
+    """Bad input within the block is said to be of that cell; "" is no cell's name."""
+    return faults.of_section(f"cells: {cell}") if cell else contextlib.nullcontext()
+
+
+def _update(config: ConfigDict, changes: dict[str, Json], prefix: str = "") -> None:
+    for name, value in changes.items():
         if name not in config:
-            raise KeyError(f"there is no setting {prefix}{name}")
+            raise ValueError(f"there is no setting {prefix}{name}")
         if isinstance(config[name], ConfigDict) and config[name] and isinstance(value, dict):
             _update(config[name], value, f"{prefix}{name}.")
         else:
@@ -75,29 +78,29 @@ def run(
     look_ahead: Callable[[ConfigDict], None],
     experiment: Callable[[ConfigDict, Workdir, Progress], dict[str, Json]],
 ) -> str:
-    """Makes every run that is not there yet; returns the findings for the terminal.
+    """Makes every run that is not finished yet; returns the findings for the terminal.
 
     Args:
       config: with `cells` or `seeds`.
       where: a work directory; gets the runs, evidence.json and report.html.
-      look_ahead: raises ValueError for a config that cannot be run; asked of every cell before any
-        is made (seeds change nothing that it looks at).
+      look_ahead: raises ValueError for a config that cannot be run; called for every cell before
+        any is made (seeds change nothing that it looks at).
       experiment: one run: config, work directory -> what its results.json holds.
     """
     runs = expand(config)
-    for cell, one in dict(reversed(runs)).items():
-        with faults.of_section(f"cells: {cell}") if cell else contextlib.nullcontext():
-            look_ahead(one)
-    homes: dict[str, list[pathlib.Path]] = {}
-    for number, (cell, one) in enumerate(runs, 1):
-        own = "/".join(filter(None, (str(where), cell, f"seed_{one.seed}")))
-        progress.say(f"run {number} of {len(runs)}: {cell or 'seed'} {one.seed}".rstrip())
-        made = [other for of_cell in homes.values() for other in of_cell]
-        with contextlib.closing(Workdir(own, progress.say, lenders=made)) as workdir:
-            report.write(workdir.path, experiment(one, workdir, progress))
-        homes.setdefault(cell, []).append(workdir.path)
-    found = evidence(homes) | {"config": config.to_dict()}
+    for cell, run_config in dict(reversed(runs)).items():
+        with _of_cell(cell):
+            look_ahead(run_config)
+    directories: dict[str, list[pathlib.Path]] = {}  # of each cell's runs
+    for number, (cell, run_config) in enumerate(runs, 1):
+        place = "/".join(filter(None, (str(where), cell, f"seed_{run_config.seed}")))
+        progress.say(f"run {number} of {len(runs)}: {cell or 'seed'} {run_config.seed}")
+        made = list(itertools.chain(*directories.values()))
+        with contextlib.closing(Workdir(place, progress.say, lenders=made)) as workdir:
+            report.write(workdir.path, experiment(run_config, workdir, progress))
+        directories.setdefault(cell, []).append(workdir.path)
+    comparison = evidence(directories) | {"config": config.to_dict()}
     directory = bucket.local(where)
-    write_atomically(directory / "evidence.json", json.dumps(found, indent=1) + "\n")
-    write_atomically(directory / "report.html", findings.page(found))
-    return findings.table(found)
+    write_atomically(directory / "evidence.json", json.dumps(comparison, indent=1) + "\n")
+    write_atomically(directory / "report.html", findings.page(comparison))
+    return findings.table(comparison)

@@ -1,4 +1,4 @@
-"""What a run found, for people: results.json, report.html, a table for the terminal.
+"""The results of a run, for people: results.json, report.html, a table for the terminal.
 
 `results.json` is the contract; everything shown is read from it and, for curves and conversations,
 from the stages that the run left in its work directory.
@@ -12,12 +12,14 @@ import json
 import logging
 import math
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from mucode_jax.report import words
 from mucode_jax.report.text import line, table
-from mucode_jax.runtime.workdir import read_stage, write_atomically
+from mucode_jax.runtime.files import write_atomically
+from mucode_jax.runtime.ledger import read_stage
 
 Json = Any
 
@@ -28,53 +30,42 @@ SCHEMA = 1
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
-def _kind(*kinds: type) -> Callable[[Json], bool]:
-    return lambda value: type(value) in kinds
+def _is(kind: type) -> Callable[[Json], bool]:
+    return lambda value: type(value) is kind
 
 
-def _amount(value: Json) -> bool:
-    return type(value) in (int, float) and 0 <= value < math.inf
+def _within(low: float, high: float, *kinds: type) -> Callable[[Json], bool]:
+    return lambda value: type(value) in kinds and low <= value <= high
 
 
-def _count(value: Json) -> bool:
-    return type(value) is int and value >= 0
+def _are_shares(value: Json) -> bool:
+    return type(value) is list and all(map(_SHARE, value))
 
 
-def _positive(value: Json) -> bool:
-    return type(value) is int and value > 0
-
-
-def _share(value: Json) -> bool:
-    return _amount(value) and value <= 1
-
-
-def _shares(value: Json) -> bool:
-    return type(value) is list and all(map(_share, value))
-
-
-_TEXT, _TABLE, _LIST = _kind(str), _kind(dict), _kind(list)
-_RESULTS: dict[str, Callable[[Json], bool]] = {
-    "config": _TABLE,
-    "versions": _TABLE,
-    "seed": _kind(int),
-    "isolation": lambda value: type(value) is dict and type(value.get("level")) is str,
-    "backend": _TEXT,
-    "wall_seconds": _amount,
-    "stages": _LIST,
-    "verifiers": _LIST,
-    "evaluations": _LIST,
-}
-_ITEMS: dict[str, dict[str, Callable[[Json], bool]]] = {
-    "stages": {"name": _TEXT, "seconds": _amount, "tokens": _count, "executions": _count},
-    "verifiers": {"method": _TEXT, "iteration": _count, "loss": _TEXT, "pairs": _count},
+_TEXT, _TABLE, _LIST, _WHOLE = map(_is, (str, dict, list, int))
+_AMOUNT = _within(0, sys.float_info.max, int, float)
+_SHARE = _within(0, 1, int, float)
+_COUNT, _POSITIVE = (_within(least, math.inf, int) for least in (0, 1))
+# What the file holds, and what each item of its lists.
+_RULES: dict[str, dict[str, Callable[[Json], bool]]] = {
+    "": {
+        **dict.fromkeys(("config", "versions"), _TABLE),
+        "seed": _WHOLE,
+        "isolation": lambda value: _TABLE(value) and _TEXT(value.get("level")),
+        "backend": _TEXT,
+        "wall_seconds": _AMOUNT,
+        **dict.fromkeys(("stages", "verifiers", "evaluations"), _LIST),
+    },
+    "stages": {"name": _TEXT, "seconds": _AMOUNT, "tokens": _COUNT, "executions": _COUNT},
+    "verifiers": {"method": _TEXT, "iteration": _COUNT, "loss": _TEXT, "pairs": _COUNT},
     "evaluations": {
         **dict.fromkeys(("method", "benchmark", "split", "search"), _TEXT),
-        "protocol": lambda value: value in words.PROTOCOLS,
-        **dict.fromkeys(("n", "turns", "searches", "problems"), _positive),
-        **dict.fromkeys(("iteration", "tokens", "executions"), _count),
-        "accuracy": _share,
-        "ci95": lambda value: _shares(value) and len(value) == 2,
-        "per_turn": _shares,
+        "protocol": lambda value: _TEXT(value) and value in words.PROTOCOLS,
+        **dict.fromkeys(("n", "turns", "searches", "problems"), _POSITIVE),
+        **dict.fromkeys(("iteration", "tokens", "executions"), _COUNT),
+        "accuracy": _SHARE,
+        "ci95": lambda value: _are_shares(value) and len(value) == 2,
+        "per_turn": _are_shares,
     },
 }
 
@@ -110,10 +101,12 @@ def read(directory: pathlib.Path) -> dict[str, Json]:
     schema = results.get("schema") if isinstance(results, dict) else None
     if schema != SCHEMA:
         raise ValueError(f"{path} has schema {schema!r}; this version reads schema {SCHEMA}")
-    _check(path, "", results, _RESULTS)
-    for name, kinds in _ITEMS.items():
-        for i, item in enumerate(results[name]):
-            _check(path, f"{name}[{i}]", item, kinds)
+    for part, rules in _RULES.items():
+        for i, item in enumerate(results[part] if part else [results]):
+            for name, holds in rules.items():
+                if not holds(item.get(name) if type(item) is dict else None):
+                    place = f"{part}[{i}].{name}" if part else name
+                    raise ValueError(f"{path}: {place} is missing, of a wrong type or out of range")
     for i, e in enumerate(results["evaluations"]):
         if len(e["per_turn"]) != e["turns"]:
             raise ValueError(f"{path}: evaluations[{i}].per_turn has not a value for each turn")
@@ -138,12 +131,3 @@ def refuse_sweep(directory: pathlib.Path) -> None:
     if runs and not (directory / "stages").is_dir():
         some = ", ".join(map(str, runs[:6])) + (", …" if len(runs) > 6 else "")
         raise ValueError(f"{directory} holds several runs; give one of them: {some}")
-
-
-def _check(
-    path: pathlib.Path, where: str, found: Json, rules: dict[str, Callable[[Json], bool]]
-) -> None:
-    for name, holds in rules.items():
-        if not holds(found.get(name) if isinstance(found, dict) else None):
-            place = f"{where}.{name}" if where else name
-            raise ValueError(f"{path}: {place} is missing, not of its kind or out of range")

@@ -19,7 +19,7 @@ from mucode_jax import report
 from mucode_jax.report import compare, evidence, findings, page
 from mucode_jax.runtime import bucket
 from mucode_jax.runtime.command import Parser, fail, is_ours, show
-from mucode_jax.runtime.workdir import write_atomically
+from mucode_jax.runtime.files import write_atomically
 
 
 def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -53,30 +53,31 @@ def _made(
     """What to print, and the pages to write."""
     first, *others = directories
     if not others and (first / "evidence.json").exists():  # a sweep
-        found = findings.read(first)
+        sweep = findings.read(first)
         if flags.markdown:
-            return findings.markdown(found), {}
-        return findings.table(found), {first / "report.html": findings.page(found)}
+            return findings.markdown(sweep), {}
+        return findings.table(sweep), {first / "report.html": findings.page(sweep)}
     results = [report.read(directory) for directory in directories]
     if flags.markdown:
         return findings.markdown(evidence.evidence({"": directories})), {}
     pages = {
-        d / "report.html": page.render(d, of) for d, of in zip(directories, results, strict=True)
+        directory / "report.html": page.render(directory, of_run)
+        for directory, of_run in zip(directories, results, strict=True)
     }
     if not others:
         return report.table(results[0]), pages
-    runs = compare.runs(directories, results)
-    cells = {run.name: [d] for run, d in zip(runs, directories, strict=True)}
+    runs = dict(zip(compare.names(directories), results, strict=True))
+    shown = compare.side_by_side(runs)
+    cells = {name: [directory] for name, directory in zip(runs, directories, strict=True)}
     try:
-        found = evidence.evidence({"": directories} if compare.repeats(runs) else cells)
-        differences = findings.difference_tables(found)
-    except ValueError as error:  # the accuracies can be told all the same
+        differences = evidence.evidence({"": directories} if compare.repeats(results) else cells)
+    except ValueError as error:  # the accuracies can be shown all the same
         if flags.page:
             raise
-        return f"{compare.side_by_side(runs)}\n\nNo differences: {error}", pages
+        return f"{shown}\n\nNo differences: {error}", pages
     if flags.page:
-        pages[flags.page] = findings.page(found)
-    return f"{compare.side_by_side(runs)}\n\n{differences}", pages
+        pages[flags.page] = findings.page(differences)
+    return f"{shown}\n\n{findings.difference_tables(differences)}", pages
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,19 +94,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return fail("report", "interrupted", 130)
     except Exception as error:  # results.json and stages may hold anything
-        what = f"{type(error).__name__}: {error}"
-        where = ", ".join(flags.directories)
+        if isinstance(error, ValueError) and is_ours(error):
+            return fail("report", str(error), 2)
+        where, what = ", ".join(flags.directories), f"{type(error).__name__}: {error}"
         damaged = f"{where}: results or stages are damaged ({what}); run main again"
-        ours = isinstance(error, ValueError) and is_ours(error)
-        return fail("report", str(error) if ours else damaged, 2)
-    for path, text in pages.items():
+        return fail("report", damaged, 2)
+    for path, content in pages.items():
         try:
-            write_atomically(path, text)
+            write_atomically(path, content)
             bucket.store(homes.get(path.parent, ""), path)
         except OSError as error:
             impossible = isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError))
-            said = f"{path} cannot be written: {error.strerror}"
-            return fail("report", said, 2 if impossible else 1)
+            message = f"{path} cannot be written: {error.strerror}"
+            return fail("report", message, 2 if impossible else 1)
         print(path, file=sys.stderr)
     return show(shown.rstrip("\n"))
 

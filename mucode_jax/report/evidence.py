@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 
 from mucode_jax import report
-from mucode_jax.report import compare, words
+from mucode_jax.report import compare, stages, text, words
 from mucode_jax.rollouts import evaluate
 
 Json = Any
-# Ways of choosing that are held against each other.
+Outcome = Mapping[str, np.ndarray]  # task_id -> float64 [turns], see `stages.solved`
+# Ways of choosing that are compared with each other.
 WAYS = (
     ("pt", "random"),
     ("lv", "random"),
@@ -55,9 +56,6 @@ class Measured:
     outcomes: np.ndarray
     problems: tuple[str, ...]
 
-    def where(self, *names: str) -> tuple[Json, ...]:
-        return tuple(self.about[name] for name in names)
-
 
 def evidence(cells: Mapping[str, Sequence[pathlib.Path]]) -> Json:
     """What evidence.json holds.
@@ -70,41 +68,51 @@ def evidence(cells: Mapping[str, Sequence[pathlib.Path]]) -> Json:
         different problems.
     """
     results = {d: report.read(d) for directories in cells.values() for d in directories}
-    found = [m for cell, runs in cells.items() for m in _measured(cell, runs, results)]
-    made: list[Json] = []
-    for of in results.values():
-        about = {name: of[name] for name in ("backend", "isolation", "versions")}
-        made += [about] if about not in made else []
+    measured = [m for cell, runs in cells.items() for m in _measured(cell, runs, results)]
+    made = [
+        {k: of_run[k] for k in ("backend", "isolation", "versions")} for of_run in results.values()
+    ]
     pairs = {"methods": _methods, "iterations": _iterations, "ways": _ways, "cells": _cells}
     return {
-        "cells": [line for m in found for line in _accuracies(m)],
+        "cells": [line for m in measured for line in _accuracies(m)],
         "differences": [
             {"kind": kind, **line}
-            for kind, of in pairs.items()
-            for pair in of(found)
+            for kind, pairs_of in pairs.items()
+            for pair in pairs_of(measured)
             for line in _differences(*pair)
         ],
-        "made": made,
+        "made": [how for i, how in enumerate(made) if how not in made[:i]],
     }
+
+
+def outcomes(directory: pathlib.Path, evaluations: Sequence[Json]) -> dict[tuple, Outcome]:
+    """The outcomes of each evaluation, by `compare.key`, whose stages a work directory has."""
+    found: dict[tuple, Outcome] = {}
+    # One stage serves several ways of choosing.
+    by_stage = text.grouped(evaluations, lambda e: (words.folder(e), e["benchmark"], e["split"]))
+    for of_stage in by_stage.values():
+        solved = stages.solved(directory, of_stage)
+        found |= {compare.key(e): solved[e["search"]] for e in of_stage if e["search"] in solved}
+    return found
 
 
 def _measured(
     cell: str, directories: Sequence[pathlib.Path], results: Mapping[pathlib.Path, Json]
 ) -> Iterator[Measured]:
-    runs = compare.runs(directories, [results[directory] for directory in directories])
-    for e in runs[0].results["evaluations"]:
-        outcomes = [run.outcomes.get(compare.key(e)) for run in runs]
-        for run, outcome in zip(runs, outcomes, strict=True):
-            if outcome is None or outcome.keys() != outcomes[0].keys():
+    names = compare.names(directories)
+    runs = [outcomes(directory, results[directory]["evaluations"]) for directory in directories]
+    for e in results[directories[0]]["evaluations"]:
+        of_runs = [run.get(compare.key(e), {}) for run in runs]
+        problems = tuple(sorted(of_runs[0]))
+        for name, outcome in zip(names, of_runs, strict=True):
+            if not outcome or tuple(sorted(outcome)) != problems:
                 raise ValueError(
-                    f"{run.name} lacks the stages of {words.generator(e)}, {e['search']}, or was "
+                    f"{name} lacks the stages of {words.generator(e)}, {e['search']}, or was "
                     "evaluated on other problems than the other seeds"
                 )
-        problems = tuple(sorted(outcomes[0]))
-        names = ("benchmark", "split", "protocol", "method", "iteration", "search", "n")
         yield Measured(
-            {"cell": cell, **{name: e[name] for name in names}},
-            np.array([[outcome[task] for task in problems] for outcome in outcomes]),
+            {"cell": cell, **{name: e[name] for name in compare.KEY}},
+            np.array([[outcome[task] for task in problems] for outcome in of_runs]),
             problems,
         )
 
@@ -126,48 +134,48 @@ def _accuracies(m: Measured) -> Iterator[Json]:
 Pair = tuple[Measured, Measured, str, str]  # a, b and what they are called
 
 
-def _last(found: Sequence[Measured]) -> list[Measured]:
+def _last(measured: Sequence[Measured]) -> list[Measured]:
     """Of the base and of each method's last generator."""
     last: dict[tuple, int] = {}
-    for m in found:
-        method = m.where("cell", "method")
+    for m in measured:
+        method = m.about["cell"], m.about["method"]
         last[method] = max(last.get(method, 0), m.about["iteration"])
-    return [m for m in found if m.about["iteration"] == last[m.where("cell", "method")]]
+    return [m for m in measured if m.about["iteration"] == last[m.about["cell"], m.about["method"]]]
 
 
-def _grouped(found: Sequence[Measured], *names: str) -> list[list[Measured]]:
-    """Those that agree in everything but `names`, in the order found."""
-    groups: dict[tuple, list[Measured]] = {}
-    for m in found:
-        key = tuple(value for name, value in m.about.items() if name not in names)
-        groups.setdefault((*key, m.problems), []).append(m)
-    return list(groups.values())
+def _alike(measured: Sequence[Measured], *but: str) -> list[list[Measured]]:
+    """Those that agree in their problems and in everything but some names."""
+
+    def key(m: Measured) -> tuple:
+        return *(value for name, value in m.about.items() if name not in but), m.problems
+
+    return list(text.grouped(measured, key).values())
 
 
-def _methods(found: Sequence[Measured]) -> Iterator[Pair]:
-    for group in _grouped(_last(found), "method", "iteration"):
-        for b, a in itertools.combinations(group, 2):
+def _methods(measured: Sequence[Measured]) -> Iterator[Pair]:
+    for alike in _alike(_last(measured), "method", "iteration"):
+        for b, a in itertools.combinations(alike, 2):
             yield a, b, a.about["method"], b.about["method"]
 
 
-def _iterations(found: Sequence[Measured]) -> Iterator[Pair]:
-    for group in _grouped(found, "iteration"):
-        for b, a in itertools.pairwise(sorted(group, key=lambda m: m.about["iteration"])):
+def _iterations(measured: Sequence[Measured]) -> Iterator[Pair]:
+    for alike in _alike(measured, "iteration"):
+        for b, a in itertools.pairwise(sorted(alike, key=lambda m: m.about["iteration"])):
             yield a, b, words.folder(a.about), words.folder(b.about)
 
 
-def _ways(found: Sequence[Measured]) -> Iterator[Pair]:
-    for group in _grouped(_last(found), "search"):
-        of = {m.about["search"]: m for m in group}
+def _ways(measured: Sequence[Measured]) -> Iterator[Pair]:
+    for alike in _alike(_last(measured), "search"):
+        by_way = {m.about["search"]: m for m in alike}
         for a, b in WAYS:
-            if a in of and b in of:
-                method = of[a].about["method"]
-                yield of[a], of[b], f"{method}: {a}", f"{method}: {b}"
+            if a in by_way and b in by_way:
+                method = alike[0].about["method"]
+                yield by_way[a], by_way[b], f"{method}: {a}", f"{method}: {b}"
 
 
-def _cells(found: Sequence[Measured]) -> Iterator[Pair]:
+def _cells(measured: Sequence[Measured]) -> Iterator[Pair]:
     """Every other cell against the first that has the same evaluation."""
-    for first, *others in _grouped(found, "cell"):
+    for first, *others in _alike(measured, "cell"):
         for m in others:
             if len(m.outcomes) == len(first.outcomes):
                 a, b = (f"{x.about['cell']}/{words.folder(x.about)}" for x in (m, first))
@@ -177,8 +185,7 @@ def _cells(found: Sequence[Measured]) -> Iterator[Pair]:
 def _differences(a: Measured, b: Measured, name_a: str, name_b: str) -> Iterator[Json]:
     same = a.about["cell"] == b.about["cell"]
     for t in range(min(a.outcomes.shape[2], b.outcomes.shape[2])):
-        of_a, of_b = a.outcomes[:, :, t], b.outcomes[:, :, t]
-        mean, interval, p = evaluate.paired_difference(of_a, of_b)
+        mean, interval, p = evaluate.paired_difference(a.outcomes[:, :, t], b.outcomes[:, :, t])
         yield {
             **{name: a.about[name] for name in ("benchmark", "split", "protocol", "search", "n")},
             "cell": a.about["cell"] if same else "",

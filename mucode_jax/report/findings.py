@@ -1,4 +1,4 @@
-"""What a sweep found, for people: evidence.json as a table, as Markdown and as a page."""
+"""What a sweep shows, for people: evidence.json as a table, as Markdown and as a page."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
-
+from mucode_jax.report import page as pages
 from mucode_jax.report import plots, text, words
-from mucode_jax.report.page import bound, environment
+from mucode_jax.report.text import Rows
 
 Json = Any
-Rows = list[list[str]]
 PUBLISHED = (
     ("", "greedy", "Best-of-5, pt+lv"),
     ("Llama 3.2 1B, base", "35.1 / 31.1", "47.3 / 35.7"),
@@ -39,44 +35,46 @@ def read(directory: pathlib.Path) -> Json:
     """The evidence.json of a sweep. Raises ValueError where it cannot be read."""
     path = directory / "evidence.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not found["cells"] or found["differences"] is None:
+        evidence = json.loads(path.read_text(encoding="utf-8"))
+        if not evidence["cells"] or evidence["differences"] is None:
             raise ValueError("it has no cells")
     except (OSError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    return found
+    return evidence
 
 
-def _groups(found: Json) -> dict[str, list[Json]]:
-    groups: dict[str, list[Json]] = {}
-    for c in _merged(found["cells"]):
-        groups.setdefault(f"{c['benchmark']}, {c['split']}", []).append(c)
-    return groups
+# Choosing from the evidence ----------------------------------------------------------------------
+
+
+def _groups(evidence: Json) -> dict[str, tuple[list[Json], list[Json]]]:
+    """Place -> its cells and its differences."""
+    place = "{benchmark}, {split}".format_map
+    differences = text.grouped(evidence["differences"], place)
+    return {
+        name: (cells, differences.get(name, []))
+        for name, cells in text.grouped(_merged(evidence["cells"]), place).items()
+    }
 
 
 def _merged(cells: Sequence[Json]) -> list[Json]:
-    """With a generator that is the same in every cell (a base, say) once, of no cell."""
-    seen: dict[tuple, dict[tuple, set]] = {}
-    homes: dict[tuple, set[str]] = {}
-    for c in cells:
-        of, at = _of_generator(c), (c["search"], c["n"], c["turns"])
-        seen.setdefault(of, {}).setdefault(at, set()).add((c["accuracy"], *c["ci95"]))
-        homes.setdefault(of, set()).add(c["cell"])
-    same = {
-        of
-        for of, values in seen.items()
-        if len(homes[of]) > 1 and all(len(v) == 1 for v in values.values())
-    }
-    kept: dict[tuple, Json] = {}
-    for c in cells:
-        cell = "" if _of_generator(c) in same else c["cell"]
-        at = c["search"], c["n"], c["turns"]
-        kept.setdefault((cell, *_of_generator(c), *at), c | {"cell": cell})
-    return list(kept.values())
+    """A generator that is the same in several cells (a base, say) once, with no cell."""
 
+    def generator(c: Json) -> tuple:
+        return tuple(c[k] for k in ("benchmark", "split", "protocol", "method", "iteration"))
 
-def _of_generator(c: Json) -> tuple:
-    return tuple(c[k] for k in ("benchmark", "split", "protocol", "method", "iteration"))
+    def way(c: Json) -> tuple:
+        return c["search"], c["n"], c["turns"]
+
+    def is_same(cells: Sequence[Json]) -> bool:
+        values = {(way(c), c["accuracy"], *c["ci95"]) for c in cells}
+        return len({c["cell"] for c in cells}) > 1 and len(values) == len(set(map(way, cells)))
+
+    same = {name for name, its in text.grouped(cells, generator).items() if is_same(its)}
+    merged: dict[tuple, Json] = {}
+    for c in cells:
+        cell = "" if generator(c) in same else c["cell"]
+        merged.setdefault((cell, *generator(c), *way(c)), c | {"cell": cell})
+    return list(merged.values())
 
 
 def _name(c: Json) -> str:
@@ -92,8 +90,7 @@ def _way(c: Json) -> str:
 
 def _final(cells: Sequence[Json]) -> list[Json]:
     """After the last turn."""
-    last = {(_name(c), c["search"], c["n"]): c for c in cells}  # turns count upwards
-    return list(last.values())
+    return list({(_name(c), c["search"], c["n"]): c for c in cells}.values())  # turns count upwards
 
 
 def _apart(cells: Sequence[Json]) -> tuple[list[Json], list[Json]]:
@@ -108,186 +105,169 @@ def _last(cells: Sequence[Json]) -> list[Json]:
     return [c for c in cells if c["iteration"] == last[c["cell"], c["method"]]]
 
 
-def accuracies(cells: Sequence[Json]) -> Rows:
-    """A head and a row a generator: greedy by turn, Best-of-N after the last turn. Where N varies,
-    a row also for each way of choosing, and a column for each N."""
+# Tables ------------------------------------------------------------------------------------------
+
+
+def _accuracies(cells: Sequence[Json]) -> Rows:
+    """A row per generator: greedy by turn, Best-of-N after the last turn. Where N varies, a row
+    also for each way of choosing, and a column for each N."""
     greedy, searched = _apart(cells)
     several = len({c["n"] for c in searched}) > 1
     order = words.ways({c["search"] for c in searched})
     searched.sort(key=lambda c: (c["n"], order.index(c["search"])))
     values: dict[tuple[str, str], str] = {}
     for c in [*sorted(greedy, key=lambda c: c["turns"]), *searched]:
-        at = _name(c), _way(c)
+        place = _name(c), _way(c)
         if several and c["search"] != "greedy":
-            at = f"{_name(c)}, {c['search']}", f"best of {c['n']}"
-        values[at] = words.with_interval(c["accuracy"], c["ci95"])
+            place = f"{_name(c)}, {c['search']}", f"best of {c['n']}"
+        values[place] = words.with_interval(c["accuracy"], c["ci95"])
+    filled = {row for row, _ in values}
+    rows = [r for r in dict.fromkeys([*map(_name, cells), *(r for r, _ in values)]) if r in filled]
     columns = list(dict.fromkeys(column for _, column in values))
-    names = [*map(_name, cells), *(row for row, _ in values)]
-    rows = [row for row in dict.fromkeys(names) if any(row == of for of, _ in values)]
     return [["", *columns], *([row, *(values.get((row, c), "–") for c in columns)] for row in rows)]
 
 
-def _spoken(name: str) -> tuple[str, str, str]:
-    """(cell, generator, way) of what a difference calls "bce/mucode_2" or "mucode: pt"."""
-    cell, _, rest = name.rpartition("/")
-    folder, _, way = rest.partition(": ")
-    return cell, words.generator(words.whose(folder)), way
-
-
 def _pair(d: Json) -> str:
-    (cell_a, a, way_a), (cell_b, b, way_b) = _spoken(d["a"]), _spoken(d["b"])
+    """ "two − one: μCode 2" of a difference of "two/mucode_2" and "one/mucode_2"."""
+    sides = []
+    for side in (d["a"], d["b"]):
+        cell, _, rest = side.rpartition("/")
+        folder, _, way = rest.partition(": ")
+        sides.append((cell, words.generator(words.whose(folder)), way))
+    (cell_a, a, way_a), (cell_b, b, way_b) = sides
     if d["kind"] == "cells":
         return f"{cell_a} − {cell_b}: {a}"
-    said = f"{a}: {way_a} − {way_b}" if d["kind"] == "ways" else f"{a} − {b}"
-    return f"{d['cell']}: {said}" if d["cell"] else said
+    pair = f"{a}: {way_a} − {way_b}" if d["kind"] == "ways" else f"{a} − {b}"
+    return f"{d['cell']}: {pair}" if d["cell"] else pair
 
 
-def differences(found: Sequence[Json]) -> dict[str, Rows]:
-    """What is held against what -> a head and a row a pair, after the last turn; what is the same
-    in all cells once, and no pairs of cells that share the generator."""
+def _differences(differences: Sequence[Json]) -> dict[str, Rows]:
+    """Title -> a row per pair, after the last turn; what is the same in all cells once, and no
+    pairs of cells that share the generator."""
     last: dict[tuple, dict[str, Json]] = {}
-    for d in found:  # turns count upwards
-        at = d["kind"], d["a"], d["b"], d["search"], d["n"]
-        last.setdefault(at, {})[d["cell"]] = d
+    for d in differences:  # turns count upwards
+        pair = d["kind"], d["a"], d["b"], d["search"], d["n"]
+        last.setdefault(pair, {})[d["cell"]] = d
     shown: list[Json] = []
-    for of_cells in last.values():
-        one, *others = of_cells.values()
-        same = all(
-            d["difference"] == one["difference"] and d["ci95"] == one["ci95"] for d in others
-        )
-        shown += [one | {"cell": ""}] if others and same else of_cells.values()
+    for by_cell in last.values():
+        first, *others = by_cell.values()
+        same = len({(d["difference"], *d["ci95"]) for d in by_cell.values()}) == 1
+        shown += [first | {"cell": ""}] if others and same else by_cell.values()
     tables: dict[str, Rows] = {}
     for d in sorted(shown, key=lambda d: [*KINDS].index(d["kind"])):
         low, high = d["ci95"]
         if d["kind"] == "cells" and low == d["difference"] == high == 0:
             continue
-        way = f"best of {d['n']}" if d["kind"] == "ways" else _way(d)
+        way = f"best of {d['n']}" if d["kind"] == "ways" else _way(d).replace(": ", ", ")
         title = KINDS[d["kind"]]
         if d["kind"] == "methods":
             title += ", greedy" if d["search"] == "greedy" else ", Best-of-N"
-        said = f"{words.signed(d['difference'])} ({words.signed(low)} to {words.signed(high)})"
+        points = f"{words.signed(d['difference'])} ({words.signed(low)} to {words.signed(high)})"
         p = "<\u00a00.001" if d["p"] < 0.001 else f"{d['p']:.3f}"
-        rows = tables.setdefault(title, [_DIFFERENCES])
-        rows.append([_pair(d), way.replace(": ", ", "), said, p])
+        tables.setdefault(title, [_DIFFERENCES]).append([_pair(d), way, points, p])
     return tables
 
 
 def _note(cells: Sequence[Json]) -> str:
-    seeds, problems = (sorted({c[name] for c in cells}) for name in ("seeds", "problems"))
-    some = " or ".join(str(n) for n in seeds) + (" seed" if seeds == [1] else " seeds")
+    seeds, problems = (
+        " or ".join(map(str, sorted({c[name] for c in cells}))) for name in ("seeds", "problems")
+    )
     return (
-        f"{' or '.join(str(n) for n in problems)} problems, {some}, protocol "
+        f"{problems} problems, {seeds} seed{'' if seeds == '1' else 's'}, protocol "
         f"{cells[0]['protocol']}; intervals are 95 %, by bootstrap over problems and seeds."
     )
 
 
-def _of(found: Json, cells: Sequence[Json]) -> list[Json]:
-    where = cells[0]["benchmark"], cells[0]["split"]
-    return [d for d in found["differences"] if (d["benchmark"], d["split"]) == where]
-
-
-def table(found: Json) -> str:
+def table(evidence: Json) -> str:
     """For the terminal."""
     parts = []
-    for name, cells in _groups(found).items():
-        parts += [f"Solved, %: {name}. {_note(cells)}", text.grid(accuracies(cells))]
-    return "\n\n".join([*parts, difference_tables(found)])
+    for name, (cells, _) in _groups(evidence).items():
+        parts += [f"Solved, %: {name}. {_note(cells)}", text.grid(_accuracies(cells))]
+    return "\n\n".join([*parts, difference_tables(evidence)])
 
 
-def difference_tables(found: Json) -> str:
+def difference_tables(evidence: Json) -> str:
     """Every difference, for the terminal."""
-    groups = _groups(found)
+    groups = _groups(evidence)
     return "\n\n".join(
         f"{title}{f', on {name}' if len(groups) > 1 else ''}: differences in points, paired over "
         f"problems, with 95 % interval\n\n{text.grid(rows)}"
-        for name, cells in groups.items()
-        for title, rows in differences(_of(found, cells)).items()
+        for name, (_, differences) in groups.items()
+        for title, rows in _differences(differences).items()
     )
 
 
-def markdown(found: Json) -> str:
+def markdown(evidence: Json) -> str:
     """For the README: last generators, and the differences between them and ways of choosing."""
     parts = []
-    for name, cells in _groups(found).items():
-        told = [
+    for name, (cells, differences) in _groups(evidence).items():
+        wanted = [
             d
-            for d in _of(found, cells)
+            for d in differences
             if d["kind"] in ("ways", "cells") or (d["kind"], d["search"]) == ("methods", "greedy")
         ]
-        (_, *columns), *solved = accuracies(_last(cells))
-        between = [row for rows in differences(told).values() for row in rows[1:]]
+        (_, *columns), *solved = _accuracies(_last(cells))
+        pairs = [row for rows in _differences(wanted).values() for row in rows[1:]]
         parts.append(text.markdown([["solved, %", *columns], *solved]))
-        if between:
-            parts.append(text.markdown([_DIFFERENCES, *between]))
+        if pairs:
+            parts.append(text.markdown([_DIFFERENCES, *pairs]))
         parts.append(f"{name}: {_note(cells)}")
     return "\n\n".join(parts).replace("\u00a0", " ") + "\n"
 
 
-def page(found: Json) -> str:
+# The page ----------------------------------------------------------------------------------------
+
+
+def page(evidence: Json) -> str:
     """report.html of a sweep: self-contained, drawn from evidence.json alone."""
-    groups = [
-        {
-            "name": f"Results on {name}",
-            "note": _note(cells),
-            "accuracies": accuracies(cells),
-            "differences": [
-                (title, *_without_constant(rows))
-                for title, rows in differences(_of(found, cells)).items()
-            ],
-            "protocol": words.PROTOCOLS[cells[0]["protocol"]],
-            "ways": [
-                f"{way}: {words.CHOICES.get(way, 'a way of your own')}"
-                for way in words.ways({c["search"] for c in cells} - {"greedy"})
-            ],
-            "plots": _plots(str(i), cells),
-            "published": PUBLISHED if cells[0]["benchmark"] in _AS_PUBLISHED else (),
-        }
-        for i, (name, cells) in enumerate(_groups(found).items())
-    ]
-    title, said = _headline(found)
-    return (
-        environment()
-        .get_template("findings.html.jinja")
-        .render(
-            title=bound(title),
-            said=bound(said),
-            groups=groups,
-            made=[
-                {"backend": of["backend"], "sandbox isolation": of["isolation"]["level"]}
-                | of["versions"]
-                for of in found.get("made", ())
-            ],
-            config=json.dumps(found["config"], indent=2, ensure_ascii=False)
-            if "config" in found
-            else "",
-        )
+    groups = _groups(evidence)
+    return pages.fill(
+        "findings.html.jinja",
+        *_headline(evidence, *next(iter(groups.values()))),
+        evidence.get("config"),
+        about="Findings of several runs",
+        groups=[
+            {
+                "name": f"Results on {name}",
+                "note": _note(cells),
+                "accuracies": _accuracies(cells),
+                "differences": [
+                    (title, *_without_constant(rows))
+                    for title, rows in _differences(differences).items()
+                ],
+                "protocol": words.PROTOCOLS[cells[0]["protocol"]],
+                "ways": list(map(words.way, words.ways({c["search"] for c in cells} - {"greedy"}))),
+                "plots": _plots(str(i), cells),
+                "published": PUBLISHED if cells[0]["benchmark"] in _AS_PUBLISHED else (),
+            }
+            for i, (name, (cells, differences)) in enumerate(groups.items())
+        ],
+        made=[
+            {"backend": made["backend"], "sandbox isolation": made["isolation"]["level"]}
+            | made["versions"]
+            for made in evidence.get("made", ())
+        ],
     )
 
 
-def _headline(found: Json) -> tuple[str, str]:
+def _headline(
+    evidence: Json, group: Sequence[Json], differences: Sequence[Json]
+) -> tuple[str, str]:
     """The page's title and the sentences below it; of methods, what μCode (or the last) gained."""
-    cells = list(dict.fromkeys(c["cell"] for c in found["cells"] if c["cell"]))
+    cells = list(dict.fromkeys(c["cell"] for c in evidence["cells"] if c["cell"]))
     if cells:
         return f"{len(cells)} settings side by side", ", ".join(cells)
-    group = next(iter(_groups(found).values()))
     greedy = {c["method"]: c for c in _final(_last(_apart(group)[0]))}
     last = greedy.get("mucode") or [*greedy.values()][-1]
-    title = f"{words.generator(last)} solves {words.percent(last['accuracy'])}"
-    seeds = "one seed" if last["seeds"] == 1 else f"mean of {last['seeds']} seeds"
-    said = (
-        f"of {last['problems']} held-out problems, in greedy conversations of at most "
-        f"{last['turns']} turns, {seeds}."
-    )
-    wanted = {"kind": "methods", "a": last["method"], "b": "base", "search": "greedy"}
-    for d in _of(found, group):
-        if d.items() >= wanted.items() and d["turns"] == last["turns"]:
-            low, high = map(words.signed, d["ci95"])
-            title += f", its base {words.percent(greedy['base']['accuracy'])}"
-            said += (
-                f" The difference is {words.signed(d['difference'])} points (95 % interval {low} "
-                f"to {high}, paired over problems and seeds)."
-            )
-    return title, said
+    seeds = ", one seed" if last["seeds"] == 1 else f", mean of {last['seeds']} seeds"
+    about = {"kind": "methods", "a": last["method"], "b": "base", "search": "greedy"}
+    about["turns"] = last["turns"]
+    gained = next((d for d in differences if d.items() >= about.items()), None)
+    title, sentence = pages.headline(last, greedy["base"] if gained else None, seeds)
+    if gained:
+        pairs = "problems and seeds"
+        sentence += f" {pages.difference(gained['difference'], gained['ci95'], pairs)}"
+    return title, sentence
 
 
 def _without_constant(rows: Rows) -> tuple[str, Rows]:
@@ -298,65 +278,46 @@ def _without_constant(rows: Rows) -> tuple[str, Rows]:
 
 def _plots(name: str, cells: Sequence[Json]) -> list[plots.Plot]:
     greedy, searched = _apart(cells)
-    found = [_by_turn(name, _last(greedy))] if max(c["turns"] for c in greedy) > 1 else []
-    found.append(_forest(f"{name}-greedy", "Greedy", _final(_last(greedy))))
+    shown = [_by_turn(name, _last(greedy))] if max(c["turns"] for c in greedy) > 1 else []
+    shown.append(_forest(f"{name}-greedy", "Greedy", _final(_last(greedy))))
     if len({c["n"] for c in searched}) > 1:
-        found.append(plots.by_n(name, searched))
+        shown.append(plots.by_n(name, searched))
     elif searched:
-        found.append(_forest(f"{name}-search", f"Best-of-{searched[0]['n']}", searched))
-    return found
+        shown.append(_forest(f"{name}-search", f"Best-of-{searched[0]['n']}", searched))
+    return shown
 
 
 def _by_turn(name: str, greedy: Sequence[Json]) -> plots.Plot:
-    """Greedy accuracy by turn, a line a generator."""
-    lines: dict[str, list[Json]] = {}
-    for c in greedy:
-        lines.setdefault(_name(c), []).append(c)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for i, (label, of) in enumerate(lines.items()):
-            look = plots.series(i) if of[0]["cell"] else plots.look(of[0]["method"])
-            axes.plot([c["turns"] for c in of], [c["accuracy"] for c in of], label=label, **look)
-        axes.set_xlabel("stopped after turn")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        plots.legend(figure, axes)
-
-    alt = "Accuracy by turn. " + "; ".join(
-        f"{label}: " + ", ".join(f"{words.percent(c['accuracy'])} at {c['turns']}" for c in of)
-        for label, of in lines.items()
-    )
+    """Greedy accuracy by turn, a line per generator."""
+    lines = [
+        plots.Line(
+            label,
+            [c["turns"] for c in turns],
+            [c["accuracy"] for c in turns],
+            plots.series(i) if turns[0]["cell"] else plots.look(turns[0]["method"]),
+        )
+        for i, (label, turns) in enumerate(text.grouped(greedy, _name).items())
+    ]
     caption = "Greedy conversations, solved problems, means over seeds."
     height = 3.0 + 0.12 * len(lines)
-    return plots.drawn(f"{name}-turn", "Accuracy by turn", caption, alt, draw, height)
+    xlabel = "stopped after turn"
+    return plots.lines(f"{name}-turn", "Accuracy by turn", caption, lines, xlabel, height=height)
 
 
 def _forest(name: str, title: str, final: Sequence[Json]) -> plots.Plot:
-    """Accuracy with its interval after the last turn, a row a generator."""
-    rows = list(dict.fromkeys(_name(c) for c in final))
-    choices = words.ways({c["search"] for c in final})
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for i, choice in enumerate(choices):
-            own = [c for c in final if c["search"] == choice]
-            y = np.array([rows.index(_name(c)) for c in own], float)
-            y += 0.8 / len(choices) * (i - (len(choices) - 1) / 2)
-            look = plots.look("mucode" if choice == "greedy" else choice) | {"linestyle": "none"}
-            low, high = zip(*(c["ci95"] for c in own), strict=True)
-            axes.hlines(y, low, high, color=look["color"], linewidth=1.3, alpha=0.6)
-            axes.plot([c["accuracy"] for c in own], y, label=choice, **look)
-        axes.set_yticks(range(len(rows)), rows)
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.grid(visible=False, axis="y")
-        if len(choices) > 1:
-            plots.legend(figure, axes, 3)
-
-    alt = f"{title}, after the last turn. " + "; ".join(
-        f"{_name(c)}, {c['search']}: {words.percent(c['accuracy'])}" for c in final
-    )
+    """Accuracy with its interval after the last turn, a row per generator."""
+    by_way = text.grouped(final, lambda c: c["search"])
+    lines = [
+        plots.Line(
+            way,
+            list(map(_name, by_way[way])),
+            [c["accuracy"] for c in by_way[way]],
+            plots.look("mucode" if way == "greedy" else way),
+            [c["ci95"] for c in by_way[way]],
+        )
+        for way in words.ways(by_way)
+    ]
+    rows = list(dict.fromkeys(map(_name, final)))
     caption = "Solved problems after the last turn; bars are 95 % intervals."
-    height = 1.0 + len(rows) * max(0.3, 0.16 * len(choices))
-    return plots.drawn(name, f"{title}, after the last turn", caption, alt, draw, height)
+    height = 1.0 + len(rows) * max(0.3, 0.16 * len(lines))
+    return plots.forest(name, f"{title}, after the last turn", caption, rows, lines, height)

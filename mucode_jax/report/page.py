@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import pathlib
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from mucode_jax.report import plots, stages, talks, text, words
 from mucode_jax.report.talks import Conversation
+from mucode_jax.report.text import Rows
 from mucode_jax.rollouts import evaluate
 
 Json = Any
@@ -31,16 +32,19 @@ _ISOLATION = {
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-def printable(shown: Any) -> Any:
-    """Text without control characters and lone surrogates; anything else as it is."""
-    if isinstance(shown, Markup) or not isinstance(shown, str):
-        return shown
+# What all pages share ----------------------------------------------------------------------------
 
-    def picture(found: re.Match) -> str:
-        code = ord(found[0])
+
+def printable(value: Any) -> Any:
+    """Text without control characters and lone surrogates; anything else as it is."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+
+    def picture(match: re.Match) -> str:
+        code = ord(match[0])
         return chr(0x2400 + code) if code < 0x20 else "\ufffd"
 
-    return _CONTROL.sub(picture, shown.replace("\r\n", "\n").replace("\r", "\u240d"))
+    return _CONTROL.sub(picture, value.replace("\r\n", "\n").replace("\r", "\u240d"))
 
 
 def _entry(cell: str) -> Markup:
@@ -48,18 +52,13 @@ def _entry(cell: str) -> Markup:
     value, separator, rest = cell.partition(": " if ": " in cell else " (")
     if not separator:
         return Markup.escape(printable(cell))
-    shown = rest if separator == ": " else f"({rest}"
-    return Markup("{} <small>{}</small>").format(printable(value), printable(shown))
+    smaller = rest if separator == ": " else f"({rest}"
+    return Markup("{} <small>{}</small>").format(printable(value), printable(smaller))
 
 
-def bound(sentence: str) -> str:
-    """Keeps a number and its per cent sign on one line."""
-    return sentence.replace(" %", "\u00a0%")
-
-
-def environment() -> jinja2.Environment:
-    """The report's templates."""
-    found = jinja2.Environment(
+def fill(template: str, title: str, lead: str, config: Json, **values: Any) -> str:
+    """A page by one of the report's templates. `lead` stands below the title; None: no config."""
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mucode_jax.report", "."),
         autoescape=True,
         finalize=printable,
@@ -67,276 +66,261 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"markup": Markup, "entry": _entry}
-    return found
-
-
-def render(directory: pathlib.Path, results: Json) -> str:
-    """The page. Curves and conversations whose stages are not in `directory` are said to be
-    missing."""
-    groups = text.groups(results["evaluations"])
-    searched = [_searched(directory, group) for group in groups]
-    talks_of, conversations = _conversations(directory, results)
-    return (
-        environment()
-        .get_template("page.html.jinja")
-        .render(
-            title=bound(_title(groups[0])) if groups else "Nothing was evaluated",
-            said=bound(" ".join(_said(directory, groups[0]))) if groups else "",
-            about=_about(groups),
-            facts=_facts(results),
-            groups=[_group(str(i), group, searched[i]) for i, group in enumerate(groups)],
-            verifiers=text.verifier_rows(results) if results["verifiers"] else [],
-            verifiers_by_turn=text.verifier_turn_rows(results["evaluations"]),
-            by_turn=text.BY_TURN,
-            verifier_plots=[
-                plot for i, found in enumerate(searched) for plot in _verifier_plots(f"{i}", found)
-            ],
-            time_plot=plots.time("all", results) if results["stages"] else None,
-            work=_work(results),
-            sampling=_sampling(results),
-            stages=_stages(results),
-            costs=_costs(results["evaluations"]),
-            talks=[(classes(talk, conversations), talk) for talk in conversations],
-            talks_of=talks_of,
-            filters=_filters(conversations),
-            protocols={p: words.PROTOCOLS[p] for p in sorted({g[0]["protocol"] for g in groups})},
-            isolation={
-                _ISOLATION.get(name, name): of if isinstance(of, str) else json.dumps(of)
-                for name, of in traverse_util.flatten_dict(results["isolation"], sep=".").items()
-            },
-            versions=results["versions"],
-            config=json.dumps(results["config"], indent=2, ensure_ascii=False),
-        )
+    environment.filters |= {"markup": Markup, "entry": _entry}
+    return environment.get_template(template).render(
+        title=title.replace(" %", "\u00a0%"),  # on one line
+        lead=lead.replace(" %", "\u00a0%"),
+        config="" if config is None else json.dumps(config, indent=2, ensure_ascii=False),
+        **values,
     )
 
 
-def _last(group: Sequence[Json]) -> Json | None:
-    """The greedy evaluation that the page is about: μCode's last, else the last method's."""
+def headline(last: Json, base: Json | None, seeds: str = "") -> tuple[str, str]:
+    """The title and the first sentence on a greedy accuracy, and its base's where there is one."""
+    title = f"{words.generator(last)} solves {words.percent(last['accuracy'])}"
+    if base is not None:
+        title += f", its base {words.percent(base['accuracy'])}"
+    return title, (
+        f"of {last['problems']} held-out problems, in greedy conversations of at most "
+        f"{last['turns']} turns{seeds}."
+    )
+
+
+def difference(points: float, interval: Sequence[float], pairs: str) -> str:
+    """The second sentence; `pairs` says over what the difference is paired."""
+    low, high = map(words.signed, interval)
+    return (
+        f"The difference is {words.signed(points)} points (95 % interval {low} to {high}, paired "
+        f"over {pairs})."
+    )
+
+
+# The page of a run -------------------------------------------------------------------------------
+
+
+def render(directory: pathlib.Path, results: Json) -> str:
+    """The page. It names the curves and conversations whose stages are not in `directory`."""
+    groups = text.groups(results["evaluations"])
+    searched = [_searched(directory, group) for group in groups]
+    title, lead = _headline(directory, groups[0]) if groups else ("Nothing was evaluated", "")
+    places = dict.fromkeys(f"{group[0]['benchmark']}, {group[0]['split']}" for group in groups)
+    talks_of, conversations = _conversations(directory, results)
+    isolation = traverse_util.flatten_dict(results["isolation"], sep=".")
+    return fill(
+        "page.html.jinja",
+        title,
+        lead,
+        results["config"],
+        about=" · ".join(["Report of a run", *places]),
+        facts=_facts(results),
+        groups=[_group(str(i), group, searched[i]) for i, group in enumerate(groups)],
+        verifiers=text.verifier_rows(results["verifiers"]) if results["verifiers"] else [],
+        verifiers_by_turn=text.verifier_turn_rows(results["evaluations"]),
+        by_turn=text.BY_TURN,
+        verifier_plots=[p for i, of_group in enumerate(searched) for p in _curves(i, of_group)],
+        work=_work(results["stages"]),
+        sampling=_sampling(results["stages"]),
+        stages=_stages(results["stages"]),
+        costs=_costs(results["evaluations"]),
+        talks_of=talks_of,
+        talks=list(zip(_classes(conversations), conversations, strict=True)),
+        filters=_filters(conversations),
+        isolation={
+            _ISOLATION.get(name, name): value if isinstance(value, str) else json.dumps(value)
+            for name, value in isolation.items()
+        },
+        versions=results["versions"],
+    )
+
+
+def _last_and_base(group: Sequence[Json]) -> tuple[Json | None, Json | None]:
+    """The greedy evaluations that the page is about: μCode's last, else the last method's; and the
+    base's, where that is another."""
     greedy, _ = text.apart(group)
     if not greedy:
-        return None
-    methods = {e["method"] for e in greedy}
-    method = "mucode" if "mucode" in methods else greedy[-1]["method"]
-    return max((e for e in greedy if e["method"] == method), key=lambda e: e["iteration"])
+        return None, None
+    method = "mucode" if any(e["method"] == "mucode" for e in greedy) else greedy[-1]["method"]
+    last = max((e for e in greedy if e["method"] == method), key=lambda e: e["iteration"])
+    base = next((e for e in greedy if e["method"] == "base"), None)
+    return last, None if base is last else base
 
 
-def _base(group: Sequence[Json]) -> Json | None:
-    return next((e for e in group if e["search"] == "greedy" and e["method"] == "base"), None)
-
-
-def _title(group: Sequence[Json]) -> str:
-    last, base = _last(group), _base(group)
-    if last is None:
-        return "Best-of-N searches"
-    said = f"{words.generator(last)} solves {words.percent(last['accuracy'])}"
-    if base is None or base is last:
-        return said
-    return f"{said}, its base {words.percent(base['accuracy'])}"
-
-
-def _said(directory: pathlib.Path, group: Sequence[Json]) -> list[str]:
-    """The findings in sentences."""
-    last, base = _last(group), _base(group)
-    sentences = []
+def _headline(directory: pathlib.Path, group: Sequence[Json]) -> tuple[str, str]:
+    """The title and the sentences below it."""
+    last, base = _last_and_base(group)
+    title, sentences = "Best-of-N searches", []
     if last is not None:
-        sentences.append(
-            f"of {last['problems']} held-out problems, in greedy conversations of at most "
-            f"{last['turns']} turns."
-        )
-        if base is not None and base is not last:
+        title, first = headline(last, base)
+        sentences.append(first)
+        if base is not None:
             sentences.append(_difference(directory, last, base))
     best = [e for e in group if e["search"] == "pt+lv"] or [e for e in group if e["search"] == "pt"]
     if best:
         which = ", ".join(f"{words.generator(e)} {words.percent(e['accuracy'])}" for e in best)
         sentences.append(f"Multi-turn Best-of-{best[0]['n']} by {best[0]['search']}: {which}.")
-    return sentences
+    return title, " ".join(sentences)
 
 
 def _difference(directory: pathlib.Path, last: Json, base: Json) -> str:
-    points = f"{words.signed(last['accuracy'] - base['accuracy'])} points"
-    a, b = (stages.solved(directory, [e]).get("greedy") for e in (last, base))
-    if not a or not b or a.keys() != b.keys():
-        return f"The difference is {points}."
-    of_a, of_b = (np.array([solved[task][-1] for task in sorted(a)]) for solved in (a, b))
-    _, (low, high), _ = evaluate.paired_difference(of_a, of_b)
-    return (
-        f"The difference is {points} (95 % interval {words.signed(low)} to {words.signed(high)}, "
-        "paired over problems)."
-    )
+    points = last["accuracy"] - base["accuracy"]
+    a, b = (stages.solved(directory, [e]).get("greedy", {}) for e in (last, base))
+    if not a or a.keys() != b.keys():
+        return f"The difference is {words.signed(points)} points."
+    outcomes = (np.array([solved[task][-1] for task in sorted(a)]) for solved in (a, b))
+    _, interval, _ = evaluate.paired_difference(*outcomes)
+    return difference(points, interval, "problems")
 
 
-def _about(groups: Sequence[Sequence[Json]]) -> str:
-    names = dict.fromkeys(f"{g[0]['benchmark']}, {g[0]['split']}" for g in groups)
-    return " · ".join(["Report of a run", *names])
-
-
-def _facts(results: Json) -> list[tuple[str, str]]:
-    stages = results["stages"]
-    return [
-        ("backend", results["backend"]),
-        ("sandbox isolation", results["isolation"]["level"]),
-        ("seed", str(results["seed"])),
-        ("time in stages", words.duration(results["wall_seconds"])),
-        ("tokens sampled", words.count(sum(s["tokens"] for s in stages))),
-        ("programs executed", words.count(sum(s["executions"] for s in stages))),
-    ]
+def _facts(results: Json) -> dict[str, str]:
+    return {
+        "backend": results["backend"],
+        "sandbox isolation": results["isolation"]["level"],
+        "seed": str(results["seed"]),
+        "time in stages": words.duration(results["wall_seconds"]),
+        "tokens sampled": words.count(sum(s["tokens"] for s in results["stages"])),
+        "programs executed": words.count(sum(s["executions"] for s in results["stages"])),
+    }
 
 
 def _searched(directory: pathlib.Path, group: Sequence[Json]) -> list[stages.Searched]:
     """What the stages say of each generator that was searched."""
     searchers = {words.folder(e): e for e in group if e["search"] != "greedy"}
-    found = [stages.searched(directory, e) for e in searchers.values()]
-    return [s for s in found if s is not None]
+    return [stages.searched(directory, e) for e in searchers.values()]
 
 
-def _group(name: str, group: Sequence[Json], found: Sequence[stages.Searched]) -> dict[str, Any]:
+def _group(name: str, group: Sequence[Json], searched: Sequence[stages.Searched]) -> dict[str, Any]:
     """Tables and plots of the evaluations of one benchmark by one protocol."""
-    greedy, searched = text.apart(group)
-    drawn: list[plots.Plot | None] = []
+    greedy, by_n = text.apart(group)
+    shown: list[plots.Plot | None] = []
     if greedy:
-        drawn.append(plots.by_turn(name, greedy))
+        shown.append(plots.by_turn(name, greedy))
         if any(e["iteration"] for e in greedy):
-            drawn.append(plots.by_iteration(name, greedy))
-    tables = []
-    for n, of_n in searched.items():
-        tables.append((of_n[0], text.search_rows(of_n)))
-        drawn.append(plots.by_choice(f"{name}-{n}", of_n))
-    if len(tables) > 1:
-        drawn.append(plots.by_n(name, [e for of_n in searched.values() for e in of_n]))
-    drawn += [plots.first_turn_by_n(f"{name}-{i}", of) for i, of in enumerate(found)]
+            shown.append(plots.by_iteration(name, greedy))
+    shown += [plots.by_choice(f"{name}-{n}", searches) for n, searches in by_n.items()]
+    if len(by_n) > 1:
+        shown.append(plots.by_n(name, [e for searches in by_n.values() for e in searches]))
+    shown += [plots.first_turn_by_n(f"{name}-{i}", s) for i, s in enumerate(searched)]
     return {
-        "about": group[0],
-        "greedy": text.greedy_rows(greedy) if greedy else [],
-        "searches": tables,
-        "plots": [plot for plot in drawn if plot is not None],
+        "first": group[0],
+        "protocol": words.PROTOCOLS[group[0]["protocol"]],
+        "tables": text.tables(group),
+        "plots": [plot for plot in shown if plot is not None],
     }
 
 
-def _verifier_plots(name: str, found: Sequence[stages.Searched]) -> Iterator[plots.Plot]:
-    scored = [s for s in found if len(s.scores)]
-    if not scored:
-        return
-    yield plots.reliability(name, scored)
-    for i, s in enumerate(scored):
-        yield plots.scores(f"{name}-{i}", s)
+def _curves(group: int, searched: Sequence[stages.Searched]) -> list[plots.Plot]:
+    """The plots of the verifiers of one of the groups."""
+    scored = [s for s in searched if len(s.scores)]
+    scores = [plots.scores(f"{group}-{i}", s) for i, s in enumerate(scored)]
+    return [plots.reliability(str(group), scored), *scores] if scored else []
 
 
-def _work(results: Json) -> list[list[str]]:
-    """A head and one row a kind of work: seconds, tokens, executions."""
-    sums: dict[str, Counter] = defaultdict(Counter)
-    for stage in results["stages"]:
-        sums[words.work(stage["name"])].update(
-            {k: stage[k] for k in ("seconds", "tokens", "executions")}
-        )
+def _work(stages: Sequence[Json]) -> Rows:
+    """A row per kind of work: seconds, tokens, executions."""
     return [["", "time", "tokens sampled", "programs executed"]] + [
-        [work, words.duration(of["seconds"]), *_counts(of["tokens"], of["executions"])]
-        for work, of in sorted(sums.items(), key=lambda item: -item[1]["seconds"])
+        [work, *_cost(costs)] for work, costs in text.by_work(stages).items()
     ]
 
 
-def _sampling(results: Json) -> list[list[str]]:
-    """A head and one row a stage that sampled: what the sampler's device did."""
-    head = ["stage", "prompt tokens read", "tokens drawn", "places wasted", "slots in use"]
-    return [[*head, "tokens a second", "device idle"]] + [
-        [
-            stage["name"],
-            *_counts(of["prefilled"], of["decoded"], of["wasted"]),
-            f"{of['occupancy']:.0%}",
-            words.count(round(of["tokens_per_second"])),
-            f"{of['idle_seconds'] / max(of['seconds'], 1e-9):.1%}",
-        ]
-        for stage in results["stages"]
-        if (of := stage.get("sampling"))
-    ]
+def _cost(counts: Json) -> list[str]:
+    return [words.duration(counts["seconds"]), *_counts(counts["tokens"], counts["executions"])]
 
 
 def _counts(*numbers: float) -> list[str]:
     return [words.count(n) if n else "–" for n in numbers]
 
 
-def _stages(results: Json) -> list[list[str]]:
-    known = ("name", "iteration", "seconds", "tokens", "executions", "sampling")
-    rows = [["stage", "time", "tokens sampled", "programs executed", "counted"]]
-    for stage in results["stages"]:
-        counted = ", ".join(
-            f"{k} {words.count(v) if isinstance(v, int) else v}"
-            for k, v in stage.items()
-            if k not in known
-        )
-        rows.append(
-            [
-                stage["name"],
-                words.duration(stage["seconds"]),
-                *_counts(stage["tokens"], stage["executions"]),
-                counted,
-            ]
-        )
-    return rows
+def _sampling(stages: Sequence[Json]) -> Rows:
+    """A row per stage that sampled: what the sampler's device did."""
+    head = ["stage", "prompt tokens read", "tokens drawn", "places wasted", "slots in use"]
+    return [[*head, "tokens a second", "device idle"]] + [
+        [
+            stage["name"],
+            *_counts(did["prefilled"], did["decoded"], did["wasted"]),
+            f"{did['occupancy']:.0%}",
+            words.count(round(did["tokens_per_second"])),
+            f"{did['idle_seconds'] / max(did['seconds'], 1e-9):.1%}",
+        ]
+        for stage in stages
+        if (did := stage.get("sampling"))
+    ]
 
 
-def _costs(evaluations: Sequence[Json]) -> list[list[str]]:
-    """A head and one row an evaluation: what solving a problem this way costs."""
-    rows = [["", "solved", "tokens a problem", "programs executed a problem"]]
-    for e in evaluations:
-        conversations = e["problems"] * e["searches"]
-        rows.append(
-            [
-                words.evaluation(e),
-                words.percent(e["accuracy"]),
-                f"{e['tokens'] / conversations:.1f}",
-                f"{e['executions'] / conversations:.2f}",
-            ]
-        )
-    return rows
+def _stages(stages: Sequence[Json]) -> Rows:
+    """A row per stage: its cost, and what else it counted."""
+    shown = {"name", "iteration", "seconds", "tokens", "executions", "sampling"}
+    return [["stage", "time", "tokens sampled", "programs executed", "counted"]] + [
+        [
+            stage["name"],
+            *_cost(stage),
+            ", ".join(
+                f"{name} {words.count(value) if isinstance(value, int) else value}"
+                for name, value in stage.items()
+                if name not in shown
+            ),
+        ]
+        for stage in stages
+    ]
+
+
+def _costs(evaluations: Sequence[Json]) -> Rows:
+    """A row per evaluation: what solving a problem this way costs."""
+    return [["", "solved", "tokens a problem", "programs executed a problem"]] + [
+        [
+            words.evaluation(e),
+            words.percent(e["accuracy"]),
+            f"{e['tokens'] / (e['problems'] * e['searches']):.1f}",
+            f"{e['executions'] / (e['problems'] * e['searches']):.2f}",
+        ]
+        for e in evaluations
+    ]
 
 
 def _conversations(directory: pathlib.Path, results: Json) -> tuple[str, list[Conversation]]:
     """Where the sample conversations are from, in words, and the conversations."""
-    groups = text.groups(results["evaluations"])
-    last, base = (_last(groups[0]), _base(groups[0])) if groups else (None, None)
+    group = next(iter(text.groups(results["evaluations"])), [])
+    last, base = _last_and_base(group)
     if last is None:
         return "Nothing was evaluated greedily.", []
-    both = [last] if base is None or base is last else [last, base]
-    reading = stages.texts(directory, results)
-    found: list[Conversation] = []
-    for e in both:
-        greedy = talks.greedy(directory, e, _CONVERSATIONS // len(both), reading)
-        if greedy is None:
-            return f"The conversations of {words.generator(e)} are not in the work directory.", []
-        found += greedy
+    greedy = [last] if base is None else [last, base]
     # Of the ways to search, the one that shows best what the verifier is worth.
-    ways = [e for choice in ("lv", "pt+lv", "pt") for e in groups[0] if e["search"] == choice]
-    ways = [e for e in ways if e["search"] == ways[0]["search"]]
-    for e in ways:
-        found += talks.searched(directory, e, _CONVERSATIONS // len(ways), reading) or []
-    counts = Counter(talk.writer for talk in found)
-    said = f"{len(found)} conversations, chosen so that every kind is among them: "
-    said += "; ".join(f"{count} of {writer}" for writer, count in counts.items())
-    if reading is None:
-        said += "; the tokenizer is not at hand, so the problems' texts are not shown"
-    return f"{said}.", found
+    by_way = text.grouped(group, lambda e: e["search"])
+    searches = next((by_way[way] for way in ("lv", "pt+lv", "pt") if way in by_way), [])
+    texts = stages.texts(directory, results)
+    shown: list[Conversation] = []
+    for evaluations in (greedy, searches):
+        for e in evaluations:
+            sample = talks.sample(directory, e, _CONVERSATIONS // len(evaluations), texts)
+            if not sample and e in greedy:
+                name = words.generator(e)
+                return f"The conversations of {name} are not in the work directory.", []
+            shown += sample
+    counts = Counter(talk.writer for talk in shown)
+    about = f"{len(shown)} conversations, chosen so that every kind is among them: "
+    about += "; ".join(f"{count} of {writer}" for writer, count in counts.items())
+    if texts is None:
+        about += "; the tokenizer is not at hand, so the problems' texts are not shown"
+    return f"{about}.", shown
 
 
-def _filters(found: Sequence[Conversation]) -> list[tuple[str, list[tuple[str, str, int]]]]:
-    """(legend, [(class, words, number)]) of each row of filters."""
-    solved = Counter(talk.solved for talk in found)
-    rows = [(f"at-{t}", f"solved at turn {t}", solved[t]) for t in sorted(solved) if t]
-    rows += [("at-0", "never solved", solved[0])] if solved[0] else []
-    misled = sum(talk.misled for talk in found)
-    writers = list(dict.fromkeys(talk.writer for talk in found))
-    by = [
-        (f"by-{i}", writer, sum(talk.writer == writer for talk in found))
-        for i, writer in enumerate(writers)
+def _classes(conversations: Sequence[Conversation]) -> list[str]:
+    """Each conversation's classes, by which the filters find it."""
+    writers = list(dict.fromkeys(talk.writer for talk in conversations))
+    return [
+        f"at-{talk.solved} by-{writers.index(talk.writer)}{' misled' if talk.misled else ''}"
+        for talk in conversations
     ]
-    filters = [("Show", rows), ("Written by", by)]
-    if misled:
-        filters.append(("Verifier", [("misled", "preferred a wrong candidate", misled)]))
-    return [(legend, of) for legend, of in filters if len(of) > 1 or legend == "Verifier"]
 
 
-def classes(talk: Conversation, found: Sequence[Conversation]) -> str:
-    """A conversation's classes, by which the filters find it."""
-    writers = list(dict.fromkeys(other.writer for other in found))
-    misled = " misled" if talk.misled else ""
-    return f"at-{talk.solved} by-{writers.index(talk.writer)}{misled}"
+def _filters(conversations: Sequence[Conversation]) -> dict[str, list[tuple[str, str, int]]]:
+    """Legend -> [(class, words, number)] of each row of filters."""
+    solved = Counter(talk.solved for talk in conversations)
+    turns = [(f"at-{t}", f"solved at turn {t}", solved[t]) for t in sorted(solved) if t]
+    never = [("at-0", "never solved", solved[0])] if solved[0] else []
+    writers = Counter(talk.writer for talk in conversations)
+    by = [(f"by-{i}", writer, count) for i, (writer, count) in enumerate(writers.items())]
+    rows = {"Show": [*turns, *never], "Written by": by}
+    filters = {legend: choices for legend, choices in rows.items() if len(choices) > 1}
+    if misled := sum(talk.misled for talk in conversations):
+        filters["Verifier"] = [("misled", "preferred a wrong candidate", misled)]
+    return filters

@@ -1,7 +1,8 @@
 """What a run left in its work directory beside results.json: conversations, searches, outcomes.
 
-The names of the folders are those that `main` gives to its evaluations' stages (see `lab`). A stage
-that is not there, or not finished, is None here; whoever shows it says so.
+The folders have the names that `main` gives to its evaluations' stages (see `lab`). A stage that is
+not finished has nothing to show here; whoever shows it says so. Readers raise ValueError for a
+damaged file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import json
 import math
 import pathlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,23 +20,15 @@ import numpy as np
 from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Rollout, decode_rollout
 from mucode_jax.models import hub, huggingface
-from mucode_jax.report import words
+from mucode_jax.report import text, words
 from mucode_jax.rollouts import evaluate, search
-from mucode_jax.rollouts.search import Search
-from mucode_jax.runtime.workdir import intact_stage
+from mucode_jax.rollouts.search import Search, SearchTurn
+from mucode_jax.runtime.ledger import intact_stage
 
 Json = Any
-# Text of a user message from its ids, and of a completion from its ids.
+# Text of a user message from its ids (and whether it is the first), and of a completion from its.
 Texts = tuple[Callable[[np.ndarray, bool], str], Callable[[np.ndarray], str]]
-
-
-@dataclasses.dataclass(frozen=True)
-class FirstTurn:
-    """The N candidates of one search's first turn: bool, float32 and bool [N]."""
-
-    passed: np.ndarray
-    scores: np.ndarray | None
-    correct: np.ndarray
+Labels = list[list[bool]]  # of a search: per turn and candidate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,17 +37,17 @@ class Searched:
 
     Attributes:
       method, generator: its method and its name.
-      scores: float32 [n]; the verifier's score of every completion that was sampled, each once; no
-        entry where no verifier took part.
+      scores: float32 [n]; the verifier's score of every completion that was sampled, each once;
+        empty where no verifier took part.
       correct: bool [n]; their labels.
-      first_turns: one a problem and search.
+      first_turns: one per problem and search, with the labels of its candidates.
     """
 
     method: str
     generator: str
     scores: np.ndarray
     correct: np.ndarray
-    first_turns: tuple[FirstTurn, ...]
+    first_turns: list[tuple[SearchTurn, list[bool]]]
 
 
 def _lines(path: pathlib.Path) -> Iterator[Json]:
@@ -62,39 +56,30 @@ def _lines(path: pathlib.Path) -> Iterator[Json]:
 
 
 def _finished(
-    directory: pathlib.Path, of: Json, kind: str
-) -> tuple[pathlib.Path, pathlib.Path] | None:
-    """The folders of a finished stage and of its labels. ValueError: a file there is damaged."""
-    folder = directory / "stages" / words.folder(of) / f"{kind}_{of['benchmark']}_{of['split']}"
-    labels = folder.with_name(folder.name + "_labels")
-    return (folder, labels) if intact_stage(folder) and intact_stage(labels) else None
+    directory: pathlib.Path, e: Json, kind: str, file: str
+) -> tuple[Iterator[Json], Iterator[Json]] | None:
+    """The lines of a finished stage of an evaluation, and those of its labels."""
+    folder = directory / "stages" / words.folder(e) / f"{kind}_{e['benchmark']}_{e['split']}"
+    labels = folder.with_name(f"{folder.name}_labels")
+    if not intact_stage(folder) or not intact_stage(labels):
+        return None
+    return _lines(folder / file), _lines(labels / "pieces.jsonl")
 
 
-def greedy(directory: pathlib.Path, of: Json) -> list[tuple[Rollout, list[bool]]] | None:
+def greedy(directory: pathlib.Path, e: Json) -> list[tuple[Rollout, list[bool]]]:
     """The greedy conversations of an evaluation with the labels of their turns."""
-    found = _finished(directory, of, "greedy")
-    if found is None:
-        return None
-    rollouts, labels = found
-    decoded = map(decode_rollout, _lines(rollouts / "rollouts.jsonl"))
-    return list(zip(decoded, _lines(labels / "pieces.jsonl"), strict=True))
+    if (stage := _finished(directory, e, "greedy", "rollouts.jsonl")) is None:
+        return []
+    rollouts, labels = stage
+    return list(zip(map(decode_rollout, rollouts), labels, strict=True))
 
 
-def searches(
-    directory: pathlib.Path, of: Json
-) -> Iterator[tuple[list[Search], list[list[list[bool]]]]] | None:
+def searches(directory: pathlib.Path, e: Json) -> Iterator[list[tuple[Search, Labels]]]:
     """Problem by problem the searches of an evaluation with the labels of their candidates."""
-    folders = _finished(directory, of, "search")
-    if folders is None:
-        return None
-    labels = _lines(folders[1] / "pieces.jsonl")
-
-    def read() -> Iterator[tuple[list[Search], list[list[list[bool]]]]]:
-        for line in _lines(folders[0] / "pieces.jsonl"):
-            found = search.decode(line)
-            yield found, [next(labels) for _ in found]
-
-    return read()
+    if (stage := _finished(directory, e, "search", "pieces.jsonl")) is not None:
+        problems, labels = stage
+        for problem in problems:
+            yield [(s, next(labels)) for s in search.decode(problem)]
 
 
 def solved(
@@ -106,58 +91,52 @@ def solved(
       directory: a work directory.
       evaluations: of one generator on one split; those whose stages are missing are left out.
     """
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for e in evaluations:
-        if e["search"] == "greedy" and (talks := greedy(directory, e)) is not None:
-            found["greedy"] = {
-                rollout.task_id: evaluate.greedy_per_turn([label], e["turns"], e["protocol"])
-                for rollout, label in talks
-            }
+    outcomes: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     by_search = [e for e in evaluations if e["search"] != "greedy"]
-    for items, labels in (searches(directory, by_search[0]) or ()) if by_search else ():
+    for e in evaluations:
+        for rollout, label in greedy(directory, e) if e["search"] == "greedy" else ():
+            outcome = evaluate.greedy_per_turn([label], e["turns"], e["protocol"])
+            outcomes["greedy"][rollout.task_id] = outcome
+    for problem in searches(directory, by_search[0]) if by_search else ():
         for e in by_search:
             source = "pt" if e["search"] == "oracle" else e["search"]
-            found.setdefault(e["search"], {})[items[0].task_id] = np.mean(
+            outcomes[e["search"]][problem[0][0].task_id] = np.mean(
                 [
-                    evaluate.search_outcome(s, label, e["search"], e["turns"])
-                    for s, label in zip(items, labels, strict=True)
+                    evaluate.search_outcome(s, labels, e["search"], e["turns"])
+                    for s, labels in problem
                     if s.choice == source
                 ],
                 axis=0,
             )
-    return found
+    return outcomes
 
 
-def searched(directory: pathlib.Path, of: Json) -> Searched | None:
+def searched(directory: pathlib.Path, e: Json) -> Searched:
     """The scores, labels and first turns of an evaluation's searches."""
-    found = searches(directory, of)
-    if found is None:
-        return None
     scores, correct, first_turns = [], [], []
-    for items, labels in found:
+    for problem in searches(directory, e):
         seen: set[int] = set()  # ways of choosing share candidates
         opened: set[int] = set()
-        for s, label in zip(items, labels, strict=True):
-            for turn, of_turn in zip(s.turns, label, strict=True):
+        for s, labels in problem:
+            for turn, label in zip(s.turns, labels, strict=True):
                 if turn.scores is not None:
                     new = [j for j, c in enumerate(turn.candidates) if id(c) not in seen]
                     scores += [turn.scores[j] for j in new]
-                    correct += [of_turn[j] for j in new]
+                    correct += [label[j] for j in new]
                 seen.update(map(id, turn.candidates))
             if s.index not in opened:
                 opened.add(s.index)
-                passed = np.array([c.grade.passed for c in s.turns[0].candidates])
-                first_turns.append(FirstTurn(passed, s.turns[0].scores, np.array(label[0], bool)))
+                first_turns.append((s.turns[0], labels[0]))
     return Searched(
-        of["method"],
-        words.generator(of),
+        e["method"],
+        words.generator(e),
         np.array(scores, np.float32),
         np.array(correct, bool),
-        tuple(first_turns),
+        first_turns,
     )
 
 
-def best_of_k(turn: FirstTurn, choice: str) -> np.ndarray | None:
+def best_of_k(turn: SearchTurn, label: Sequence[bool], choice: str) -> np.ndarray | None:
     """float64 [N]: probability that the choice among k = 1 … N of the candidates is correct.
 
     The exact mean over all subsets of size k: the r-th best of N is the best of a subset in
@@ -166,33 +145,31 @@ def best_of_k(turn: FirstTurn, choice: str) -> np.ndarray | None:
     """
     if ("lv" in choice and turn.scores is None) or "vote" in choice:
         return None
-    rank = {
-        "random": lambda j: 0,
-        "pt": lambda j: bool(turn.passed[j]),
-        "lv": lambda j: float(turn.scores[j]),
-        "pt+lv": lambda j: (bool(turn.passed[j]), float(turn.scores[j])),
-        "oracle": lambda j: bool(turn.correct[j]),
+    n = len(label)
+    passed = [candidate.grade.passed for candidate in turn.candidates]
+    scores = [0.0] * n if turn.scores is None else turn.scores.tolist()
+    ranks = {
+        "random": [0] * n,
+        "pt": passed,
+        "lv": scores,
+        "pt+lv": list(zip(passed, scores, strict=True)),
+        "oracle": label,
     }[choice]
-    n = len(turn.correct)
-    tied: dict[Any, list[bool]] = {}
-    for j in range(n):
-        tied.setdefault(rank(j), []).append(bool(turn.correct[j]))
-    by_rank = [np.mean(tied[value]) for value in sorted(tied, reverse=True) for _ in tied[value]]
-    return np.array(
-        [
-            sum(
-                math.comb(n - r, k - 1) / math.comb(n, k) * right
-                for r, right in enumerate(by_rank, 1)
-            )
-            for k in range(1, n + 1)
-        ]
-    )
+    tied = text.grouped(range(n), ranks.__getitem__)
+    shares = [np.mean([label[j] for j in tied[rank]]) for rank in ranks]
+    by_rank = [share for _, share in sorted(zip(ranks, shares, strict=True), reverse=True)]
+
+    def correct_of(k: int) -> float:
+        cases = ((math.comb(n - r, k - 1), right) for r, right in enumerate(by_rank, 1))
+        return sum(count / math.comb(n, k) * right for count, right in cases)
+
+    return np.array([correct_of(k) for k in range(1, n + 1)])
 
 
 def texts(directory: pathlib.Path, results: Json) -> Texts | None:
     """How ids of this run become text, by the tokenizer that its models were saved with.
 
-    Falls back on the base generator where it is a directory or comes along; never reads the hub.
+    Otherwise by the base generator's, where it is a directory or `mini`; never reads the hub.
     """
     saved = sorted((directory / "stages").glob("*/*/model/tokenizer.json"))
     path = str(results["config"].get("generator", {}).get("path", ""))

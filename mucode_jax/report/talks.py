@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from mucode_jax.core.records import Rollout, Turn
+from mucode_jax.core.records import Grade
 from mucode_jax.report import stages, words
-from mucode_jax.rollouts.search import Search
+from mucode_jax.rollouts.search import SearchTurn
 
 Json = Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """One of the candidates of a search's turn: outcome of its tests, the verifier's score."""
+    """A candidate in a search's turn: outcome of its tests, the verifier's score."""
 
     score: float | None
     status: str
@@ -33,17 +34,16 @@ class ShownTurn:
     Attributes:
       message: what the generator read: the problem, later the feedback.
       completion: what it wrote, or of several what was chosen.
-      status, summary: outcome of the public tests.
+      grade: outcome of the public tests.
       correct: passes the private tests too.
-      candidates: all of a search's turn; none of a greedy one.
+      candidates: of a search; empty in a greedy conversation.
     """
 
     message: str
     completion: str
-    status: str
-    summary: str
+    grade: Grade
     correct: bool
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[Candidate, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,119 +62,81 @@ class Conversation:
     task_id: str
     turns: tuple[ShownTurn, ...]
     solved: int
-    misled: bool = False
+    misled: bool
 
 
-def greedy(
-    directory: pathlib.Path, of: Json, count: int, texts: stages.Texts | None
-) -> list[Conversation] | None:
-    """`count` conversations of a greedy evaluation (see `_pick`); None: no finished stage."""
-    found = stages.greedy(directory, of)
-    if found is None:
-        return None
-    solved = [_greedily_solved(label, of["protocol"]) for _, label in found]
-    chosen = _pick([(turn, False) for turn in solved], count)
+Talk = tuple[str, Sequence[SearchTurn], stages.Labels]  # the problem, its turns and their labels
+
+
+def sample(
+    directory: pathlib.Path, e: Json, count: int, texts: stages.Texts | None
+) -> list[Conversation]:
+    """`count` conversations of an evaluation, one per problem; none where its stages are missing.
+
+    Always the same ones: their kinds, by `solved` and `misled`, take turns, each with its next
+    conversation in the order of the problems. They come sorted by kind: solved late first, never
+    solved last.
+    """
+    talks = list(_talks(directory, e))
+    kinds = [(_solved(e, talk), _misled(talk)) for talk in talks]
+    order = sorted(set(kinds), key=lambda kind: (kind[0] == 0, -kind[0], not kind[1]))
+    queues = [[i for i in range(len(kinds)) if kinds[i] == kind] for kind in order]
+    rounds = itertools.zip_longest(*queues)  # the first of every kind, the second of every kind …
+    chosen = [i for indices in rounds for i in indices if i is not None][:count]
     return [
-        Conversation(
-            words.evaluation(of),
-            found[i][0].task_id,
-            tuple(_greedy_turns(*found[i], texts)),
-            solved[i],
-        )
-        for i in chosen
+        Conversation(words.evaluation(e), talks[i][0], _shown(e, talks[i], texts), *kinds[i])
+        for i in sorted(chosen, key=lambda i: order.index(kinds[i]))
     ]
 
 
-def searched(
-    directory: pathlib.Path, of: Json, count: int, texts: stages.Texts | None
-) -> list[Conversation] | None:
-    """`count` searches of an evaluation, one a problem; as `greedy`."""
-    found = stages.searches(directory, of)
-    if found is None:
-        return None
-    own, kinds = [], []
-    for items, labels in found:
-        for s, label in zip(items, labels, strict=True):
-            if s.choice == of["search"] and s.index == 0:
-                right = label[-1][s.turns[-1].chosen]
-                own.append((s, label))
-                kinds.append((len(s.turns) if right else 0, _misled(s, label)))
-    return [
-        Conversation(
-            words.evaluation(of),
-            own[i][0].task_id,
-            tuple(_search_turns(*own[i], texts)),
-            *kinds[i],
-        )
-        for i in _pick(kinds, count)
-    ]
+def _talks(directory: pathlib.Path, e: Json) -> Iterator[Talk]:
+    """The conversations of an evaluation, greedy ones as searches among one candidate."""
+    if e["search"] == "greedy":
+        for rollout, label in stages.greedy(directory, e):
+            turns = [SearchTurn((turn,), None, 0) for turn in rollout.turns]
+            yield rollout.task_id, turns, [[correct] for correct in label]
+    else:
+        for problem in stages.searches(directory, e):
+            for s, labels in problem:
+                if s.choice == e["search"] and s.index == 0:
+                    yield s.task_id, s.turns, labels
 
 
-def _greedily_solved(label: Sequence[bool], protocol: str) -> int:
-    if protocol == "paper":
-        return label.index(True) + 1 if any(label) else 0
-    return len(label) if label[-1] else 0
+def _solved(e: Json, talk: Talk) -> int:
+    _, turns, labels = talk
+    right = [label[turn.chosen] for turn, label in zip(turns, labels, strict=True)]
+    if e["search"] == "greedy" and e["protocol"] == "paper":
+        return right.index(True) + 1 if any(right) else 0
+    return len(right) if right[-1] else 0
 
 
-def _misled(found: Search, labels: Sequence[Sequence[bool]]) -> bool:
+def _misled(talk: Talk) -> bool:
+    _, turns, labels = talk
     return any(
         turn.scores is not None and any(label) and not label[int(np.argmax(turn.scores))]
-        for turn, label in zip(found.turns, labels, strict=True)
+        for turn, label in zip(turns, labels, strict=True)
     )
 
 
-def _pick(kinds: Sequence[tuple[int, bool]], count: int) -> list[int]:
-    """Which of the conversations to show, always the same ones: of each kind in turn the next in
-    the order of the problems. A kind is the turn at which it was solved, and whether the verifier
-    was wrong. They come sorted by kind: solved late first, never solved last."""
-    order = sorted(set(kinds), key=lambda kind: (kind[0] == 0, -kind[0], not kind[1]))
-    queues = [iter([i for i, kind in enumerate(kinds) if kind == of]) for of in order]
-    chosen: list[int] = []
-    while queues and len(chosen) < count:
-        queue = queues.pop(0)
-        i = next(queue, None)
-        if i is not None:
-            chosen.append(i)
-            queues.append(queue)
-    return sorted(chosen, key=lambda i: (order.index(kinds[i]), i))
-
-
-def _text(turn: Turn, before: Turn | None, texts: stages.Texts | None) -> tuple[str, str]:
-    """(message, completion); without the tokenizer the feedback, and the code alone."""
-    if texts is None:
-        return before.grade.feedback if before else "", turn.code
-    return texts[0](turn.prompt_ids, before is None), texts[1](turn.completion_ids)
-
-
-def _greedy_turns(
-    rollout: Rollout, label: Sequence[bool], texts: stages.Texts | None
-) -> Iterator[ShownTurn]:
-    before = None
-    for turn, correct in zip(rollout.turns, label, strict=True):
-        yield ShownTurn(*_text(turn, before, texts), turn.grade.status, turn.grade.summary, correct)
-        before = turn
-
-
-def _search_turns(
-    found: Search, labels: Sequence[Sequence[bool]], texts: stages.Texts | None
-) -> Iterator[ShownTurn]:
-    before = None
-    for of, label in zip(found.turns, labels, strict=True):
-        turn = of.candidates[of.chosen]
+def _shown(e: Json, talk: Talk, texts: stages.Texts | None) -> tuple[ShownTurn, ...]:
+    """The turns as text; without the tokenizer the feedback, and the code alone."""
+    shown: list[ShownTurn] = []
+    for turn, label in zip(*talk[1:], strict=True):
+        chosen = turn.candidates[turn.chosen]
+        if texts is None:
+            message, completion = shown[-1].grade.feedback if shown else "", chosen.code
+        else:
+            message = texts[0](chosen.prompt_ids, not shown)
+            completion = texts[1](chosen.completion_ids)
         candidates = tuple(
             Candidate(
-                None if of.scores is None else float(of.scores[j]),
+                None if turn.scores is None else float(turn.scores[j]),
                 candidate.grade.status,
                 label[j],
-                j == of.chosen,
+                j == turn.chosen,
             )
-            for j, candidate in enumerate(of.candidates)
+            for j, candidate in enumerate(turn.candidates if e["search"] != "greedy" else ())
         )
-        yield ShownTurn(
-            *_text(turn, before, texts),
-            turn.grade.status,
-            turn.grade.summary,
-            label[of.chosen],
-            candidates,
-        )
-        before = turn
+        correct = label[turn.chosen]
+        shown.append(ShownTurn(message, completion, chosen.grade, correct, candidates))
+    return tuple(shown)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from mucode_jax.report import words
 from mucode_jax.rollouts.evaluate import wilson
 
 Json = Any
+Rows = list[list[str]]  # of a table's cells, its head first
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 WIDTH = 100
 BY_TURN = (
     "Verifiers, on the candidates of the searches that they chose in; “best one is correct” of the "
@@ -19,93 +21,100 @@ BY_TURN = (
 
 
 def grid(rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
-    """Rows of cells as aligned columns, the first row their heads.
+    """Rows of cells as aligned columns, the head first.
 
-    The first column is to the left, the others to the right; what does not fit in `width` follows
-    below, with the first column again.
+    The first column is left-aligned, the others right-aligned. Columns that do not fit in `width`
+    follow below, with the first column again.
     """
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     blocks: list[list[int]] = [[]]
-    used = widths[0]
     for c in range(1, len(widths)):
-        if blocks[-1] and used + 3 + widths[c] > width:
+        if blocks[-1] and widths[0] + sum(3 + widths[i] for i in [*blocks[-1], c]) > width:
             blocks.append([])
-            used = widths[0]
         blocks[-1].append(c)
-        used += 3 + widths[c]
-    lines: list[str] = []
-    for block in blocks:
-        lines += [""] if lines else []
-        for row in rows:
-            cells = [row[0].ljust(widths[0]), *(row[c].rjust(widths[c]) for c in block)]
-            lines.append("   ".join(cells).rstrip())
-    return "\n".join(lines)
+
+    def aligned(row: Sequence[str], block: Sequence[int]) -> str:
+        cells = [row[0].ljust(widths[0]), *(row[c].rjust(widths[c]) for c in block)]
+        return "   ".join(cells).rstrip()
+
+    return "\n\n".join("\n".join(aligned(row, block) for row in rows) for block in blocks)
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as a Markdown table, the first row their heads."""
+    """Rows of cells as a Markdown table, the head first."""
     head, *body = rows
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """The items by their key, in the order in which they come."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
 def groups(evaluations: Sequence[Json]) -> list[list[Json]]:
     """The evaluations by benchmark, split and protocol: what may stand in one table."""
-    found: dict[tuple, list[Json]] = defaultdict(list)
-    for e in evaluations:
-        found[e["benchmark"], e["split"], e["protocol"]].append(e)
-    return list(found.values())
-
-
-def table(results: Json) -> str:
-    """All that a run found, for the terminal: at most 100 columns, no colours."""
-    parts = []
-    for group in groups(results["evaluations"]):
-        parts += section(group, grid)
-    if results["verifiers"]:
-        verifiers = grid(verifier_rows(results))
-        parts.append(f"Verifiers, on problems held out from their training\n\n{verifiers}")
-    if len(by_turn := verifier_turn_rows(results["evaluations"])) > 1:
-        parts.append(f"{_wrapped(BY_TURN)}\n\n{grid(by_turn)}")
-    time = _wrapped(f"Time in stages: {time_line(results)}")
-    parts.append(f"{time}\n{_wrapped(setting_line(results))}")
-    return "\n\n".join(parts)
+    by_place = grouped(evaluations, lambda e: (e["benchmark"], e["split"], e["protocol"]))
+    return list(by_place.values())
 
 
 def apart(evaluations: Sequence[Json]) -> tuple[list[Json], dict[int, list[Json]]]:
     """The greedy ones, and the searches by N."""
-    searched: dict[int, list[Json]] = {}
-    for e in sorted(evaluations, key=lambda e: e["n"]):
-        if e["search"] != "greedy":
-            searched.setdefault(e["n"], []).append(e)
-    return [e for e in evaluations if e["search"] == "greedy"], searched
+    greedy = [e for e in evaluations if e["search"] == "greedy"]
+    searched = [e for e in evaluations if e["search"] != "greedy"]
+    return greedy, grouped(sorted(searched, key=lambda e: e["n"]), lambda e: e["n"])
 
 
-def section(
-    evaluations: Sequence[Json], drawn: Callable[[Sequence[Sequence[str]]], str]
-) -> list[str]:
-    """The paragraphs on one of `groups`, its tables by `grid` or `markdown`."""
-    first = evaluations[0]
-    about = f"% of {first['problems']} problems ({first['benchmark']}, {first['split']})"
-    greedy, searched = apart(evaluations)
+def table(results: Json) -> str:
+    """All results of a run for the terminal: at most 100 columns, no colours."""
     parts = []
-    if greedy:
-        parts.append(
-            f"Solved by one greedy conversation a problem, had it stopped after that turn\n"
-            f"{about}, with 95 % interval\n\n{drawn(greedy_rows(greedy))}"
-        )
-    for n, of_n in searched.items():
-        parts.append(
-            f"Solved by multi-turn Best-of-{n}: {n} candidates a turn, at most {of_n[0]['turns']} "
-            f"turns, and which candidate is taken\n{about}, with 95 % interval, "
-            f"searches a problem: {of_n[0]['searches']}\n\n{drawn(search_rows(of_n))}"
-        )
-    protocol = first["protocol"]
-    return [*parts, _wrapped(f"Protocol {protocol}: {words.PROTOCOLS[protocol]}")]
+    for group in groups(results["evaluations"]):
+        parts += section(group, grid)
+    if results["verifiers"]:
+        verifiers = grid(verifier_rows(results["verifiers"]))
+        parts.append(f"Verifiers, on problems held out from their training\n\n{verifiers}")
+    if len(by_turn := verifier_turn_rows(results["evaluations"])) > 1:
+        parts.append(f"{_wrapped(BY_TURN)}\n\n{grid(by_turn)}")
+    isolation = results["isolation"]["level"]
+    made = f"Backend {results['backend']}; sandbox isolation {isolation}; seed {results['seed']}"
+    parts.append(f"{_wrapped(_time_line(results))}\n{_wrapped(made)}")
+    return "\n\n".join(parts)
 
 
-def greedy_rows(greedy: Sequence[Json]) -> list[list[str]]:
-    """A head and one row a generator: accuracy with its interval after each turn."""
+def section(group: Sequence[Json], drawn: Callable[[Rows], str]) -> list[str]:
+    """The paragraphs on one of `groups`, its tables drawn by `grid` or `markdown`."""
+    first = group[0]
+    about = f"% of {first['problems']} problems ({first['benchmark']}, {first['split']})"
+    return [
+        *(
+            f"{solved}\n{about}, {interval}\n\n{drawn(rows)}"
+            for solved, interval, rows in tables(group)
+        ),
+        _wrapped(f"Protocol {first['protocol']}: {words.PROTOCOLS[first['protocol']]}"),
+    ]
+
+
+def tables(group: Sequence[Json]) -> list[tuple[str, str, Rows]]:
+    """(what is solved, what is beside it, rows) of one of `groups`: greedy, and searches by N."""
+    greedy, searched = apart(group)
+    interval = "with 95 % interval"
+    by_turn = "Solved by one greedy conversation a problem, had it stopped after that turn"
+    shown = [(by_turn, interval, greedy_rows(greedy))] if greedy else []
+    for n, searches in searched.items():
+        solved = (
+            f"Solved by multi-turn Best-of-{n}: {n} candidates a turn, at most "
+            f"{searches[0]['turns']} turns, and which candidate is taken"
+        )
+        repeated = f"{interval}, searches a problem: {searches[0]['searches']}"
+        shown.append((solved, repeated, search_rows(searches)))
+    return shown
+
+
+def greedy_rows(greedy: Sequence[Json]) -> Rows:
+    """A row per generator: accuracy with its interval after each turn."""
     turns = max(e["turns"] for e in greedy)
     rows = [["", *(f"turn {t + 1}" for t in range(turns))]]
     for e in greedy:
@@ -114,104 +123,95 @@ def greedy_rows(greedy: Sequence[Json]) -> list[list[str]]:
     return rows
 
 
-def search_rows(searched: Sequence[Json]) -> list[list[str]]:
-    """A head and one row a way of choosing: accuracy with its interval for each generator."""
-    names = list(dict.fromkeys(words.generator(e) for e in searched))
+def search_rows(searched: Sequence[Json]) -> Rows:
+    """A row per way to choose, a column per generator: accuracy with its interval."""
+    names = list(dict.fromkeys(map(words.generator, searched)))
     cells = {
         (e["search"], words.generator(e)): words.with_interval(e["accuracy"], e["ci95"])
         for e in searched
     }
-    present = {choice for choice, _ in cells}
     return [["", *names]] + [
-        [
-            f"{choice}: {words.CHOICES.get(choice, 'a way of your own')}",
-            *(cells.get((choice, name), "–") for name in names),
-        ]
-        for choice in words.ways(present)
+        [words.way(choice), *(cells.get((choice, name), "–") for name in names)]
+        for choice in words.ways({e["search"] for e in searched})
     ]
+
+
+def verifier_rows(verifiers: Sequence[Json]) -> Rows:
+    """A row per verifier: how good it is on problems held out from its training."""
+    losses = {"bt": "Bradley-Terry", "bce": "cross-entropy"}
+    return [["trained on rollouts of", "loss", "pairs", *_QUALITY]] + [
+        [
+            words.generator(v),
+            losses.get(v["loss"], v["loss"]),
+            words.count(v["pairs"]),
+            *_quality(v),
+        ]
+        for v in verifiers
+    ]
+
+
+def verifier_turn_rows(evaluations: Sequence[Json]) -> Rows:
+    """A row per generator and turn: the verifier on the candidates it chose among."""
+    several = len({e["benchmark"] for e in evaluations}) > 1
+    return [["", "turn", "candidates", *_QUALITY]] + [
+        [
+            words.generator(e) + (f" ({e['benchmark']})" if several else ""),
+            str(turn["turn"]),
+            words.count(turn["candidates"]),
+            *_quality(turn),
+        ]
+        for e in evaluations
+        for turn in e.get("verifier", ())
+    ]
+
+
+_QUALITY = ("AUC", "best one is correct", "Brier")
+
+
+def _quality(measured: Json) -> list[str]:
+    auc, top1, brier = (measured.get(name) for name in ("auc", "top1", "brier"))
+    return [words.number(auc), words.percent(top1), words.number(brier)]
+
+
+def by_work(stages: Sequence[Json]) -> dict[str, Json]:
+    """Seconds, tokens and executions by what was done, the longest first."""
+    costs = ("seconds", "tokens", "executions")
+    sums = {
+        work: {cost: sum(stage[cost] for stage in alike) for cost in costs}
+        for work, alike in grouped(stages, lambda stage: words.work(stage["name"])).items()
+    }
+    return dict(sorted(sums.items(), key=lambda item: -item[1]["seconds"]))
+
+
+def _time_line(results: Json) -> str:
+    """ "Time in stages: 5 min 07 s: rollouts 41 %, …": every share that rounds to 1 % or more."""
+    total = results["wall_seconds"]
+    shares = [
+        f"{work} {100 * costs['seconds'] / total:.0f} %"
+        for work, costs in by_work(results["stages"]).items()
+        if total and costs["seconds"] / total >= 0.005
+    ]
+    return f"Time in stages: {words.duration(total)}" + (": " + ", ".join(shares) if shares else "")
 
 
 def _wrapped(text: str) -> str:
     return textwrap.fill(text, WIDTH, break_long_words=False, subsequent_indent="  ")
 
 
-def verifier_rows(results: Json) -> list[list[str]]:
-    """A head and one row a verifier."""
-    rows = [["trained on rollouts of", "loss", "pairs", "AUC", "best one is correct", "Brier"]]
-    for v in results["verifiers"]:
-        rows.append(
-            [
-                words.generator(v),
-                {"bt": "Bradley-Terry", "bce": "cross-entropy"}.get(v["loss"], v["loss"]),
-                words.count(v["pairs"]),
-                words.number(v.get("auc")),
-                "–" if v.get("top1") is None else words.percent(v["top1"]),
-                words.number(v.get("brier")),
-            ]
-        )
-    return rows
-
-
-def verifier_turn_rows(evaluations: Sequence[Json]) -> list[list[str]]:
-    """A head and one row a generator and turn: the verifier on the candidates it chose among."""
-    rows = [["", "turn", "candidates", "AUC", "best one is correct", "Brier"]]
-    several = len({e["benchmark"] for e in evaluations}) > 1
-    for e in evaluations:
-        for turn in e.get("verifier", ()):
-            rows.append(
-                [
-                    words.generator(e) + (f" ({e['benchmark']})" if several else ""),
-                    str(turn["turn"]),
-                    words.count(turn["candidates"]),
-                    words.number(turn["auc"]),
-                    "–" if turn["top1"] is None else words.percent(turn["top1"]),
-                    words.number(turn["brier"]),
-                ]
-            )
-    return rows
-
-
-def seconds_by_work(stages: Sequence[Json]) -> dict[str, float]:
-    """Seconds by what was done, the longest first."""
-    seconds: dict[str, float] = defaultdict(float)
-    for stage in stages:
-        seconds[words.work(stage["name"])] += stage["seconds"]
-    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
-
-
-def time_line(results: Json) -> str:
-    """ "5 min 07 s: rollouts 41 %, …", what took a hundredth of it at least."""
-    total = results["wall_seconds"]
-    shares = [
-        f"{name} {100 * seconds / total:.0f} %"
-        for name, seconds in seconds_by_work(results["stages"]).items()
-        if total and seconds / total >= 0.005
-    ]
-    return words.duration(total) + (": " + ", ".join(shares) if shares else "")
-
-
-def setting_line(results: Json) -> str:
-    return (
-        f"Backend {results['backend']}; sandbox isolation {results['isolation']['level']}; "
-        f"seed {results['seed']}"
-    )
-
-
 def line(evaluations: Sequence[Json], name: str) -> str:
-    """One line for a generator just evaluated.
+    """One line on a generator that was just evaluated.
 
     Args:
-      evaluations: as in results.json; those of other generators are passed over.
+      evaluations: as in results.json; those of other generators are ignored.
       name: method and iteration, as `lab.Model.name`: "base", "mucode_1".
     """
     greedy, searched = apart([e for e in evaluations if words.folder(e) == name])
     parts = []
     for e in greedy:
-        said = f"greedy {words.percent(e['per_turn'][0])} after turn 1"
+        parts.append(f"greedy {words.percent(e['per_turn'][0])} after turn 1")
         if e["turns"] > 1:
-            said += f", {words.percent(e['per_turn'][-1])} after turn {e['turns']}"
-        parts.append(said)
-    for n, found in searched.items():
-        said = ", ".join(f"{e['search']} {words.percent(e['accuracy'])}" for e in found)
-        parts.append(f"best of {n}: {said}")
-    return f"{name}: " + ("; ".join(parts) if parts else "not evaluated")
+            parts[-1] += f", {words.percent(e['per_turn'][-1])} after turn {e['turns']}"
+    for n, searches in searched.items():
+        ways = ", ".join(f"{e['search']} {words.percent(e['accuracy'])}" for e in searches)
+        parts.append(f"best of {n}: {ways}")
+    return f"{name}: " + ("; ".join(parts) or "not evaluated")

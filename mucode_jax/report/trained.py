@@ -13,7 +13,7 @@ class Trained:
     """A model that a run has trained.
 
     Attributes:
-      method, iteration: the generator's; a verifier bears those of the generator whose rollouts it
+      method, iteration: the generator's; a verifier has those of the generator whose rollouts it
         was trained on last.
       path: its model directory.
     """
@@ -32,22 +32,22 @@ def find(
     Raises:
       ValueError: there is none; the message says which there are.
     """
-    found = []
+    models = []
     for record in sorted(workdir.glob(f"stages/*/{what}*/stage.json")):
-        of = words.whose(record.parts[-3])
+        generator = words.whose(record.parts[-3])
         if record.parts[-2] == "verifier_singles":  # of single-turn samples
-            of["method"] = "star"
-        found.append(Trained(**of, path=record.parent / "model"))
-    there = ", ".join(f"{t.method} {t.iteration}" if t.iteration else t.method for t in found)
-    if not found:
+            generator["method"] = "star"
+        models.append(Trained(**generator, path=record.parent / "model"))
+    if not models:
         raise ValueError(f"{workdir} holds no trained {what} (a stage that is finished)")
-    methods = {t.method for t in found} - {"base"}
+    methods = {model.method for model in models} - {"base"}
     if method is None:
         method = "mucode" if "mucode" in methods or len(methods) != 1 else methods.pop()
-    own = [t for t in found if t.method == method and iteration in (None, t.iteration)]
-    if not own and what == "verifier" and iteration is None:
-        own = [t for t in found if t.method == "base"]
-    if not own:
+    matching = [m for m in models if m.method == method and iteration in (None, m.iteration)]
+    if not matching and what == "verifier" and iteration is None:
+        matching = [m for m in models if m.method == "base"]
+    if not matching:
         wanted = method if iteration is None else f"{method} {iteration}"
-        raise ValueError(f"{workdir} holds no {what} of {wanted}; it holds: {there}")
-    return max(own, key=lambda t: t.iteration)
+        held = ", ".join(f"{m.method} {m.iteration}" if m.iteration else m.method for m in models)
+        raise ValueError(f"{workdir} holds no {what} of {wanted}; it holds: {held}")
+    return max(matching, key=lambda model: model.iteration)

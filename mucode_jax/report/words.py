@@ -36,35 +36,33 @@ PROTOCOLS = {
         "correct."
     ),
 }
-# What a stage does, by how its name ends after the generator's folder; the first that fits.
-WORK = (
-    ("labels", "labelling"),
-    ("rollouts", "rollouts"),
-    ("singles", "rollouts"),
-    ("verifier", "verifier training"),
-    ("scores", "scoring"),
-    ("generator", "fine-tuning"),
-    ("greedy", "greedy evaluation"),
-    ("search", "Best-of-N search"),
-)
-OTHER_WORK = "preparation"
+# What a stage does, by how its name begins after the generator's folder.
+_WORK = {
+    "rollouts": "rollouts",
+    "singles": "rollouts",
+    "verifier": "verifier training",
+    "scores": "scoring",
+    "generator": "fine-tuning",
+    "greedy": "greedy evaluation",
+    "search": "Best-of-N search",
+}
 
 
-def generator(of: Json) -> str:
-    """ "μCode 2" for anything that bears `method` and `iteration`; the base has no number."""
-    name = METHODS.get(of["method"], of["method"])
-    return f"{name} {of['iteration']}" if of["iteration"] else name
+def generator(item: Json) -> str:
+    """ "μCode 2" for anything with `method` and `iteration`; the base has no number."""
+    name = METHODS.get(item["method"], item["method"])
+    return f"{name} {item['iteration']}" if item["iteration"] else name
 
 
 def evaluation(e: Json) -> str:
-    """ "μCode 2, best of 5 by pt+lv": whose and how."""
+    """ "μCode 2, best of 5 by pt+lv": the generator and how it was evaluated."""
     way = "greedy" if e["search"] == "greedy" else f"best of {e['n']} by {e['search']}"
     return f"{generator(e)}, {way}"
 
 
-def folder(of: Json) -> str:
+def folder(item: Json) -> str:
     """The name of the generator's folder, as `lab.Model.name`."""
-    return f"{of['method']}_{of['iteration']}" if of["iteration"] else of["method"]
+    return f"{item['method']}_{item['iteration']}" if item["iteration"] else item["method"]
 
 
 def whose(stage: str) -> Json:
@@ -81,20 +79,26 @@ def work(stage: str) -> str:
     kind = stage.rpartition("/")[2]
     if kind.endswith("_labels"):
         return "labelling"
-    return next((does for start, does in WORK if kind.startswith(start)), OTHER_WORK)
+    return next((does for start, does in _WORK.items() if kind.startswith(start)), "preparation")
 
 
 def ways(present: Collection[str]) -> list[str]:
-    """Ways to choose, in their order; those of one's own last."""
+    """Ways to choose, in the order of `CHOICES`; the user's own last."""
     return [*(c for c in CHOICES if c in present), *sorted(set(present) - set(CHOICES))]
 
 
-def percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
+def way(choice: str) -> str:
+    """ "pt: one that passes the public tests"."""
+    return f"{choice}: {CHOICES.get(choice, 'a way of your own')}"
+
+
+def percent(fraction: float | None) -> str:
+    """ "41.5 %", or a dash where it is undefined."""
+    return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def with_interval(fraction: float, interval: Sequence[float]) -> str:
-    """ "41.5 (35–48)": per cent, with the interval's ends rounded to whole ones."""
+    """ "41.5 (35–48)": per cent, the ends of the interval rounded to whole ones."""
     low, high = interval
     return f"{100 * fraction:.1f} ({100 * low:.0f}–{100 * high:.0f})"
 
@@ -120,6 +124,6 @@ def count(number: float) -> str:
     return f"{number:,.0f}".replace(",", "\u202f")
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: float | None) -> str:
     """A measure, or a dash where it is undefined."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:.3f}"

@@ -11,8 +11,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +22,12 @@ from mucode_jax.core.conversation import Chat, extract_code
 from mucode_jax.core.records import Problem, Turn
 from mucode_jax.rollouts.collect import Limits, feedback_prompt, first_prompt
 from mucode_jax.rollouts.grading import Grader, grade_of
-from mucode_jax.sampling.engine import Engine, Request
+from mucode_jax.sampling.engine import Completion, Engine, Request
+from mucode_jax.sampling.scheduler import Handle
+from mucode_jax.sandbox import Outcome
 
 Json = Any
+SCORED_TOGETHER = 64  # texts: as many as a batch of the verifier has rows
 # The ways to choose: how a candidate ranks, by its score and by how many of the N have its code.
 # The highest is taken, ties by key. The verifier's score is there where the name has "lv" in it. A
 # way of one's own is one entry more.
@@ -111,33 +115,68 @@ def choose(
     return max(range(len(turn_candidates)), key=rank)
 
 
-# Searches at the same place share their candidates: problem, search, conversation so far.
-Place = tuple[str, int, bytes]
-
-
 @dataclasses.dataclass
 class _Open:
-    """A search under way."""
+    """A search under way, with the programs that have failed the public tests in it."""
 
-    problem: Problem
     index: int
     choice: str
-    first: np.ndarray  # the first prompt, which the verifier reads
-    state: list[np.ndarray]  # the conversation so far, ready for the next completion
     turns: list[SearchTurn] = dataclasses.field(default_factory=list)
     failed: set[str] = dataclasses.field(default_factory=set)
 
-    @property
-    def chosen(self) -> Turn:
-        return self.turns[-1].candidates[self.turns[-1].chosen]
+
+@dataclasses.dataclass
+class _Candidate:
+    """One of the N samples of a place: its completion, its program and that one's outcome."""
+
+    completion: Completion
+    code: str
+    outcome: Future[Outcome]
+
+
+@dataclasses.dataclass
+class _Place:
+    """Where searches of one problem and index stand until their next N candidates are there.
+
+    Ways of choosing that have chosen the same so far stand at the same place: they share it.
+
+    Attributes:
+      problem, index: whose searches they are.
+      turn: which turn of the conversation is sampled here.
+      state: int32 [S], the conversation so far.
+      prompt_ids: int32 [P], its last message, with which `state` ends.
+      handles: the engine's names of the candidates.
+      searches: who stands here.
+      candidates: by position, as they are sampled.
+    """
+
+    problem: Problem
+    index: int
+    turn: int
+    state: np.ndarray
+    prompt_ids: np.ndarray
+    handles: Sequence[Handle]
+    searches: Sequence[_Open]
+    candidates: dict[int, _Candidate] = dataclasses.field(default_factory=dict)
 
     @property
-    def place(self) -> Place:
-        return self.problem.task_id, self.index, np.concatenate(self.state).tobytes()
+    def executed(self) -> bool:
+        return all(candidate.outcome.done() for candidate in self.candidates.values())
 
-    @property
-    def search(self) -> Search:
-        return Search(self.problem.task_id, self.index, self.choice, tuple(self.turns))
+    def turns(self) -> tuple[Turn, ...]:
+        """The candidates in order; raises InfrastructureError where one could not be executed."""
+        ordered = [self.candidates[position] for position in range(len(self.handles))]
+        return tuple(
+            Turn(
+                prompt_ids=self.prompt_ids,
+                completion_ids=c.completion.ids,
+                logprobs=c.completion.logprobs,
+                truncated=c.completion.truncated,
+                code=c.code,
+                grade=grade_of(c.outcome),
+            )
+            for c in ordered
+        )
 
 
 def best_of_n(
@@ -154,8 +193,12 @@ def best_of_n(
     key: tuple[int | str, ...],
     skip_failed: bool = True,
     on_turn: Callable[[Search], None] | None = None,
-) -> list[Search]:
+) -> Iterator[list[Search]]:
     """Searches each problem `searches` times in each of the ways `choices`.
+
+    Each (problem, search) is a conversation of its own: its candidates are executed while others
+    decode, and its next turn begins as soon as one is chosen, whatever the others do. What it finds
+    depends on itself and on the engine's shapes alone.
 
     Args:
       problems: what to solve.
@@ -165,102 +208,151 @@ def best_of_n(
       score: ids of (first prompt, completion) -> float32 [len], the verifier; None is possible
         where no choice needs it.
       limits: turns and tokens.
-      n: candidates a turn.
-      searches: independent searches a problem.
+      n: candidates per turn.
+      searches: independent searches per problem.
       choices: among `CHOICES`.
       key: what these searches are for, e.g. (seed, "search", iteration).
       skip_failed: a code that failed in this conversation is not chosen while there is another.
       on_turn: called with a search as far as it has come, after each of its turns.
 
-    Returns:
-      One `Search` per (problem, search, choice), in that order.
+    Yields:
+      the searches of one problem in the order (search, choice); problems as they finish.
+
+    Raises:
+      ValueError: an unknown choice, or a prompt that leaves no room for the turns.
     """
     unknown = sorted(set(choices) - set(CHOICES))
     if unknown:
         raise ValueError(f"unknown search {unknown[0]!r}; one of {', '.join(CHOICES)}")
-    opened = []
-    for problem in problems:
-        first = first_prompt(chat, problem, limits)
-        opened += [
-            _Open(problem, index, choice, first, [first])
-            for index in range(searches)
-            for choice in choices
+    first_prompts = {p.task_id: first_prompt(chat, p, limits) for p in problems}
+    opened: dict[str, list[_Open]] = {}
+    open_count: dict[str, int] = {}  # task_id -> searches that have not ended
+    sampling: dict[Handle, _Place] = {}
+    executing: list[_Place] = []  # all candidates are sampled
+    unscored: list[_Place] = []  # all candidates are executed
+
+    def submit(request_id: tuple, places: Sequence[_Place]) -> None:
+        """One request for the candidates of places that stand in the same state.
+
+        Candidates leave their slots as they finish: one that waited there for its siblings, of
+        which at most one is continued, would keep the slot idle. So a later turn is read again.
+        """
+        first = places[0]
+        sample_keys = [
+            keys.key_data(*key, p.problem.benchmark, p.problem.task_id, p.index, p.turn, position)
+            for p in places
+            for position in range(n)
         ]
-    live = opened
-    for turn in range(limits.turns):
-        samples = _sample(live, turn, engine, chat, grader, limits, n, key)
-        scores = _score(samples, {s.place: s.first for s in live}, score)
-        for s in live:
-            candidates = samples[s.place]
-            ties = keys.rng(*key, "ties", s.problem.benchmark, s.problem.task_id, s.index, turn)
-            chosen = choose(candidates, scores[s.place], s.choice, s.failed, ties)
-            s.turns.append(SearchTurn(candidates, scores[s.place], chosen))
-            if on_turn is not None:
-                on_turn(s.search)
-        live = [s for s in live if not s.chosen.grade.passed]
-        if turn + 1 < limits.turns:
-            for s in live:
-                if skip_failed:
-                    s.failed.add(s.chosen.code)
-                s.state += [
-                    s.chosen.completion_ids,
-                    feedback_prompt(chat, s.problem, s.chosen, limits),
-                ]
-    return [s.search for s in opened]
-
-
-def _sample(
-    live: Sequence[_Open],
-    turn: int,
-    engine: Engine,
-    chat: Chat,
-    grader: Grader,
-    limits: Limits,
-    n: int,
-    key: tuple[int | str, ...],
-) -> dict[Place, tuple[Turn, ...]]:
-    """N graded candidates for every distinct place that the searches stand at."""
-    places = {s.place: s for s in live}
-    for place, s in places.items():
-        problem = s.problem
-        purpose = (*key, problem.benchmark, problem.task_id, s.index, turn)
-        sample_keys = np.stack([keys.key_data(*purpose, j) for j in range(n)])
-        state = np.concatenate(s.state)
-        engine.submit(Request(place, state, sample_keys, limits.max_new_tokens, keep=False))
-    executing = {}
-    while engine.pending:
-        for completion in engine.step():
-            place = cast(Place, completion.request_id)
-            code = extract_code(chat.text(completion.ids))
-            outcome = grader.submit(places[place].problem, code)
-            executing[place, completion.index] = completion, code, outcome
-    return {
-        place: tuple(
-            Turn(s.state[-1], c.ids, c.logprobs, c.truncated, code, grade_of(outcome))
-            for c, code, outcome in (executing[place, j] for j in range(n))
+        for place in places:
+            sampling.update(dict.fromkeys(place.handles, place))
+        engine.submit(
+            Request(
+                request_id, first.state, np.stack(sample_keys), limits.max_new_tokens, keep=False
+            )
         )
-        for place, s in places.items()
-    }
+
+    for problem in problems:
+        prompt_ids, request_id = first_prompts[problem.task_id], (problem.task_id,)
+        places = []
+        for index in range(searches):
+            handles = [(request_id, index * n + position) for position in range(n)]
+            here = [_Open(index, choice) for choice in choices]
+            places.append(_Place(problem, index, 0, prompt_ids, prompt_ids, handles, here))
+        opened[problem.task_id] = [search for place in places for search in place.searches]
+        open_count[problem.task_id] = len(opened[problem.task_id])
+        submit(request_id, places)
+
+    while sampling or executing or unscored:
+        if engine.pending:
+            for completion in engine.step():
+                handle = (completion.request_id, completion.index)
+                place = sampling.pop(handle)
+                code = extract_code(chat.text(completion.ids))
+                outcome = grader.submit(place.problem, code)
+                position = place.handles.index(handle)
+                place.candidates[position] = _Candidate(completion, code, outcome)
+                if len(place.candidates) == n:
+                    executing.append(place)
+        elif not unscored:
+            outcomes = [c.outcome for place in executing for c in place.candidates.values()]
+            wait([o for o in outcomes if not o.done()], return_when=FIRST_COMPLETED)
+        unscored += [place for place in executing if place.executed]
+        executing = [place for place in executing if not place.executed]
+        # The verifier reads many texts together, unless slots would lie idle meanwhile.
+        if score and engine.queued and len(unscored) * n < SCORED_TOGETHER:
+            continue
+        ready, unscored = unscored, []
+        candidates = [place.turns() for place in ready]
+        scores = _scores(ready, candidates, first_prompts, score)
+        for place, turns, place_scores in zip(ready, candidates, scores, strict=True):
+            going_on = _choose_all(place, turns, place_scores, key, skip_failed, limits)
+            if on_turn is not None:
+                for search in place.searches:
+                    on_turn(_search(place.problem, search))
+            for chosen, followers in going_on.items():
+                message = feedback_prompt(chat, place.problem, turns[chosen], limits)
+                state = np.concatenate([place.state, turns[chosen].completion_ids, message])
+                request_id = (*place.handles[chosen][0], place.handles[chosen][1])
+                handles = [(request_id, position) for position in range(n)]
+                following = _Place(
+                    place.problem, place.index, place.turn + 1, state, message, handles, followers
+                )
+                submit(request_id, [following])
+            task_id = place.problem.task_id
+            open_count[task_id] -= len(place.searches) - sum(map(len, going_on.values()))
+            if not open_count[task_id]:
+                yield [_search(place.problem, search) for search in opened.pop(task_id)]
 
 
-def _score(
-    samples: Mapping[Place, tuple[Turn, ...]],
-    first: Mapping[Place, np.ndarray],
+def _choose_all(
+    place: _Place,
+    turns: tuple[Turn, ...],
+    scores: np.ndarray | None,
+    key: tuple[int | str, ...],
+    skip_failed: bool,
+    limits: Limits,
+) -> dict[int, list[_Open]]:
+    """Lets each search choose among a place's candidates, and notes its turn.
+
+    Returns position -> the searches that go on from that candidate; of equal completions it is the
+    first.
+    """
+    going_on: dict[int, list[_Open]] = {}
+    problem = place.problem
+    purpose = (*key, "ties", problem.benchmark, problem.task_id, place.index, place.turn)
+    for search in place.searches:
+        chosen = choose(turns, scores, search.choice, search.failed, keys.rng(*purpose))
+        search.turns.append(SearchTurn(turns, scores, chosen))
+        if turns[chosen].grade.passed or place.turn + 1 == limits.turns:
+            continue
+        if skip_failed:
+            search.failed.add(turns[chosen].code)
+        ids = turns[chosen].completion_ids
+        first = next(i for i, t in enumerate(turns) if np.array_equal(t.completion_ids, ids))
+        going_on.setdefault(first, []).append(search)
+    return going_on
+
+
+def _search(problem: Problem, search: _Open) -> Search:
+    return Search(problem.task_id, search.index, search.choice, tuple(search.turns))
+
+
+def _scores(
+    places: Sequence[_Place],
+    candidates: Sequence[tuple[Turn, ...]],
+    first_prompts: Mapping[str, np.ndarray],
     score: Callable[[list[np.ndarray]], np.ndarray] | None,
-) -> dict[Place, np.ndarray | None]:
-    """float32 [N] for every place: the verifier reads the first prompt and one completion."""
+) -> list[np.ndarray | None]:
+    """float32 [N] of each place: the verifier reads the first prompt and one completion."""
     if score is None:
-        return dict.fromkeys(samples)
-    ids = [
-        np.concatenate([first[place], candidate.completion_ids])
-        for place, candidates in samples.items()
-        for candidate in candidates
+        return [None] * len(places)
+    texts = [
+        np.concatenate([first_prompts[place.problem.task_id], turn.completion_ids])
+        for place, turns in zip(places, candidates, strict=True)
+        for turn in turns
     ]
-    flat = iter(score(ids))
-    return {
-        place: np.array([next(flat) for _ in candidates], np.float32)
-        for place, candidates in samples.items()
-    }
+    flat = iter(score(texts) if texts else ())
+    return [np.array([next(flat) for _ in turns], np.float32) for turns in candidates]
 
 
 def encode(found: Sequence[Search]) -> Json:

@@ -1,12 +1,13 @@
-"""Work directories in a bucket, gs://BUCKET/PATH: each host works in a folder of its own.
+"""Work directories in a bucket, gs://BUCKET/PATH: each host works in a local mirror of it.
 
-The folder (below the user's cache) mirrors what the bucket holds, a stage at a time: before a stage
-is looked at it is brought down; while it is made its pieces go up now and then, and at a stop; when
-it is done its files go up, its ledger last. What is in the bucket is what counts: a host that is
-taken away loses what it made since the last time. Checkpoints of a training are written to the
-bucket by orbax, without a copy here.
+The mirror is a folder below the user's cache. A stage is downloaded before it is looked at. While
+it is made its pieces are uploaded now and then, and at a stop; when it is finished all its files
+are, its ledger last. What the bucket holds is what counts: a host that is taken away loses what it
+made since the last upload. Checkpoints of a training are written to the bucket by orbax, without a
+copy here.
 
-Needs gcsfs (extra `gcs`), and the credentials that Google's own tools use.
+Needs gcsfs (extra `gcs`), and the credentials that Google's own tools use. fsspec's `rsync` would
+not do: it compares sizes, knows no order of files, and cannot leave checkpoints alone.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from mucode_jax.runtime import hosts
 from mucode_jax.runtime.command import cache
 from mucode_jax.runtime.lease import Lease, asking, repeat
 
-EVERY_S = 30.0  # pieces go up so often, or less often where that takes long
+EVERY_S = 30.0  # how often pieces are uploaded; less often where that takes long
 
 _DIRECT = "checkpoints"  # folders that orbax writes to the bucket itself
 _BESIDE = ("xla", "tensorboard")  # folders beside the stages: compiled programs, summaries
-_OWN = ("lock", "mirror")  # of a mirror; what the bucket holds of that name is another thing
+_NOT_MIRRORED = ("lock", "mirror")  # here and there files of these names are different things
 _GROWING = "pieces"  # folders of files that are appended to
-_LAST = "stage.json"  # a stage is done when this is there
+_LAST = "stage.json"  # a stage is finished when this is there
 
-State = tuple[int, int]  # of a file: when it was changed (ns), and its bytes
+State = tuple[int, int]  # of a file: time of its last change in ns, bytes
 
 
 def named(where: str | os.PathLike[str]) -> bool:
@@ -48,12 +49,25 @@ def named(where: str | os.PathLike[str]) -> bool:
     return bool(re.match(r"\w+:/", str(where)))
 
 
+def local(where: str | os.PathLike[str], kind: str | None = None) -> pathlib.Path:
+    """Where this host works for a work directory: the folder itself, or the mirror of a bucket.
+
+    Raises ValueError where `where` is an address, but not gs://BUCKET/PATH, or there is no cache.
+    """
+    if not named(where):
+        return pathlib.Path(where)
+    scheme, _, inside = str(where).rstrip("/").partition("://")
+    if scheme != "gs" or not re.fullmatch("[^/]+(/[^/]+)+", inside):
+        raise ValueError(f"{where} is no work directory; a bucket's is gs://BUCKET/PATH")
+    return cache() / "gs" / (kind or str(hosts.index())) / inside
+
+
 def fetch(where: str, wanted: Callable[[str], bool] = lambda name: True) -> pathlib.Path:
     """A folder to read a work directory in: itself, or a copy of what the bucket holds.
 
     Args:
       where: a folder, or gs://BUCKET/PATH.
-      wanted: which files are brought down, by their names below PATH.
+      wanted: which files are downloaded, by their names below PATH.
 
     Raises:
       ValueError: it cannot be read.
@@ -68,31 +82,18 @@ def fetch(where: str, wanted: Callable[[str], bool] = lambda name: True) -> path
     return copy.path
 
 
-def local(where: str | os.PathLike[str], kind: str | None = None) -> pathlib.Path:
-    """Where this host works for a work directory: itself, or the mirror of a bucket.
-
-    Raises ValueError where `where` is an address, but not gs://BUCKET/PATH, or there is no cache.
-    """
-    if not named(where):
-        return pathlib.Path(where)
-    scheme, _, inside = str(where).rstrip("/").partition("://")
-    if scheme != "gs" or not re.fullmatch("[^/]+(/[^/]+)+", inside):
-        raise ValueError(f"{where} is no work directory; a bucket's is gs://BUCKET/PATH")
-    return cache() / "gs" / (kind or str(hosts.index())) / inside
-
-
 def store(where: str, file: pathlib.Path) -> None:
-    """Takes up one file of the folder that `fetch` gave; OSError where that fails."""
+    """Uploads one file of the folder that `fetch` gave; OSError where that fails."""
     if named(where):
         Bucket(where, _say, "read").send([file.name])
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 class Folder:
-    """A work directory that all hosts see as it is: nothing is brought or taken anywhere.
+    """A work directory that all hosts see as it is: nothing is uploaded or downloaded.
 
     Attributes:
       path: where this host works.
@@ -104,8 +105,8 @@ class Folder:
         self.path = pathlib.Path(where)
 
     def hold(self) -> None:
-        """The first host's: nobody else works in it from here on."""
-        hosts.shares(self.path)
+        """Keeps other runs out from here on."""
+        hosts.check_shared(self.path)
 
     def address(self, path: pathlib.Path) -> str:
         """Where to write what all hosts see at once: the path, or its name in the bucket."""
@@ -115,7 +116,7 @@ class Folder:
         """Makes the folder `name` here what it is in the bucket."""
 
     def push(self, name: str, whole: bool = False) -> None:
-        """Takes up what has changed in it; with `whole`, what is not here is removed there."""
+        """Uploads what has changed in it; with `whole`, what is not here is removed there."""
 
     def remove(self, name: str) -> None:
         """Removes it in both places."""
@@ -125,7 +126,7 @@ class Folder:
             shutil.rmtree(self.path / name)
 
     def kept(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Within the block what changes in it is taken up now and then, in the end all of it."""
+        """Within the block changes in it are uploaded now and then, all of them at its end."""
         return contextlib.nullcontext()
 
     def close(self) -> None:
@@ -139,8 +140,8 @@ class Bucket(Folder):
         """
         Args:
           where: gs://BUCKET/PATH.
-          say: shows a person one line.
-          kind: mirrors of one bucket for different uses; by default one a host.
+          say: shows one line.
+          kind: names mirrors of one bucket for different uses; by default one per host.
 
         Raises:
           ValueError: it is no such address, or gcsfs is not installed.
@@ -149,18 +150,18 @@ class Bucket(Folder):
         self.path = local(where, kind)
         if importlib.util.find_spec("gcsfs") is None:
             raise ValueError(f"{where} needs gcsfs; install it with pip install -e '.[gcs]'")
-        self._root = self.where.partition("://")[2]
         self._say = say
         say(f"looking into {self.where}")  # without a network it takes a minute to fail
-        self._files = _client()
+        files = _file_system()
+        from fsspec.implementations.dirfs import DirFileSystem
+
+        self._there = DirFileSystem(self.where.partition("://")[2], files, skip_instance_cache=True)
         self._busy = threading.RLock()
-        self._seen: dict[
-            str, State | None
-        ] = {}  # files here, as they were when here and there agreed
-        self._lease = Lease(self._files, self.where, say)
+        self._synced: dict[str, State | None] = {}  # files here, when they last agreed with there
+        self._lease = Lease(files, self.where, say)
 
     def hold(self) -> None:
-        hosts.agree("the work directory", {"--workdir": self.where})
+        hosts.agree("the work directory", {"--workdir": self.where}, self._say)
         self.pull("xla", exact=False)
         if hosts.first():
             mark = self.path / "mirror"  # the caller holds the mirror itself
@@ -175,44 +176,44 @@ class Bucket(Folder):
         self, name: str, wanted: Callable[[str], bool] = lambda name: True, exact: bool = True
     ) -> None:
         with self._busy, asking(self.where):
-            there = {n: md5 for n, md5 in self._list(name).items() if wanted(n)}
+            remote = {n: md5 for n, md5 in self._remote(name).items() if wanted(n)}
             if exact:
-                for file in filter(wanted, set(self._here(name)) - there.keys()):
+                for file in filter(wanted, set(self._local(name)) - remote.keys()):
                     (self.path / file).unlink()
-                if name and not there:
+                if name and not remote:
                     shutil.rmtree(self.path / name, ignore_errors=True)
-            names = [n for n, md5 in there.items() if _md5(self.path / n) != md5]
-            for n in names:
+            changed = [n for n, md5 in remote.items() if _md5(self.path / n) != md5]
+            for n in changed:
                 (self.path / n).unlink(missing_ok=True)  # it may be linked to another run's
-            if names:
-                self._files.get([f"{self._root}/{n}" for n in names], [*map(self._at, names)])
-            self._seen |= {n: _state(self.path / n) for n in there}
+            if changed:
+                self._there.get(changed, self._here(changed))
+            self._synced |= {n: _state(self.path / n) for n in remote}
 
     def push(self, name: str, whole: bool = False) -> None:
         with self._busy:
-            here = self._here(name)
-            self.send(here)
+            names = self._local(name)
+            self.send(names)
             if whole:
                 with asking(self.where):
-                    gone = self._list(name, direct=True).keys() - set(here)
+                    gone = self._remote(name, direct=True).keys() - set(names)
                     if gone:
-                        self._files.rm([f"{self._root}/{n}" for n in sorted(gone)])
+                        self._there.rm(sorted(gone))
 
     def send(self, names: list[str]) -> None:
-        """Takes up those of the files that have changed, a ledger when the others are there."""
+        """Uploads those of the files that have changed, a ledger after all others."""
         with self._busy, asking(self.where):
             if self._lease.lost:
                 raise OSError(errno.EBUSY, "another process has taken it over", self.where)
             states = {n: _state(self.path / n) for n in names}
-            changed = [n for n, state in states.items() if state not in (None, self._seen.get(n))]
-            growing = [n for n in changed if f"/{_GROWING}/" in n]  # read at once, as they grow
-            ledger = [n for n in changed if n.endswith("/" + _LAST)]
-            for name in growing:
-                self._files.pipe_file(f"{self._root}/{name}", (self.path / name).read_bytes())
-            for group in ([n for n in changed if n not in (*growing, *ledger)], ledger):
+            changed = [n for n, state in states.items() if state not in (None, self._synced.get(n))]
+            growing = [n for n in changed if f"/{_GROWING}/" in n]
+            ledgers = [n for n in changed if n.endswith("/" + _LAST)]
+            for name in growing:  # read at once, as they grow
+                self._there.pipe_file(name, (self.path / name).read_bytes())
+            for group in ([n for n in changed if n not in (*growing, *ledgers)], ledgers):
                 if group:
-                    self._files.put([*map(self._at, group)], [f"{self._root}/{n}" for n in group])
-            self._seen |= {n: states[n] for n in changed}
+                    self._there.put(self._here(group), group)
+            self._synced |= {n: states[n] for n in changed}
 
     def remove(self, name: str) -> None:
         with self._busy:
@@ -221,27 +222,27 @@ class Bucket(Folder):
 
     @contextlib.contextmanager
     def kept(self, name: str) -> Iterator[None]:
-        took = 0.0
-        told = False
+        seconds = 0.0  # that the last upload took
+        failing = False
 
-        def go_up() -> None:
-            nonlocal told, took
+        def upload() -> None:
+            nonlocal failing, seconds
             began = time.monotonic()
             try:
                 self.push(name)
-                told = False
+                failing = False
             except OSError as error:
-                if not told:
+                if not failing:
                     self._say(f"{self.where}: {error.strerror}; tried again until it answers")
-                told = True
-            took = time.monotonic() - began
+                failing = True
+            seconds = time.monotonic() - began
 
-        stop = repeat(lambda: max(EVERY_S, 20 * took), go_up)
+        stop = repeat(lambda: max(EVERY_S, 20 * seconds), upload)
         try:
             yield
         except BaseException:
             stop()
-            go_up()
+            upload()
             raise
         stop()
         self.push(name)
@@ -253,12 +254,13 @@ class Bucket(Folder):
                 self.push(name)
 
     def close(self) -> None:
-        """Takes up what the run left beside its stages, and lets go of the lock."""
+        """Uploads what the run left beside its stages, and releases the lock."""
         ended_by = sys.exception()
         try:
             if self._lease.held:
                 self._push_beside()
-                self.send([f.name for f in self.path.iterdir() if f.is_file() and _goes(f.name)])
+                files = (f.name for f in self.path.iterdir() if f.is_file())
+                self.send([name for name in files if _mirrored(name)])
         except OSError as error:
             if ended_by is None:
                 raise
@@ -266,27 +268,29 @@ class Bucket(Folder):
         finally:
             self._lease.release()
 
-    def _list(self, name: str, direct: bool = False) -> dict[str, str | None]:
-        """What the bucket holds below `name`: names below the root, and their MD5 in base 64."""
-        found = self._files.find(f"{self._root}/{name}".rstrip("/"), detail=True)
-        names = {n.removeprefix(self._root + "/"): about for n, about in found.items()}
+    def _remote(self, name: str, direct: bool = False) -> dict[str, str | None]:
+        """Files below `name` in the bucket, named as here, and their MD5 in base 64.
+
+        `direct`: those that are written without a copy here, too.
+        """
+        objects = self._there.find(name, detail=True)
         return {
             n: about.get("md5Hash")
-            for n, about in names.items()
-            if _goes(n) and (direct or f"/{_DIRECT}/" not in n)
+            for n, about in objects.items()
+            if _mirrored(n) and (direct or f"/{_DIRECT}/" not in n)
         }
 
-    def _here(self, name: str) -> list[str]:
-        """The files below `name` here."""
-        found = sorted((self.path / name).rglob("*"))
-        return [n for f in found if f.is_file() and _goes(n := str(f.relative_to(self.path)))]
+    def _local(self, name: str) -> list[str]:
+        """The mirrored files below `name` here."""
+        paths = sorted(path for path in (self.path / name).rglob("*") if path.is_file())
+        return [n for n in (str(path.relative_to(self.path)) for path in paths) if _mirrored(n)]
 
-    def _at(self, name: str) -> str:
-        return str(self.path / name)
+    def _here(self, names: list[str]) -> list[str]:
+        return [str(self.path / name) for name in names]
 
 
-def _client() -> Any:
-    """The file system of gs://, the same for orbax."""
+def _file_system() -> Any:
+    """That of gs://, the same for orbax."""
     # It would ask for the kind of bucket over a second protocol, ahead of everything.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import aiohttp
@@ -302,13 +306,13 @@ def _client() -> Any:
     return fsspec.filesystem("gcs")
 
 
-def _goes(name: str) -> bool:
+def _mirrored(name: str) -> bool:
     """Whether a file is the same here and there."""
-    return name not in _OWN and not name.endswith(".part")
+    return name not in _NOT_MIRRORED and not name.endswith(".part")
 
 
 def _state(file: pathlib.Path) -> State | None:
-    """None: it is gone meanwhile."""
+    """None: there is no such file any more."""
     try:
         stat = file.stat()
     except FileNotFoundError:
@@ -317,7 +321,7 @@ def _state(file: pathlib.Path) -> State | None:
 
 
 def _md5(file: pathlib.Path) -> str | None:
-    """As the bucket tells it; None: there is no such file."""
+    """As the bucket shows it; None: there is no such file."""
     if not file.is_file():
         return None
     with open(file, "rb") as f:

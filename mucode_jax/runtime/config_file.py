@@ -1,11 +1,13 @@
-"""Which config file `--config` means: a file, or the name of one that comes along.
+"""Which file `--config` means: one of the user's, or one that ships with the package, by its name.
 
-`from configs import base` in a config file finds the files beside it where its folder is called
-configs, and those that come along, in a clone and in an installed package alike.
+`from configs import base` in a config file looks beside it where its folder is called configs, then
+in ./configs, then among those that ship with the package, in a clone and in an installed package
+alike.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 import types
@@ -17,24 +19,27 @@ SHIPPED = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if
 
 
 def names() -> list[str]:
-    """The names of the configs that come along."""
-    return sorted(path.stem for path in SHIPPED.glob("*.py"))
+    """The names of the configs that ship with the package."""
+    return sorted(
+        path.stem for path in SHIPPED.glob("*.py") if "\ndef get_config(" in path.read_text("utf-8")
+    )
 
 
 def locate(argv: Sequence[str]) -> list[str]:
     """The command line with the value of `--config` as the path of a file, where there is one.
 
-    `FILE[:VARIANT]` stays what it is where FILE exists. Else FILE may be the name of a config that
-    comes along (`quickstart`), or its path in a clone (`configs/quickstart.py`). What is none of
-    these stays as it is, for the message that it cannot be read.
+    `FILE[:VARIANT]` stays as it is where FILE is a file. Else FILE may be the name of a config that
+    ships with the package (`quickstart`), or its path in a clone (`configs/quickstart.py`).
+    Anything else stays as it is, for the message that it cannot be read. Config files can import
+    `configs` afterwards (see above).
     """
     argv = list(argv)
-    for i, flag in enumerate(argv):
-        name, equals, value = flag.partition("=")
-        if name not in ("-config", "--config"):
+    for i, argument in enumerate(argv):
+        flag, equals, value = argument.partition("=")
+        if flag not in ("-config", "--config"):
             continue
         if equals:
-            argv[i] = f"{name}={_located(value)}"
+            argv[i] = f"{flag}={_located(value)}"
         elif i + 1 < len(argv):
             argv[i + 1] = _located(argv[i + 1])
     return argv
@@ -42,26 +47,25 @@ def locate(argv: Sequence[str]) -> list[str]:
 
 def _located(value: str) -> str:
     file, colon, variant = value.partition(":")
-    path = pathlib.Path(file)
-    if not _exists(path):
-        own = path.relative_to("configs") if path.parts[:1] == ("configs",) else path
-        shipped = SHIPPED / own if own.suffix == ".py" else SHIPPED / f"{own}.py"
-        if file and len(own.parts) == 1 and _exists(shipped):
-            path = shipped
-            value = f"{shipped}{colon}{variant}"
-    _offer_configs(path)
-    return value
+    if not os.path.isfile(file):
+        folder, name = os.path.split(os.path.normpath(file))
+        shipped = SHIPPED / f"{name.removesuffix('.py')}.py"
+        if folder not in ("", "configs") or not os.path.isfile(shipped):
+            return value
+        file = str(shipped)
+    _offer_configs(pathlib.Path(file).resolve().parent)
+    return f"{file}{colon}{variant}"
 
 
-def _exists(path: pathlib.Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # longer than a path can be, or a null byte in it
-        return False
-
-
-def _offer_configs(file: pathlib.Path) -> None:
-    """Makes `configs` a package of the folder of `file`, if that is called so, and of ours."""
-    beside = [str(file.resolve().parent)] if file.resolve().parent.name == "configs" else []
-    package = sys.modules.setdefault("configs", types.ModuleType("configs"))
-    package.__path__ = list(dict.fromkeys([*beside, str(SHIPPED)]))
+def _offer_configs(folder: pathlib.Path) -> None:
+    """Makes `configs` the package of what a config file in `folder` imports under that name."""
+    here = pathlib.Path("configs").absolute()
+    folders = [folder] * (folder.name == "configs") + [here] * here.is_dir() + [SHIPPED]
+    path = list(dict.fromkeys(map(str, folders)))
+    known = sys.modules.get("configs")
+    if known is not None and list(getattr(known, "__path__", ())) == path:
+        return
+    for name in [name for name in sys.modules if name.split(".")[0] == "configs"]:
+        del sys.modules[name]  # of another config file, earlier in this process
+    package = sys.modules["configs"] = types.ModuleType("configs")
+    package.__path__ = path

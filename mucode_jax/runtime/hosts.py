@@ -1,8 +1,12 @@
-"""The hosts of one run: which one this is, what is its share, waiting for each other, agreeing.
+"""The hosts of one run: which one this is, what is its share, how they wait and agree.
 
-A run is one process a host; `connect` joins them by JAX's own distributed runtime. All of them go
-through the same program and make the same stages in the same order; the first alone writes ledgers
-and speaks. Without `connect` there is one host, and nothing here does anything.
+A run is one process per host; `connect` joins them by JAX's own distributed runtime. All of them go
+through the same program and make the same stages in the same order; only the first writes ledgers
+and speaks. Without `connect` there is one host, and nothing here waits for anything.
+
+The hosts meet in the key-value store of JAX's coordination service, not in collectives of
+`jax.experimental.multihost_utils`: those exchange arrays of one shape and wait without a word, and
+a host that fails cannot tell the others why.
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ Json = Any
 
 # A host that is silent for so long is lost, and the others end: within a minute in all.
 HEARTBEAT_S = 30
-JOIN_S = 300  # at the start the hosts wait so long for each other
-_TELL_AFTER_S = 15.0  # a wait that is longer is explained
+JOIN_S = 300  # how long the hosts wait for each other at the start
+_QUIET_S = 15.0  # how long a wait goes on before it is explained
 
 _index, _count = 0, 1
 _client: Any = None  # of JAX's coordination service: a store of names and values
-_made = 0  # meetings so far; the same on all hosts, as they take the same way
+_meetings = 0  # so far; the same on all hosts, which go through the same program
 
 
 class Lost(RuntimeError):
@@ -45,7 +49,7 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
       process: which one this is, from 0.
 
     Raises:
-      ValueError: some of the three are missing, or make no sense, or there is no cluster.
+      ValueError: some of the three are missing or out of range, or there is no cluster.
     """
     global _index, _count, _client
     given = [x is not None for x in (coordinator, processes, process)]
@@ -53,23 +57,23 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
         if not all(given):
             raise ValueError("give --coordinator, --processes and --process together")
         if processes < 1:
-            raise ValueError(f"--processes is {processes}; there is at least 1")
+            raise ValueError(f"--processes is {processes}; it must be at least 1")
         if not 0 <= process < processes:
             raise ValueError(f"--process is {process}; of {processes} they are 0 … {processes - 1}")
         if processes == 1:
             return
         host, _, port = coordinator.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-            raise ValueError(f"--coordinator is {coordinator!r}; it is to be HOST:PORT")
+            raise ValueError(f"--coordinator is {coordinator!r}; it must be HOST:PORT")
     elif not _in_cluster():
         return
     import jax
     from jax._src import distributed  # the store has no public name
 
     print(f"joining the other hosts ({coordinator or 'as the cluster says'})", file=sys.stderr)
-    # Where they do not come, the runtime would abort the process, with a stack of its own.
-    patience = threading.Timer(JOIN_S, _alone)
-    patience.start()
+    # Where they do not come, the runtime would abort the process with a stack trace of its own.
+    deadline = threading.Timer(JOIN_S, _end_alone)
+    deadline.start()
     try:
         jax.distributed.initialize(
             coordinator,
@@ -84,12 +88,12 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
             "--coordinator=HOST:PORT --processes=N --process=I"
         ) from error
     finally:
-        patience.cancel()
+        deadline.cancel()
     _index, _count = jax.process_index(), jax.process_count()
     _client = distributed.global_state.client
 
 
-def _alone() -> None:
+def _end_alone() -> None:
     print(
         f"mucode_jax: in {JOIN_S} s the hosts did not find each other; see that all of them run "
         "and reach the coordinator",
@@ -102,18 +106,18 @@ def _alone() -> None:
 def _in_cluster() -> bool:
     """Whether JAX would find other processes by itself."""
     chips = any(pathlib.Path(d).exists() for d in ("/dev/accel0", "/dev/vfio/0"))
-    # A notebook's TPU is one host, and has nobody to ask about others.
+    # A notebook's TPU is one host, which cannot ask for others.
     notebook = {"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"} & set(os.environ)
     tpu = chips and not notebook and not os.environ.get("JAX_PLATFORMS", "").startswith("cpu")
-    return tpu or _tasks("SLURM_STEP_NUM_TASKS") > 1 or _tasks("OMPI_COMM_WORLD_SIZE") > 1
+    return tpu or _launched("SLURM_STEP_NUM_TASKS") > 1 or _launched("OMPI_COMM_WORLD_SIZE") > 1
 
 
-def _tasks(variable: str) -> int:
+def _launched(variable: str) -> int:
     """How many processes a launcher says that it started."""
-    told = os.environ.get(variable, "1")
-    if not told.isdecimal():
-        raise ValueError(f"the environment's {variable} is {told!r}; it is to be a number")
-    return int(told)
+    value = os.environ.get(variable, "1")
+    if not value.isdecimal():
+        raise ValueError(f"the environment's {variable} is {value!r}; it must be a number")
+    return int(value)
 
 
 def index() -> int:
@@ -126,6 +130,11 @@ def count() -> int:
     return _count
 
 
+def first() -> bool:
+    """Whether this host writes and speaks."""
+    return _index == 0
+
+
 def backend() -> str:
     """The platform that JAX computes on; asked after `connect`.
 
@@ -136,51 +145,72 @@ def backend() -> str:
 
     try:
         return jax.default_backend()
-    except (AssertionError, RuntimeError) as error:  # the first where it finds nothing
-        asked = os.environ.get("JAX_PLATFORMS", "")
+    except (AssertionError, RuntimeError) as error:  # AssertionError: it finds no platform at all
+        platforms = os.environ.get("JAX_PLATFORMS", "")
         raise ValueError(
-            f"JAX_PLATFORMS={asked}: {str(error) or 'there is no such device'}"
+            f"JAX_PLATFORMS={platforms}: {str(error) or 'there is no such device'}"
         ) from error
 
 
-def first() -> bool:
-    """Whether this host writes and speaks."""
-    return _index == 0
-
-
 def mine(ids: Sequence[str]) -> list[int]:
-    """The places in `ids` that are this host's: problems are dealt in turn, by id."""
+    """The positions in `ids` that are this host's: distinct ids are dealt to the hosts in turn."""
     owner = {name: i % _count for i, name in enumerate(dict.fromkeys(ids))}
     return [i for i, name in enumerate(ids) if owner[name] == _index]
 
 
-def wait(where: str, say: Callable[[str], None] = print) -> None:
-    """Returns when all hosts are here; says for whom it waits.
+def gather(what: str, value: Json, say: Callable[[str], None] = print) -> list[Json]:
+    """Every host's value, in their order; returns when all hosts have called it.
+
+    Args:
+      what: what it is about, for the line that says for whom it waits.
+      value: this host's.
+      say: shows that line.
 
     Raises:
       Lost: another host failed meanwhile.
     """
-    if _count > 1:
-        _gather(where, None, say)
+    global _meetings
+    if _count == 1:
+        return [value]
+    _meetings += 1
+    prefix = f"mucode/{_meetings}/"
+    _client.key_value_set(f"{prefix}{_index}", json.dumps(value))
+    began = explained = time.monotonic()
+    pause = 0.002
+    while True:
+        values = {int(k.rpartition("/")[2]): v for k, v in _client.key_value_dir_get(prefix)}
+        if len(values) == _count:
+            return [json.loads(values[host]) for host in range(_count)]
+        for key, message in _client.key_value_dir_get("mucode/failed/"):
+            raise Lost(f"host {key.rpartition('/')[2]} failed: {message}")
+        now = time.monotonic()
+        if now - explained > _QUIET_S:
+            explained = now
+            missing = ", ".join(str(host) for host in range(_count) if host not in values)
+            say(f"{what}: waiting for host {missing} ({now - began:.0f} s)")
+        time.sleep(pause)
+        pause = min(2 * pause, 0.25)
+
+
+def wait(what: str, say: Callable[[str], None] = print) -> None:
+    """Returns when all hosts are here; see `gather`."""
+    gather(what, None, say)
 
 
 def first_does(what: str, work: Callable[[], Json], say: Callable[[str], None] = print) -> Json:
-    """What `work` returns on the first host, on all of them."""
-    if _count == 1:
-        return work()
-    return _gather(what, work() if first() else None, say)[0]
+    """What `work` returns on the first host, on all of them; see `gather`."""
+    return gather(what, work() if first() else None, say)[0]
 
 
-def agree(what: str, facts: Mapping[str, Json]) -> None:
-    """Checks that all hosts have the same.
+def agree(what: str, facts: Mapping[str, Json], say: Callable[[str], None] = print) -> None:
+    """Checks that all hosts have the same facts; see `gather`.
 
     Raises:
-      ValueError: names the first thing that differs, and the host.
+      ValueError: names the first that differs, and the host.
     """
-    if _count == 1:
-        return
-    for host, theirs in enumerate(_gather(what, dict(facts), lambda text: None)):
-        ours = json.loads(json.dumps(dict(facts)))
+    values = gather(what, facts, say)
+    ours = values[_index]
+    for host, theirs in enumerate(values):
         for name in sorted({*ours, *theirs}):
             if ours.get(name) != theirs.get(name):
                 raise ValueError(
@@ -189,7 +219,12 @@ def agree(what: str, facts: Mapping[str, Json]) -> None:
                 )
 
 
-def shares(path: pathlib.Path) -> None:
+def _short(value: Json) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else text[:57] + "…"
+
+
+def check_shared(path: pathlib.Path) -> None:
     """Checks that all hosts see the same folder.
 
     Raises:
@@ -197,17 +232,18 @@ def shares(path: pathlib.Path) -> None:
     """
     if _count == 1:
         return
-    token = first_does("the work directory", lambda: f"{time.time_ns()} {os.getpid()}")
     file = path / "hosts"
-    if first():
+
+    def write() -> str:
+        token = f"{time.time_ns()} {os.getpid()}"
         file.write_text(token)
-    wait("the work directory")
+        return token
+
+    token = first_does("the work directory", write)
     until = time.monotonic() + 10  # network file systems look again after a few seconds
-    while not (seen := file.is_file() and file.read_text() == token):
-        if time.monotonic() > until:
-            break
+    while not (seen := file.is_file() and file.read_text() == token) and time.monotonic() < until:
         time.sleep(0.2)
-    blind = [i for i, ok in enumerate(_gather("the work directory", seen, print)) if not ok]
+    blind = [host for host, sees in enumerate(gather("the work directory", seen)) if not sees]
     if blind:
         raise ValueError(
             f"--workdir {path} is not one folder: what host 0 writes there, host "
@@ -217,7 +253,10 @@ def shares(path: pathlib.Path) -> None:
 
 
 def leave(status: int, message: str = "") -> int:
-    """Ends this host's part: together where all went well, else so that the others learn of it."""
+    """Ends this host's part and returns `status`; with another status than 0 the process ends.
+
+    The hosts leave together where all went well; one that failed tells the others `message`.
+    """
     if _count == 1:
         return status
     sys.stdout.flush()
@@ -231,31 +270,4 @@ def leave(status: int, message: str = "") -> int:
     with contextlib.suppress(Exception):  # the store may be gone: then they know already
         _client.key_value_set(f"mucode/failed/{_index}", message or f"exit status {status}")
         time.sleep(2)  # for those who wait; the first host keeps the store
-    os._exit(status)  # an orderly end would wait for those who wait for us
-
-
-def _gather(where: str, value: Json, say: Callable[[str], None]) -> list[Json]:
-    """Every host's value, in their order."""
-    global _made
-    _made += 1
-    room = f"mucode/{_made}"
-    _client.key_value_set(f"{room}/{_index}", json.dumps(value))
-    began = told = time.monotonic()
-    pause = 0.002
-    while True:
-        found = {int(k.rpartition("/")[2]): v for k, v in _client.key_value_dir_get(room + "/")}
-        if len(found) == _count:
-            return [json.loads(found[i]) for i in range(_count)]
-        for key, message in _client.key_value_dir_get("mucode/failed/"):
-            raise Lost(f"host {key.rpartition('/')[2]} failed: {message}")
-        if time.monotonic() - told > _TELL_AFTER_S:
-            told = time.monotonic()
-            missing = ", ".join(str(i) for i in range(_count) if i not in found)
-            say(f"{where}: waiting for host {missing} ({told - began:.0f} s)")
-        time.sleep(pause)
-        pause = min(2 * pause, 0.25)
-
-
-def _short(value: Json) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else text[:57] + "…"
+    os._exit(status)  # an orderly end would wait for the others, who wait for us

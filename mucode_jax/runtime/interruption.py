@@ -18,12 +18,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-GRACE_S = 25.0  # what is under way may take so long
+GRACE_S = 25.0  # how long what is under way may take
+QUIET_S = 1.0  # how long it may take without a word
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GO_ON = "the same command goes on from the last finished piece or checkpoint"
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
-_came: int | None = None  # the signal that asked this process to stop
+_received: int | None = None  # the signal that asked this process to stop
 
 
 class Interrupted(Exception):
@@ -32,7 +33,7 @@ class Interrupted(Exception):
 
 def asked() -> bool:
     """Whether this process was asked to stop."""
-    return _came is not None
+    return _received is not None
 
 
 def check() -> None:
@@ -43,7 +44,22 @@ def check() -> None:
 
 def status() -> int:
     """The exit status of a process that was asked to stop: 128 + the signal's number."""
-    return 128 + (_came or signal.SIGINT)
+    return 128 + (_received or signal.SIGINT)
+
+
+def leave_at_once() -> None:
+    """From here on a signal ends the process with one line; for a command that has just started.
+
+    To be called by the main thread, before the imports that take seconds. Within `watched` it does
+    not hold.
+    """
+
+    def leave(number: int) -> None:
+        global _received
+        _received = number
+        _leave("interrupted" if number == signal.SIGINT else "stopped")
+
+    _listen(leave)
 
 
 @contextlib.contextmanager
@@ -51,51 +67,70 @@ def watched(say: Callable[[str], None]) -> Iterator[None]:
     """Hears the signals within the block; to be entered by the main thread.
 
     Args:
-      say: shows a person one line.
+      say: shows one line.
     """
-    global _came
-    _came = None
-    heard, written = os.pipe()
-    os.set_blocking(written, False)
-    # The handlers do nothing: what counts is the byte that the interpreter writes beside them.
-    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-    wakeup = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_listen, args=(heard, say), name="signals", daemon=True)
-    thread.start()
+    global _received
+    _received = None
+    timers: list[threading.Timer] = []
+
+    def after(seconds: float, do: Callable[[str], None], line: str) -> None:
+        timer = threading.Timer(seconds, do, [line])
+        timer.daemon = True
+        timer.start()
+        timers.append(timer)
+
+    def stop(number: int) -> None:
+        global _received
+        if _received is not None:
+            _leave(f"stopped at once; {GO_ON}")
+        _received = number
+        after(
+            QUIET_S,
+            say,
+            f"{signal.Signals(number).name}: finishing what is under way, at most {GRACE_S:.0f} s; "
+            "once more to stop at once",
+        )
+        after(GRACE_S, _leave, f"not finished within {GRACE_S:.0f} s, stopped; {GO_ON}")
+
+    restore = _listen(stop)
     try:
         yield
     finally:
+        restore()
+        for timer in timers:
+            timer.cancel()
+
+
+def _listen(react: Callable[[int], None]) -> Callable[[], None]:
+    """Calls `react` with every signal, in a thread; returns what ends that and undoes it."""
+    heard, written = os.pipe()
+    os.set_blocking(written, False)
+    # The handlers do nothing: what counts is the byte that the interpreter writes beside them.
+    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    wakeup = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+
+    def listen() -> None:
+        while byte := os.read(heard, 1):
+            if byte[0] in SIGNALS:
+                react(byte[0])
+
+    thread = threading.Thread(target=listen, name="signals", daemon=True)
+    thread.start()
+
+    def restore() -> None:
         signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
         os.close(written)  # ends the thread
         thread.join()
         os.close(heard)
 
-
-def _listen(heard: int, say: Callable[[str], None]) -> None:
-    global _came
-    late = None
-    while byte := os.read(heard, 1):
-        if byte[0] not in SIGNALS:
-            continue
-        if _came is not None:
-            _leave("stopped at once")
-        _came = byte[0]
-        say(
-            f"{signal.Signals(_came).name}: finishing what is under way, at most {GRACE_S:.0f} s; "
-            "once more to stop at once"
-        )
-        late = threading.Timer(GRACE_S, _leave, [f"not finished within {GRACE_S:.0f} s, stopped"])
-        late.daemon = True
-        late.start()
-    if late is not None:
-        late.cancel()
+    return restore
 
 
-def _leave(how: str) -> None:
+def _leave(line: str) -> None:
     """Ends the process; the sandbox's workers end with it."""
     if sys.stderr.isatty():
         sys.stderr.write(_SHOW_CURSOR)
-    print(f"mucode_jax: {how}; {GO_ON}", file=sys.stderr, flush=True)
+    print(f"mucode_jax: {line}", file=sys.stderr, flush=True)
     os._exit(status())

@@ -1,4 +1,4 @@
-"""What is being done, how fast, how long still: a bar on a terminal, plain lines in a pipe."""
+"""What is being done, how fast and how long still: a bar on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """Tells a person how a run is going."""
+    """Shows a person how a run is going."""
 
     def __init__(self, quiet: bool = False) -> None:
-        """`quiet` is for the hosts beside the first, which speaks for all."""
+        """`quiet` is for the hosts other than the first, which speaks for all."""
         self._console = rich.console.Console(
             stderr=True, highlight=False, soft_wrap=True, quiet=quiet
         )
 
-    def say(self, text: str) -> None:
+    def say(self, line: str) -> None:
         """Prints one line."""
-        self._console.print(text, markup=False)
+        self._console.print(line, markup=False)
 
     @contextlib.contextmanager
     def task(
@@ -34,10 +34,11 @@ class Progress:
         Args:
           name: what it is.
           total: how many `unit`s it has.
-          already: how many of them are done.
+          already: how many of them were done before.
         """
-        started = time.monotonic()
+        started = shown = time.monotonic()
         done = already
+        bar = None
         if self._console.is_terminal:
             columns = (
                 rich.progress.TextColumn("{task.description:<28}"),
@@ -47,27 +48,21 @@ class Progress:
                 rich.progress.TextColumn("{task.fields[note]}"),
             )
             bar = rich.progress.Progress(*columns, console=self._console, transient=True)
-            with bar:
-                row = bar.add_task(name, total=total, completed=already, note="")
+            row = bar.add_task(name, total=total, completed=already, note="")
 
-                def advance(units: int, note: str = "") -> None:
-                    nonlocal done
-                    done += units
-                    bar.update(row, advance=units, note=note)
+        def advance(units: int, note: str = "") -> None:
+            nonlocal done, shown
+            done += units
+            if bar is not None:
+                bar.update(row, advance=units, note=note)
+                return
+            now = time.monotonic()
+            if now - shown >= _LINE_EVERY_S and already < done < total:
+                left = (now - started) / (done - already) * (total - done)
+                self.say(f"{name}: {done}/{total} {unit}, {left:.0f} s left  {note}".rstrip())
+                shown = now
 
-                yield advance
-        else:
-            told = started
-
-            def advance(units: int, note: str = "") -> None:
-                nonlocal done, told
-                done += units
-                now = time.monotonic()
-                if now - told >= _LINE_EVERY_S and already < done < total:
-                    left = (now - started) / (done - already) * (total - done)
-                    self.say(f"{name}: {done}/{total} {unit}, {left:.0f} s left  {note}".rstrip())
-                    told = now
-
+        with bar or contextlib.nullcontext():
             yield advance
         seconds = time.monotonic() - started
         rate = f", {(done - already) / seconds:.1f} {unit}/s" if seconds > 0.05 else ""

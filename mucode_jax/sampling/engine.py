@@ -15,7 +15,7 @@ however long the caller takes between turns, as long as the engine's own shapes 
 accelerators a step reads as many columns as its longest row has; beyond a row's own end they add
 zeros. That this changes no bit was measured on the plain XLA paths, not on TPUs nor with cuDNN.)
 
-Axes: B slots, R rows of one prefill, T query length, S cache length (`context`), K decode steps.
+Axes: B slots, R texts of a prefill, T query length, S cache length (`context`), K decode steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -33,55 +33,11 @@ from jax.sharding import Mesh, NamedSharding
 from mucode_jax.models import llama, sharding
 from mucode_jax.sampling import programs
 from mucode_jax.sampling.memory import fitting_slots
-from mucode_jax.sampling.scheduler import Handle, Scheduler, Work
+from mucode_jax.sampling.scheduler import Completion, Handle, Request, Scheduler, Work
 
 STEPS = 16  # K, of one dispatch
 PREFILL_TOKENS = 2048  # token places of one prefill, on an accelerator
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """Samples of one conversation's next message.
-
-    Attributes:
-      id: names the request; unique among those pending or kept.
-      prompt_ids: int32 [P], the whole conversation so far, generation prompt included.
-      keys: uint32 [n, 2], a threefry key for each of the n samples.
-      max_new_tokens: the most tokens to draw for each sample; P + max_new_tokens ≤ context.
-      parent: the (request id, index) of the kept completion that the conversation goes on from, or
-        None. `prompt_ids` must begin with the parent's prompt and completion.
-      temperature: None takes the engine's; 0 is greedy.
-      keep: whether completions keep their slot, to be somebody's parent, until released.
-    """
-
-    id: Hashable
-    prompt_ids: np.ndarray
-    keys: np.ndarray
-    max_new_tokens: int
-    parent: Handle | None = None
-    temperature: float | None = None
-    keep: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Completion:
-    """One finished sample.
-
-    Attributes:
-      request_id, index: which sample of which request.
-      ids: int32 [C]; the last is an end-of-turn id: the drawn one, or, where `truncated`,
-        `eot_ids[0]`, put there to close the turn (then C = max_new_tokens + 1).
-      logprobs: float32 [C]: of each id in the distribution it was drawn from (after temperature,
-        top-k and top-p; at temperature 0, the model's own distribution); 0 for a closing id that
-        was not drawn.
-      truncated: the limit was met before an end-of-turn id was drawn.
-    """
-
-    request_id: Hashable
-    index: int
-    ids: np.ndarray
-    logprobs: np.ndarray
-    truncated: bool
+COPIES = 16  # slots copied to by one call
 
 
 @dataclasses.dataclass
@@ -126,21 +82,24 @@ class Counters:
         return self.slot_steps - self.decoded + self.padding
 
 
-def _buckets(smallest: int, context: int) -> tuple[int, ...]:
+def _sizes(smallest: int, context: int) -> tuple[int, ...]:
     """Powers of two from `smallest`, the sizes half way between them, and the context."""
-    sizes = {smallest << power for power in range(32)} | {
-        3 * smallest << power for power in range(32)
-    }
+    sizes = {factor * smallest << power for power in range(32) for factor in (1, 3)}
     return (*sorted(size for size in sizes if size < context), context)
 
 
 def prompt_lengths(context: int) -> tuple[int, ...]:
     """The lengths that prompts are filled up to."""
-    return _buckets(8, context)
+    return _sizes(8, context)
 
 
-def _bucket(size: int, buckets: Sequence[int]) -> int:
-    return next(bucket for bucket in buckets if size <= bucket)
+def prefill_rows(tokens: int, length: int, slots: int, mesh: Mesh | None) -> int:
+    """R, how many texts of `length` one prefill of `tokens` token places reads."""
+    return min(slots, sharding.padded_rows(max(1, tokens // length), mesh))
+
+
+def _holding(size: int, sizes: Sequence[int]) -> int:
+    return next(candidate for candidate in sizes if size <= candidate)
 
 
 class Engine:
@@ -206,20 +165,24 @@ class Engine:
             raise ValueError(f"slots {slots} and steps {steps} must be at least 1")
         self.slots, self.context = slots, context
         self._config, self._mesh, self._clock = config, mesh, clock
-        self._eot_ids = eot_ids
-        self._settings = {"eot_ids": eot_ids, "top_p": float(top_p), "top_k": int(top_k)}
-        self._temperature = float(temperature)
-        self._steps = steps
-        self._refill = max(1, slots // 8) if refill is None else refill
-        self._prefill_tokens = 128 if jax.default_backend() == "cpu" else PREFILL_TOKENS
+        self._temperature, self._steps = temperature, steps
+        self._settings = {
+            "eot_ids": eot_ids,
+            "top_p": float(top_p),
+            "top_k": int(top_k),
+            "refill": max(1, slots // 8) if refill is None else refill,
+        }
+        on_cpu = jax.default_backend() == "cpu"
+        self._prefill_tokens = 128 if on_cpu else PREFILL_TOKENS
         self._lengths = prompt_lengths(context)
-        # A CPU reads of each row what that row has (`models.rows`): one program serves all lengths.
-        by_row = jax.default_backend() == "cpu" and (mesh is None or mesh.size == 1)
-        self._reads = (context,) if by_row else _buckets(128, context)
-        self._scheduler = Scheduler(slots, context, eot_ids, wait_seconds, clock)
+        # A CPU reads of each row what that row has (`models.attention.cpu`): one program serves all
+        # lengths.
+        by_row = on_cpu and (mesh is None or mesh.size == 1)
+        self._reads = (context,) if by_row else _sizes(128, context)
+        self._scheduler = Scheduler(slots, eot_ids, wait_seconds, clock)
         self._counters = Counters()
         self._used: set[tuple] = set()
-        self._block: tuple | None = None
+        self._block: programs.Block | None = None
         self._started = 0.0
         self._idle_since: float | None = None
         with self._devices():
@@ -230,12 +193,13 @@ class Engine:
         return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
 
     def _empty_cache(self) -> llama.Cache:
-        make = lambda: llama.init_cache(self._config, self.slots, self.context)  # noqa: E731
-        if self._mesh is None:
-            return jax.jit(make)()
-        shape = (self.slots, self.context, self._config.n_kv_heads * self._config.head_dim)
-        spec = sharding.spec(llama.CACHE_AXES, shape, dict(self._mesh.shape), "cache")
-        return jax.jit(make, out_shardings=NamedSharding(self._mesh, spec))()
+        place = None
+        if self._mesh is not None:
+            shape = (self.slots, self.context, self._config.n_kv_heads * self._config.head_dim)
+            spec = sharding.spec(llama.CACHE_AXES, shape, dict(self._mesh.shape), "cache")
+            place = NamedSharding(self._mesh, spec)
+        make = jax.jit(llama.init_cache, static_argnums=(0, 1, 2), out_shardings=place)
+        return make(self._config, self.slots, self.context)
 
     # What the caller asks for.
 
@@ -265,13 +229,7 @@ class Engine:
         temperature = self._temperature if request.temperature is None else request.temperature
         _check_temperature(temperature)
         self._scheduler.submit(
-            request.id,
-            prompt,
-            keys,
-            request.max_new_tokens,
-            request.parent,
-            programs.bits(temperature),
-            request.keep,
+            dataclasses.replace(request, prompt_ids=prompt, keys=keys, temperature=temperature)
         )
 
     def release(self, handle: Handle) -> None:
@@ -285,6 +243,11 @@ class Engine:
     def pending(self) -> int:
         """Samples submitted and not yet returned."""
         return self._scheduler.pending
+
+    @property
+    def queued(self) -> int:
+        """Samples submitted that wait for a slot."""
+        return self._scheduler.queued
 
     @property
     def counters(self) -> Counters:
@@ -304,55 +267,61 @@ class Engine:
         """
         with self._devices():
             finished = self._collect()
-            self._execute(self._scheduler.admit())
+            self._fill(self._scheduler.admit())
             self._dispatch()
-        completions = [self._completion(*sample) for sample in finished]
-        self._counters.completions += len(completions)
-        return completions
+        return finished
 
     # What the device does.
 
-    def _execute(self, work: Work) -> None:
+    def _fill(self, work: Work) -> None:
         """Copies, prefills and copies again, in this order."""
         self._copy(work.copies)
-        groups: dict[tuple[int, int], list[tuple[int, int, np.ndarray]]] = {}
-        for slot, start, tokens in work.prefills:
-            length = _bucket(len(tokens), self._lengths)
+        by_shape: dict[tuple[int, int], list[tuple[int, int, np.ndarray]]] = {}
+        for slot, (start, tokens) in work.prefills.items():
+            length = _holding(len(tokens), self._lengths)
             # A first prompt sees itself alone; a later message the whole conversation.
             read = length if start == 0 else self.context
-            groups.setdefault((length, read), []).append((slot, start, tokens))
-        for (length, read), texts in groups.items():
-            rows = max(1, self._prefill_tokens // length)
-            rows = min(self.slots, sharding.padded_rows(rows, self._mesh))
+            by_shape.setdefault((length, read), []).append((slot, start, tokens))
+        for (length, read), texts in by_shape.items():
+            rows = prefill_rows(self._prefill_tokens, length, self.slots, self._mesh)
             for first in range(0, len(texts), rows):
-                packed = np.zeros((rows, 3 + length), np.int32)
-                for row, (slot, start, tokens) in enumerate(texts[first : first + rows]):
-                    packed[row, :3] = slot, start, len(tokens)
-                    packed[row, 3 : 3 + len(tokens)] = tokens
-                self._cache = programs.prefill(
-                    self._config, self._params, self._cache, packed, read=read
-                )
-                self._used.add(("prefill", length, read))
-                real = int(packed[:, 2].sum())
-                self._counters.prefills += 1
-                self._counters.prefilled += real
-                self._counters.padding += rows * length - real
+                self._prefill(texts[first : first + rows], rows, length, read)
         self._copy(work.late_copies)
 
+    def _prefill(
+        self, texts: list[tuple[int, int, np.ndarray]], rows: int, length: int, read: int
+    ) -> None:
+        packed = programs.Texts(
+            *(np.zeros(rows, np.int32) for _ in range(3)), np.zeros((rows, length), np.int32)
+        )
+        for row, (slot, start, tokens) in enumerate(texts):
+            packed.slot[row], packed.start[row], packed.count[row] = slot, start, len(tokens)
+            packed.tokens[row, : len(tokens)] = tokens
+        self._cache = programs.prefill(self._config, self._params, self._cache, packed, read=read)
+        self._used.add(("prefill", length, read))
+        real = int(packed.count.sum())
+        self._counters.prefills += 1
+        self._counters.prefilled += real
+        self._counters.padding += rows * length - real
+
     def _copy(self, copies: list[tuple[int, int, int]]) -> None:
-        rows = min(self.slots, 16)
+        rows = min(self.slots, COPIES)
         for first in range(0, len(copies), rows):
-            some = copies[first : first + rows]
-            read = _bucket(max(length for _, _, length in some), self._lengths)
-            pairs = np.full((rows, 2), self.slots, np.int32)
-            pairs[: len(some)] = [pair[:2] for pair in some]
-            self._cache = programs.copy(self._cache, pairs, read=read)
+            sources, targets, columns = zip(*copies[first : first + rows], strict=True)
+            read = _holding(max(columns), self._lengths)
+            nowhere = [self.slots] * (rows - len(sources))
+            self._cache = programs.copy(
+                self._cache,
+                np.array([*sources, *nowhere], np.int32),
+                np.array([*targets, *nowhere], np.int32),
+                read=read,
+            )
             self._used.add(("copy", read))
 
     def _dispatch(self) -> None:
-        table, positions = self._scheduler.table(self._steps)
+        slots = self._scheduler.live_slots(self._steps)
         now = self._clock()
-        if table is None:
+        if slots is None:
             if self._idle_since is None and self._scheduler.waiting:
                 self._idle_since = now
             return
@@ -360,24 +329,23 @@ class Engine:
             self._counters.idle_seconds += now - self._idle_since
             self._counters.seconds += now - self._idle_since
             self._idle_since = None
-        read = _bucket(min(positions + self._steps, self.context), self._reads)
-        limits = np.asarray([self._steps, self._refill], np.int32)
-        self._cache, tokens, logprobs, steps = programs.decode(
-            self._config, self._params, self._cache, table, limits, read=read, **self._settings
+        longest = int(slots.position[slots.live].max()) + self._steps
+        read = _holding(min(longest, self.context), self._reads)
+        self._cache, self._block = programs.decode(
+            self._config, self._params, self._cache, slots, read=read, **self._settings
         )
         self._used.add(("decode", read))
-        self._block = tokens, logprobs, steps
         self._started = now
 
-    def _collect(self) -> list[tuple]:
+    def _collect(self) -> list[Completion]:
         if self._block is None:
             return []
-        tokens, logprobs, steps = jax.device_get(self._block)
+        tokens_KxB, logprobs_KxB, steps = jax.device_get(self._block)
         steps = int(steps)
         self._block = None
         seconds = self._clock() - self._started
         finished, drawn, replayed = self._scheduler.advance(
-            tokens[:steps], logprobs[:steps], seconds / steps
+            tokens_KxB[:steps], logprobs_KxB[:steps], seconds / steps
         )
         counters = self._counters
         counters.seconds += seconds
@@ -386,16 +354,8 @@ class Engine:
         counters.slot_steps += steps * self.slots
         counters.decoded += drawn
         counters.replayed += replayed
+        counters.completions += len(finished)
         return finished
-
-    def _completion(
-        self, request_id: Hashable, index: int, ids: np.ndarray, logprobs: np.ndarray
-    ) -> Completion:
-        truncated = int(ids[-1]) not in self._eot_ids
-        if truncated:
-            ids = np.append(ids, np.int32(self._eot_ids[0]))
-            logprobs = np.append(logprobs, np.float32(0))
-        return Completion(request_id, index, ids, logprobs, truncated)
 
 
 def _check_temperature(temperature: float) -> None:

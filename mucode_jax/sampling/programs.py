@@ -1,25 +1,88 @@
-"""The three programs that run on the device: prefill, copy, decode.
+"""The programs that run on the device: prefill, copy and decode, and `prepare` before them.
 
-Each is a pure function with fixed shapes, the cache donated and handed back. All that the host
-knows of a slot travels with every call as a few integers, so that the device holds no state but the
-cache. Every row is computed from its own slot alone.
+Each is a pure function of fixed shapes, whose cache is donated and handed back. What the host knows
+of a slot travels with every call, so that the device holds no state but the cache. Every row is
+computed from its own slot alone.
 
-Axes: B slots, R rows of one prefill, T query length, S cache length, K decode steps.
+Axes: B slots, R texts of a prefill, C copies, T query length, S cache length, K decode steps.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mucode_jax.models import llama
 from mucode_jax.sampling import sampler
 
-# The columns of decode's `slots` argument; the forced tokens of the K steps follow.
-TOKEN, LENGTH, LEFT, LIVE, KEY, TEMPERATURE, FORCED = 0, 1, 2, 3, 4, 6, 7
+
+class Texts(NamedTuple):
+    """What one prefill reads. A text without tokens changes nothing.
+
+    Attributes:
+      slot: int32 [R], where each text goes.
+      start: int32 [R], the position of its first token.
+      count: int32 [R], how many tokens it has.
+      tokens: int32 [R, T], filled up with anything.
+    """
+
+    slot: jax.Array
+    start: jax.Array
+    count: jax.Array
+    tokens: jax.Array
+
+
+class Slots(NamedTuple):
+    """What decode is told of the slots.
+
+    Attributes:
+      live: bool [B]; nothing is drawn for the others, and their other fields mean nothing.
+      token: int32 [B], the token to read next.
+      position: int32 [B], its place in the text.
+      left: int32 [B], how many tokens may still be drawn.
+      key: uint32 [B, 2], threefry key data.
+      temperature: float32 [B]; 0 is greedy.
+      forced: int32 [K, B], the token to take in place of the one drawn at each step; -1: none.
+    """
+
+    live: jax.Array
+    token: jax.Array
+    position: jax.Array
+    left: jax.Array
+    key: jax.Array
+    temperature: jax.Array
+    forced: jax.Array
+
+
+class Block(NamedTuple):
+    """What one call of decode drew.
+
+    Attributes:
+      tokens: int32 [K, B]; rows of steps not run and entries of finished slots mean nothing.
+      logprobs: float32 [K, B], likewise.
+      steps: int32 [], how many steps were run.
+    """
+
+    tokens: jax.Array
+    logprobs: jax.Array
+    steps: jax.Array
+
+
+class _Loop(NamedTuple):
+    """The state of decode's loop: that of `Slots` and `Block`, and how many slots have finished."""
+
+    step: jax.Array
+    finished: jax.Array
+    live_B: jax.Array
+    token_B: jax.Array
+    position_B: jax.Array
+    left_B: jax.Array
+    cache: llama.Cache
+    tokens_KxB: jax.Array
+    logprobs_KxB: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames=("config", "read"), donate_argnames="cache")
@@ -27,133 +90,107 @@ def prefill(
     config: llama.LlamaConfig,
     params: llama.Params,
     cache: llama.Cache,
-    rows: jax.Array,
+    texts: Texts,
     *,
     read: int,
 ) -> llama.Cache:
     """Reads up to R texts into their slots.
 
-    Args:
-      rows: int32 [R, 3 + T]; each row is slot, first position, number of tokens, then the tokens.
-        Rows with no tokens change nothing.
-      read: the columns of the cache that attention reads; every position written lies below it.
+    `read` is how many columns of the cache attention reads; every position written lies below it.
     """
-    slot, start, count, tokens = rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3:]
-    offsets = jnp.arange(tokens.shape[1], dtype=jnp.int32)
-    positions = jnp.minimum(start[:, None] + offsets, read - 1)
-    live = offsets < count[:, None]
-    return llama.extend(config, params, tokens, positions, cache, live=live, rows=slot, read=read)[
-        1
-    ]
+    offsets_T = jnp.arange(texts.tokens.shape[1], dtype=jnp.int32)
+    positions_RxT = jnp.minimum(texts.start[:, None] + offsets_T, read - 1)
+    live_RxT = offsets_T < texts.count[:, None]
+    _, cache = llama.extend(
+        *(config, params, texts.tokens, positions_RxT, cache),
+        live=live_RxT,
+        rows=texts.slot,
+        read=read,
+    )
+    return cache
 
 
 @functools.partial(jax.jit, static_argnames="read", donate_argnames="cache")
-def copy(cache: llama.Cache, pairs: jax.Array, *, read: int) -> llama.Cache:
-    """Copies the first `read` columns of slot pairs[i, 0] to slot pairs[i, 1] (int32 [C, 2]).
+def copy(cache: llama.Cache, source: jax.Array, target: jax.Array, *, read: int) -> llama.Cache:
+    """Copies the first `read` columns of slots `source` to slots `target` (both int32 [C]).
 
-    A destination outside the cache is dropped. All sources are read before any is written.
+    A target outside the cache is dropped. All sources are read before any target is written.
     """
-    source, target = pairs[:, 0], pairs[:, 1]
 
-    def one(x: jax.Array) -> jax.Array:
-        taken = jnp.take(x[:, :read], source, axis=0, mode="clip")
-        return x.at[target, :read].set(taken, mode="drop")
+    def copied(x_BxSxF: jax.Array) -> jax.Array:
+        columns = jnp.take(x_BxSxF[:, :read], source, axis=0, mode="clip")
+        return x_BxSxF.at[target, :read].set(columns, mode="drop")
 
-    return jax.tree.map(one, cache)
+    return jax.tree.map(copied, cache)
 
 
 @functools.partial(
     jax.jit,
-    static_argnames=("config", "eot_ids", "top_p", "top_k", "read"),
+    static_argnames=("config", "refill", "eot_ids", "top_p", "top_k", "read"),
     donate_argnames="cache",
 )
 def decode(
     config: llama.LlamaConfig,
     params: llama.Params,
     cache: llama.Cache,
-    slots: jax.Array,
-    limits: jax.Array,
+    slots: Slots,
     *,
+    refill: int,
     eot_ids: tuple[int, ...],
     top_p: float,
     top_k: int,
     read: int,
-) -> tuple[llama.Cache, jax.Array, jax.Array, jax.Array]:
-    """Up to K tokens for every live slot; ends early when enough of them have finished.
-
-    Args:
-      slots: int32 [B, 7 + K]: the token to read, its position, how many may still be drawn, whether
-        the slot is live, two words of key, the bits of the temperature, and for each of the K steps
-        the token to take in place of the drawn one (-1: none).
-      limits: int32 [2]: the most steps to run (≤ K), and the number of finished slots at which to
-        stop.
-
-    Returns:
-      the cache; tokens int32 [K, B] and log-probabilities float32 [K, B], of which the rows of
-      steps not run and the entries of finished slots mean nothing; the number of steps run.
-    """
-    steps = slots.shape[1] - FORCED
-    keys = jax.lax.bitcast_convert_type(slots[:, KEY : KEY + 2], jnp.uint32)
-    temperature = jax.lax.bitcast_convert_type(slots[:, TEMPERATURE], jnp.float32)
-    forced = slots[:, FORCED:].T
+) -> tuple[llama.Cache, Block]:
+    """Draws up to K tokens for every live slot; ends early once `refill` slots have finished."""
     ends = jnp.asarray(eot_ids, jnp.int32)
 
-    def go_on(state: tuple) -> jax.Array:
-        step, finished, live = state[0], state[1], state[5]
-        return (step < limits[0]) & (finished < limits[1]) & live.any()
+    def go_on(s: _Loop) -> jax.Array:
+        return (s.step < len(slots.forced)) & (s.finished < refill) & s.live_B.any()
 
-    def one_step(state: tuple) -> tuple:
-        step, finished, token, position, left, live, cache, tokens, logprobs = state
+    def one_step(s: _Loop) -> _Loop:
         # At position -1 a finished slot sees nothing, which on a CPU costs nothing.
-        at = jnp.where(live, position, -1)[:, None]
-        hidden, cache = llama.extend(
-            config, params, token[:, None], at, cache, live=live[:, None], read=read
+        at_B = jnp.where(s.live_B, s.position_B, -1)
+        hidden_Bx1xD, cache = llama.extend(
+            *(config, params, s.token_B[:, None], at_B[:, None], s.cache),
+            live=s.live_B[:, None],
+            read=read,
         )
-        logits = llama.logits(config, params, hidden[:, 0])
-        new, logprob = sampler.draw(
-            logits, keys, position + 1, temperature, top_p=top_p, top_k=top_k
+        logits_BxV = llama.logits(config, params, hidden_Bx1xD[:, 0])
+        drawn_B, logprob_B = sampler.draw(
+            *(logits_BxV, slots.key, s.position_B + 1, slots.temperature),
+            top_p=top_p,
+            top_k=top_k,
         )
-        wanted = jax.lax.dynamic_index_in_dim(forced, step, keepdims=False)
-        new = jnp.where(wanted >= 0, wanted, new)
-        left = left - live
-        over = live & ((left == 0) | (new[:, None] == ends).any(-1))
-        return (
-            step + 1,
-            finished + over.sum(dtype=jnp.int32),
-            jnp.where(live, new, token),
-            position + live,
-            left,
-            live & ~over,
-            cache,
-            jax.lax.dynamic_update_index_in_dim(tokens, new, step, 0),
-            jax.lax.dynamic_update_index_in_dim(logprobs, logprob, step, 0),
+        forced_B = jax.lax.dynamic_index_in_dim(slots.forced, s.step, keepdims=False)
+        new_B = jnp.where(forced_B >= 0, forced_B, drawn_B)
+        left_B = s.left_B - s.live_B
+        over_B = s.live_B & ((left_B == 0) | (new_B[:, None] == ends).any(-1))
+        return _Loop(
+            step=s.step + 1,
+            finished=s.finished + over_B.sum(dtype=jnp.int32),
+            live_B=s.live_B & ~over_B,
+            token_B=jnp.where(s.live_B, new_B, s.token_B),
+            position_B=s.position_B + s.live_B,
+            left_B=left_B,
+            cache=cache,
+            tokens_KxB=jax.lax.dynamic_update_index_in_dim(s.tokens_KxB, new_B, s.step, 0),
+            logprobs_KxB=jax.lax.dynamic_update_index_in_dim(s.logprobs_KxB, logprob_B, s.step, 0),
         )
 
-    state = (
-        jnp.int32(0),
-        jnp.int32(0),
-        slots[:, TOKEN],
-        slots[:, LENGTH],
-        slots[:, LEFT],
-        slots[:, LIVE] > 0,
+    start = _Loop(
+        *(jnp.int32(0), jnp.int32(0)),
+        *(slots.live, slots.token, slots.position, slots.left),
         cache,
-        jnp.zeros((steps, slots.shape[0]), jnp.int32),
-        jnp.zeros((steps, slots.shape[0]), jnp.float32),
+        jnp.zeros(slots.forced.shape, jnp.int32),
+        jnp.zeros(slots.forced.shape, jnp.float32),
     )
-    state = jax.lax.while_loop(go_on, one_step, state)
-    return state[6], state[7], state[8], state[0]
+    end = jax.lax.while_loop(go_on, one_step, start)
+    return end.cache, Block(end.tokens_KxB, end.logprobs_KxB, end.step)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def prepare(config: llama.LlamaConfig, params: llama.Params) -> llama.Params:
-    """Parameters as decoding reads them: a dict a layer, matrices in the dtype of computation."""
-
-    def cast(x: jax.Array) -> jax.Array:
-        return x.astype(config.dtype) if x.ndim > 1 else x
-
-    return jax.tree.map(cast, llama.unstack(params))
-
-
-def bits(temperature: float) -> int:
-    """The temperature as the int32 that decode's `slots` hold."""
-    return int(np.float32(temperature).view(np.int32))
+    """Parameters as decoding reads them: a dict per layer, matrices in the dtype of computation."""
+    return jax.tree.map(
+        lambda x: x.astype(config.dtype) if x.ndim > 1 else x, llama.unstack(params)
+    )

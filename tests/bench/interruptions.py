@@ -1,6 +1,7 @@
 """Kills quickstart.py:tiny at random moments over its course, resuming each time.
 
     python tests/bench/interruptions.py [--moments 50] [--signal KILL|TERM|both] [--seed 0]
+    python tests/bench/interruptions.py --signal INT --moments 10
 
 A moment is a stage of the undisturbed run and a number of seconds into it, drawn with the same
 chance for every second of the course. A session that gets further than the plan can be done before
@@ -8,6 +9,10 @@ its moment: what is then missing of the interruptions is made up for in a furthe
 beginning. The final results.json of each must equal the undisturbed one, and a run that was asked
 to stop (TERM) must say how to go on. Work done twice is what all sessions of the main process
 computed beyond the undisturbed run, their starts (import, look ahead) not counted.
+
+INT is Ctrl-C: the whole process group gets it, at any moment from the first import to the last
+line, and each session must end with status 130 and one line about it, without a word that looks
+like a fault.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -25,18 +31,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+from tests import micro
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = ("--config", "configs/quickstart.py:tiny")
-
-
-def results(directory: pathlib.Path) -> dict:
-    """results.json without what a clock wrote."""
-    found = json.loads((directory / "results.json").read_text())
-    del found["wall_seconds"]
-    for stage in found["stages"]:
-        del stage["seconds"]
-        stage.pop("sampling", None)
-    return found
+FAULT = re.compile(r"Traceback|Error|[Ww]arn|[Ff]atal|sandbox: |attempt \d|^[EWF]\d{4} ", re.M)
 
 
 @dataclasses.dataclass
@@ -67,6 +68,7 @@ class Run:
             env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
             stdout=subprocess.DEVNULL,
             stderr=self._log,
+            start_new_session=True,  # what Ctrl-C reaches
         )
         self._ended: tuple[int, float] | None = None
 
@@ -101,7 +103,8 @@ class Run:
     def end(self, with_signal: int | None = None) -> Session:
         """Sends the signal, if there is one, and waits for the end."""
         if with_signal is not None and not self.ended():
-            self.process.send_signal(with_signal)
+            send = os.killpg if with_signal == signal.SIGINT else os.kill
+            send(self.process.pid, with_signal)
         self.wait()
         said = self.said()
         self._log.close()
@@ -142,17 +145,55 @@ def disturbed(
     return [*sessions, last]
 
 
+def ctrl_c(directory: pathlib.Path, count: int, longest: float, seed: int) -> int:
+    """Interrupts sessions in `directory` at random moments; how many ended by that, and well.
+
+    Args:
+      count: sessions; a last one runs to its end.
+      longest: a moment is at most so many seconds after the start of its session.
+
+    Raises AssertionError where a session ends otherwise, or says what looks like a fault.
+    """
+    chance = random.Random(seed)
+    cut = 0
+    for _ in range(count):
+        seconds = chance.uniform(0.1, longest)
+        run = Run(directory)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not run.ended():
+            time.sleep(0.01)
+        session = run.end(signal.SIGINT)
+        lines = session.said.splitlines()
+        print(f"SIGINT after {seconds:.1f} s: status {session.status}: {lines[-1:]}", flush=True)
+        assert session.status in (0, 130), session.said
+        assert not FAULT.search(session.said), session.said
+        if session.status == 130:
+            cut += 1
+            about = [line for line in lines if re.search("interrupted|stopped", line)]
+            assert about == lines[-1:] and about[0].startswith("mucode_jax: "), session.said
+    last = Run(directory).end()
+    assert last.status == 0, last.said
+    return cut
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moments", type=int, default=50)
-    parser.add_argument("--signal", choices=("KILL", "TERM", "both"), default="both")
+    parser.add_argument("--signal", choices=("KILL", "TERM", "both", "INT"), default="both")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = pathlib.Path(folder)
+        began = time.monotonic()
         alone = Run(home / "undisturbed").end()
         assert alone.status == 0, alone.said
-        expected = results(home / "undisturbed")
+        expected = micro.results(home / "undisturbed")
+        if given.signal == "INT":
+            longest = (time.monotonic() - began) / 3
+            cut = ctrl_c(home / "INT", given.moments, longest, given.seed)
+            same = micro.results(home / "INT") == expected
+            print(f"SIGINT: {cut} interruptions, results {'equal' if same else 'DIFFER'}")
+            return 0 if same else 1
         start = Run(home / "undisturbed")
         while "held out" not in start.said() and not start.ended():
             time.sleep(0.01)
@@ -164,7 +205,7 @@ def main() -> int:
                 directory = home / f"{name}_{courses}"
                 at = moments(home / "undisturbed", given.moments - cut, given.seed + courses)
                 sessions = disturbed(directory, at, [getattr(signal, f"SIG{name}")])
-                if results(directory) != expected:
+                if micro.results(directory) != expected:
                     print(f"SIG{name}: course {courses} of seed {given.seed}: results DIFFER")
                     return 1
                 cut += sum(s.status != 0 for s in sessions)

@@ -65,13 +65,11 @@ def iteration(
     prefilled tokens per unique token, replayed tokens per drawn token, and how many times the
     decode steps a static batch would need.
     """
-    from mucode_jax.sampling.programs import FORCED, LEFT, LIVE
-    from mucode_jax.sampling.scheduler import Scheduler
+    from mucode_jax.sampling.scheduler import Request, Scheduler, State
 
     rng = np.random.default_rng(seed)
     now = 0.0
-    context = prompt + turns * (cap + feedback) + 2
-    scheduler = Scheduler(slots, context, (EOT,), None, lambda: now)
+    scheduler = Scheduler(slots, (EOT,), None, lambda: now)
     refill = max(1, slots // 8)
     wanted: dict[tuple, int] = {}
     by_turn: list[list[int]] = [[] for _ in range(turns)]
@@ -83,7 +81,9 @@ def iteration(
             wanted[(name, turn), index] = int(length)
             by_turn[turn].append(int(length))
         keys = np.zeros((count, 2), np.uint32)
-        scheduler.submit((name, turn), text, keys, cap + 1, parent, 0, turn + 1 < turns)
+        scheduler.submit(
+            Request((name, turn), text, keys, cap + 1, parent, 0.0, keep=turn + 1 < turns)
+        )
 
     for problem in range(problems):
         submit((problem,), 0, np.ones(prompt, np.int32), samples, None)
@@ -100,30 +100,32 @@ def iteration(
                 submit(child, turn + 1, np.concatenate(text), 1, ((name, turn), index))
                 scheduler.release(((name, turn), index))
                 unique += feedback
-        prefilled += sum(len(tokens) for _, _, tokens in scheduler.admit().prefills)
-        table, _ = scheduler.table(steps)
-        if table is None:
+        prefilled += sum(len(tokens) for _, tokens in scheduler.admit().prefills.values())
+        told = scheduler.live_slots(steps)
+        if told is None:
             now = coming[0][0] if coming else now + step_s
             continue
         if before is None and not scheduler._prompts:
             before = drawn / (ran * slots)
         # What the device would do: every live slot draws until its sample's length is reached.
-        live = table[:, LIVE] > 0
         left = np.full(slots, cap * 2)
-        for slot in np.flatnonzero(live):
-            handle, replay, count = scheduler.at(slot)
-            left[slot] = table[slot, LEFT] if replay else wanted[handle] - count
-        block = min(steps, int(np.sort(left)[min(refill, live.sum()) - 1]))
-        tokens = np.where(table[:, FORCED:].T[:block] >= 0, table[:, FORCED:].T[:block], 1)
+        for slot in scheduler.slots:
+            if slot.state is State.REPLAYING:
+                left[slot.number] = slot.left
+            elif slot.state is State.DRAWING:
+                length = wanted[slot.group.request.id, slot.index]
+                left[slot.number] = length - (cap + 1 - slot.left)
+        block = min(steps, int(np.sort(left)[min(refill, told.live.sum()) - 1]))
+        tokens = np.where(told.forced[:block] >= 0, told.forced[:block], 1)
         ending = np.flatnonzero(left <= block)
         tokens[left[ending] - 1, ending] = EOT
         now += block * step_s + host_s
         finished, new, again = scheduler.advance(tokens, np.zeros(tokens.shape), step_s)
         ran, drawn, replayed = ran + block, drawn + new, replayed + again
-        for (name, turn), index, ids, _ in finished:
+        for done in finished:
             wait = limit_s if rng.random() < slow else code_s * (0.5 + rng.exponential(0.5))
             order += 1
-            heapq.heappush(coming, (now + wait, order, ((name, turn), index), ids))
+            heapq.heappush(coming, (now + wait, order, (done.request_id, done.index), done.ids))
     static = sum(
         max(lengths[first : first + slots])
         for lengths in by_turn

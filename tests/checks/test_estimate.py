@@ -4,7 +4,7 @@ import pathlib
 
 from configs import quickstart
 from mucode_jax.checks import estimate
-from mucode_jax.runtime.workdir import Stage
+from mucode_jax.runtime.ledger import Stage
 
 
 def stage(name, seconds, tokens=0):

@@ -359,14 +359,14 @@ def test_a_signal_asks_and_the_work_stops_at_its_next_piece():
         with pytest.raises(interruption.Interrupted):
             interruption.check()
         assert interruption.status() == 143
-    assert "SIGTERM: finishing what is under way" in said[0]
+    assert not said  # it took no time: the line that it stopped is the only one
 
 
 @pytest.mark.parametrize(("grace", "second"), [(60.0, True), (0.3, False)])
 def test_a_second_signal_or_too_long_a_piece_leaves_at_once(grace, second):
     script = (
         "import hashlib\nfrom mucode_jax.runtime import interruption\n"
-        f"interruption.GRACE_S = {grace}\n"
+        f"interruption.GRACE_S, interruption.QUIET_S = {grace}, 0.0\n"
         "with interruption.watched(lambda text: print(text, flush=True)):\n"
         "    print('ready', flush=True)\n"
         # in C for hours, without the interpreter's lock, as a compilation is

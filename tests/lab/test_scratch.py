@@ -49,20 +49,20 @@ def files(tmp_path):
 
 def made(where, files, seed=0):
     """The generator's directory, and what was said of stages made again."""
-    said = []
-    with contextlib.closing(Workdir(where, said.append)) as workdir:
-        return scratch.generator(workdir, SHAPE, files, seed), said
+    lines = []
+    with contextlib.closing(Workdir(where, lines.append)) as workdir:
+        return scratch.generator(workdir, SHAPE, files, seed), lines
 
 
 def test_it_is_a_whole_model_directory_and_made_once(tmp_path, files):
-    directory, said = made(tmp_path / "run", files)
+    directory, lines = made(tmp_path / "run", files)
     config = huggingface.read_config(directory)
     embedding = huggingface.load_generator(directory, config)["embed"]["embedding"]
     chat = Chat(huggingface.load_tokenizer(directory), huggingface.eot_ids(directory))
     assert embedding.shape == (262, 16) and 0.01 < np.std(embedding) < 0.03
     assert chat.vocab_size == 262 and 256 in chat.first("def f") and chat.eot_ids[0] == 260
     assert (directory / "LICENSE").read_text() == "a licence"
-    assert not said and made(tmp_path / "run", files) == (directory, [])
+    assert not lines and made(tmp_path / "run", files) == (directory, [])
 
 
 @pytest.mark.parametrize("changed", ["template.jinja", "special_tokens.json"])
@@ -70,8 +70,8 @@ def test_other_tokenizer_files_make_it_anew(tmp_path, files, changed):
     made(tmp_path / "run", files)
     with open(files / changed, "a") as file:
         file.write(" ")
-    _, said = made(tmp_path / "run", files)
-    assert said == [f"base/random: setting tokenizer.{changed} has changed; made again"]
+    _, lines = made(tmp_path / "run", files)
+    assert lines == [f"base/random: setting tokenizer.{changed} has changed; made again"]
 
 
 def test_another_seed_is_another_model(tmp_path, files):
@@ -80,7 +80,7 @@ def test_another_seed_is_another_model(tmp_path, files):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("tokenizer.model", None, "holds 0 of tokenizer.model"),
         ("second.jinja", "x", r"holds 2 of \*.jinja"),
@@ -94,8 +94,8 @@ def test_another_seed_is_another_model(tmp_path, files):
         ),
     ],
 )
-def test_files_that_are_no_tokenizer_are_named(tmp_path, files, name, text, said):
+def test_files_that_are_no_tokenizer_are_named(tmp_path, files, name, text, message):
     (files / name).unlink() if text is None else (files / name).write_text(text)
-    with pytest.raises(ValueError, match=said) as refused:
+    with pytest.raises(ValueError, match=message) as refused:
         llama3_tokenizer.build(files, tmp_path / "tokenizer")
     assert str(files) in str(refused.value) and not (tmp_path / "tokenizer").exists()

@@ -12,8 +12,8 @@ from mucode_jax.checks import settings
 from mucode_jax.lab import sweep
 from mucode_jax.report import evidence as evidences
 from mucode_jax.report import findings
+from mucode_jax.runtime.files import write_atomically
 from mucode_jax.runtime.progress import Progress
-from mucode_jax.runtime.workdir import write_atomically
 from tests import invented
 
 
@@ -26,37 +26,37 @@ def config(**settings):
 def test_every_cell_is_run_with_every_seed_and_changes_what_it_says():
     c = config(seeds=(3, 4), cells=(("bt", {}), ("bce", {"verifier_training": {"loss": "bce"}})))
     runs = sweep.expand(c)
-    assert [(name, one.seed, one.verifier_training.loss) for name, one in runs] == [
+    assert [(name, run.seed, run.verifier_training.loss) for name, run in runs] == [
         ("bt", 3, "bt"),
         ("bt", 4, "bt"),
         ("bce", 3, "bce"),
         ("bce", 4, "bce"),
     ]
-    assert c.verifier_training.loss == "bt" and not any(sweep.is_sweep(one) for _, one in runs)
+    assert c.verifier_training.loss == "bt" and not any(sweep.is_sweep(run) for _, run in runs)
 
 
 @pytest.mark.parametrize(
-    ("cells", "said"),
+    ("cells", "message"),
     [
-        ((("a", {"expert": {"knid": "lv"}}),), "a: there is no setting expert.knid"),
+        ((("a", {"expert": {"knid": "lv"}}),), "config.cells: a: there is no setting expert.knid"),
         ((("a", {}), ("a", {})), "name a twice"),
-        ((("a",),), r"is to be a tuple of \(name, settings\) pairs"),
-        ((("a", 3),), r"is to be a tuple of \(name, settings\) pairs"),
+        ((("a",),), r"must be a tuple of \(name, settings\) pairs"),
+        ((("a", 3),), r"must be a tuple of \(name, settings\) pairs"),
         ((("../b", {}),), "a name is that of a folder"),
         ((("a\0", {}),), "a name is that of a folder"),
         ((("report.html", {}),), "a name is that of a folder"),
         ((("a", {"seed": 5}),), "seeds apart in config.seeds"),
     ],
 )
-def test_a_cell_that_makes_no_sense_is_named(cells, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_cell_that_makes_no_sense_is_named(cells, message):
+    with pytest.raises(ValueError, match=message):
         sweep.expand(config(cells=cells))
 
 
 @pytest.mark.parametrize("module", [evidence, ablation_expert, ablation_compat])
 def test_committed_sweeps_are_valid(module):
-    for _, one in sweep.expand(module.get_config()):
-        settings.validate(one)
+    for _, run in sweep.expand(module.get_config()):
+        settings.validate(run)
 
 
 def test_the_published_choices_all_together_are_those_of_compat():
@@ -72,24 +72,24 @@ def test_the_published_choices_all_together_are_those_of_compat():
 def test_cells_take_over_stages_of_the_same_settings_and_inputs(tmp_path):
     made = []
 
-    def experiment(one, workdir, progress):
+    def experiment(run, workdir, progress):
         def make(name):
             def fill(path):
-                made.append((one.expert.kind, one.seed, name))
-                (path / "out").write_text(f"{name} {one.seed}")
+                made.append((run.expert.kind, run.seed, name))
+                (path / "out").write_text(f"{name} {run.seed}")
                 return {}
 
             return fill
 
-        shared = workdir.stage("base/rollouts", {"seed": one.seed}, {}, make("rollouts"))
-        own = {"kind": one.expert.kind, "seed": one.seed}
+        shared = workdir.stage("base/rollouts", {"seed": run.seed}, {}, make("rollouts"))
+        own = {"kind": run.expert.kind, "seed": run.seed}
         workdir.stage("mucode_1/generator", own, {"rollouts": shared}, make("generator"))
-        return invented.make_run(workdir.path, seed=one.seed)
+        return invented.make_run(workdir.path, seed=run.seed)
 
     c = config(
         seeds=(0, 1), cells=(("ov", {"expert": {"kind": "ov"}}), ("lv", {"expert": {"kind": "lv"}}))
     )
-    sweep.run(c, tmp_path, Progress(), lambda one: None, experiment)
+    sweep.run(c, tmp_path, Progress(), lambda run: None, experiment)
     assert made == [
         ("ov", 0, "rollouts"),
         ("ov", 0, "generator"),
@@ -99,21 +99,21 @@ def test_cells_take_over_stages_of_the_same_settings_and_inputs(tmp_path):
         ("lv", 1, "generator"),
     ]
     assert (tmp_path / "lv/seed_1/stages/base/rollouts/out").read_text() == "rollouts 1"
-    found = json.loads((tmp_path / "evidence.json").read_text())
-    assert {c["cell"] for c in found["cells"]} == {"ov", "lv"}
+    result = json.loads((tmp_path / "evidence.json").read_text())
+    assert {c["cell"] for c in result["cells"]} == {"ov", "lv"}
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"),
+    ("cell", "message"),
     [
         ({"rollout": {"context": 4096}}, "config.rollout.context is 4096, but the model"),
         ({"evaluation": {"split": "no"}}, "config.evaluation: mini has no split 'no'"),
         ({"verifier": {"path": "no"}}, "config.verifier.path: model no: no such directory"),
     ],
 )
-def test_a_cell_that_cannot_be_run_is_named_before_any_is_made(tmp_path, cell, said):
+def test_a_cell_that_cannot_be_run_is_named_before_any_is_made(tmp_path, cell, message):
     c = config(cells=(("a", {}), ("b", cell)))
-    with pytest.raises(ValueError, match=f"^config.cells: b: {said}"):
+    with pytest.raises(ValueError, match=f"^config.cells: b: {message}"):
         sweep.run(c, tmp_path, Progress(), main.look_ahead, never)
     assert not list(tmp_path.iterdir())
 
@@ -132,21 +132,21 @@ def runs(tmp_path_factory):
     return directories
 
 
-def of(lines, **wanted):
+def where(lines, **wanted):
     return [line for line in lines if all(line[k] == v for k, v in wanted.items())]
 
 
 def test_accuracies_are_means_over_seeds_and_lie_in_their_intervals(runs):
-    found = evidences.evidence({"": runs})
+    result = evidences.evidence({"": runs})
     results = [json.loads((run / "results.json").read_text()) for run in runs]
     for e in results[0]["evaluations"]:
         same = [
-            of(r["evaluations"], **{k: e[k] for k in ("method", "iteration", "search")})[0]
+            where(r["evaluations"], **{k: e[k] for k in ("method", "iteration", "search")})[0]
             for r in results
         ]
         about = {k: e[k] for k in ("method", "iteration", "search")}
         for t in range(3):
-            (cell,) = of(found["cells"], **about, turns=t + 1)
+            (cell,) = where(result["cells"], **about, turns=t + 1)
             assert cell["accuracy"] == pytest.approx(
                 np.mean([x["per_turn"][t] for x in same]), abs=1e-5
             )
@@ -155,24 +155,26 @@ def test_accuracies_are_means_over_seeds_and_lie_in_their_intervals(runs):
 
 
 def test_differences_are_of_methods_iterations_and_ways_of_choosing(runs):
-    found = evidences.evidence({"": runs})
-    (method,) = of(found["differences"], a="mucode", b="base", search="greedy", turns=3)
+    result = evidences.evidence({"": runs})
+    (method,) = where(result["differences"], a="mucode", b="base", search="greedy", turns=3)
     a, b = (
-        of(found["cells"], method=m, iteration=i, search="greedy", turns=3)[0]["accuracy"]
+        where(result["cells"], method=m, iteration=i, search="greedy", turns=3)[0]["accuracy"]
         for m, i in (("mucode", 2), ("base", 0))
     )
     assert method["difference"] == pytest.approx(a - b, abs=1e-5)
     assert 0 < method["p"] <= 1 and method["ci95"][0] <= method["difference"] <= method["ci95"][1]
-    assert of(found["differences"], a="mucode_2", b="mucode_1", search="greedy", turns=1)
-    assert of(found["differences"], a="mucode: pt+lv", b="mucode: pt", search="pt+lv", turns=2)
-    assert evidences.evidence({"": runs}) == found
+    assert where(result["differences"], a="mucode_2", b="mucode_1", search="greedy", turns=1)
+    assert where(result["differences"], a="mucode: pt+lv", b="mucode: pt", search="pt+lv", turns=2)
+    assert evidences.evidence({"": runs}) == result
 
 
 def test_cells_are_held_against_the_first(runs):
-    found = evidences.evidence({"one": runs[:2], "two": runs[1:]})
-    (line,) = of(found["differences"], a="two/mucode_2", b="one/mucode_2", search="greedy", turns=3)
+    result = evidences.evidence({"one": runs[:2], "two": runs[1:]})
+    (line,) = where(
+        result["differences"], a="two/mucode_2", b="one/mucode_2", search="greedy", turns=3
+    )
     cells = [
-        of(found["cells"], cell=c, method="mucode", iteration=2, search="greedy", turns=3)[0]
+        where(result["cells"], cell=c, method="mucode", iteration=2, search="greedy", turns=3)[0]
         for c in ("two", "one")
     ]
     assert line["difference"] == pytest.approx(
@@ -188,39 +190,41 @@ def test_a_run_without_its_stages_is_named(runs, tmp_path):
 
 
 def test_findings_are_shown_as_table_markdown_and_page(runs):
-    found = evidences.evidence({"one": runs[:2], "two": runs[1:]})
-    shown = findings.table(found)
+    result = evidences.evidence({"one": runs[:2], "two": runs[1:]})
+    shown = findings.table(result)
     assert "two: μCode 2" in shown and "two − one: μCode 2" in shown
-    markdown = findings.markdown(found)
+    markdown = findings.markdown(result)
     assert "| one: base |" in markdown and "30 problems, 2 seeds" in markdown
-    page = findings.page(found)
+    page = findings.page(result)
     assert page.count("<svg") >= 3 and "one: μCode 2" in page and "http" not in page
 
 
 def test_a_sweeps_page_leads_with_what_was_gained_and_tells_how_it_was_made(runs, tmp_path):
-    found = evidences.evidence({"": runs})
-    (made,) = found["made"]
+    result = evidences.evidence({"": runs})
+    (made,) = result["made"]
     assert made["backend"] == "cpu" and made["isolation"]["level"] == "landlock"
-    (base,) = of(found["cells"], method="base", search="greedy", turns=3)
-    (mucode,) = of(found["cells"], method="mucode", iteration=2, search="greedy", turns=3)
-    page = findings.page(found).replace("\u00a0", " ")
+    (base,) = where(result["cells"], method="base", search="greedy", turns=3)
+    (mucode,) = where(result["cells"], method="mucode", iteration=2, search="greedy", turns=3)
+    page = findings.page(result).replace("\u00a0", " ")
     title = f"<h1>μCode 2 solves {100 * mucode['accuracy']:.1f} %, its base "
     assert title + f"{100 * base['accuracy']:.1f} %</h1>" in page
-    (d,) = of(found["differences"], kind="methods", b="base", a="mucode", search="greedy", turns=3)
+    (d,) = where(
+        result["differences"], kind="methods", b="base", a="mucode", search="greedy", turns=3
+    )
     low, high = (f"{100 * bound:+.1f}".replace("-", "−") for bound in d["ci95"])
     assert f"points (95 % interval {low} to {high}, paired over problems and seeds)" in page
     assert "<dt>sandbox isolation</dt><dd>landlock</dd>" in page and "<dt>jax</dt>" in page
     results = json.loads((runs[0] / "results.json").read_text()) | {"backend": "gpu"}
     shutil.copytree(runs[0], tmp_path / "run")
     write_atomically(tmp_path / "run/results.json", json.dumps(results))
-    found = evidences.evidence({"": [tmp_path / "run", *runs[1:]]})
-    assert [of["backend"] for of in found["made"]] == ["gpu", "cpu"]
-    assert "How it was made" not in findings.page({**found, "made": []})
+    result = evidences.evidence({"": [tmp_path / "run", *runs[1:]]})
+    assert [made["backend"] for made in result["made"]] == ["gpu", "cpu"]
+    assert "How it was made" not in findings.page({**result, "made": []})
 
 
 def test_what_is_the_same_in_every_cell_is_shown_once(runs):
-    found = evidences.evidence({"one": runs, "two": runs})
-    shown = findings.table(found)
+    result = evidences.evidence({"one": runs, "two": runs})
+    shown = findings.table(result)
     assert "one:" not in shown and "two" not in shown
     assert shown.count("\nμCode 2 ") == findings.table(evidences.evidence({"": runs})).count(
         "\nμCode 2 "

@@ -3,9 +3,7 @@
 import json
 import os
 import pathlib
-import shutil
 import subprocess
-import sys
 
 import pytest
 
@@ -67,8 +65,8 @@ def verbs(calls):
 
 def test_all_creates_installs_runs_fetches_and_deletes(tpu_vm):
     states = "WAITING_FOR_RESOURCES PROVISIONING ACTIVE"
-    status, said, calls = tpu_vm("all", "configs/x.py:star", "--config.seed=3", states=states)
-    assert status == 0, said
+    status, output, calls = tpu_vm("all", "configs/x.py:star", "--config.seed=3", states=states)
+    assert status == 0, output
     expected = ["create", *["describe"] * 3, "scp", "ssh", "ssh", "cp", "cp", "delete"]
     assert verbs(calls) == expected
     assert "--spot" in calls[0] and "v2-alpha-tpuv5-lite" in calls[0]
@@ -77,29 +75,29 @@ def test_all_creates_installs_runs_fetches_and_deletes(tpu_vm):
     assert "--config configs/x.py:star --workdir gs://mine/runs/mu --config.seed=3" in command
     assert "mucode_jax[tpu,gcs]" in calls[5][-1] and "nfs" not in calls[5][-1]
     assert calls[7][-2:] == ["gs://mine/runs/mu/results.json", "runs/mu/results.json"]
-    printed = [line for line in said.splitlines() if line.startswith("+ gcloud")]
+    printed = [line for line in output.splitlines() if line.startswith("+ gcloud")]
     assert len(printed) == len(calls) - 3  # every step but the looks at the queue
 
 
 def test_a_preempted_slice_is_asked_for_again_and_the_run_goes_on(tpu_vm):
-    status, said, calls = tpu_vm(
+    status, output, calls = tpu_vm(
         "all", "configs/x.py", states="ACTIVE SUSPENDED ACTIVE", runs="255 0"
     )
-    assert status == 0 and "preempted" in said
+    assert status == 0 and "preempted" in output
     once = ["create", "describe", "scp", "ssh", "ssh"]
     assert verbs(calls) == [*once, "describe", "delete", *once, "cp", "cp", "delete"]
 
 
 def test_a_run_that_fails_on_a_living_slice_is_not_tried_again(tpu_vm):
-    status, said, calls = tpu_vm("all", "configs/x.py", states="ACTIVE ACTIVE", runs="2")
-    assert status == 1 and "slice is still there" in said
+    status, output, calls = tpu_vm("all", "configs/x.py", states="ACTIVE ACTIVE", runs="2")
+    assert status == 1 and "slice is still there" in output
     assert verbs(calls).count("create") == 1 and "delete" not in verbs(calls)
 
 
 def test_a_dry_run_prints_the_steps_and_calls_nothing(tpu_vm):
-    status, said, calls = tpu_vm("--dry-run", "all", "configs/x.py")
+    status, output, calls = tpu_vm("--dry-run", "all", "configs/x.py")
     assert status == 0 and calls == []
-    steps = [line for line in said.splitlines() if line.startswith("+ ")]
+    steps = [line for line in output.splitlines() if line.startswith("+ ")]
     assert len(steps) == 10 and "queued-resources create" in steps[0]
 
 
@@ -112,8 +110,8 @@ def test_a_share_takes_the_place_of_a_bucket(tpu_vm):
 
 
 def test_a_token_is_passed_on_and_not_printed(tpu_vm):
-    _, said, calls = tpu_vm("run", "configs/x.py", HF_TOKEN="hf_secret")
-    assert "HF_TOKEN=hf_secret" in calls[0][-1] and "hf_secret" not in said
+    _, output, calls = tpu_vm("run", "configs/x.py", HF_TOKEN="hf_secret")
+    assert "HF_TOKEN=hf_secret" in calls[0][-1] and "hf_secret" not in output
 
 
 @pytest.mark.parametrize(
@@ -131,13 +129,3 @@ def test_a_token_is_passed_on_and_not_printed(tpu_vm):
 def test_bad_input_gets_one_line_and_status_2(tpu_vm, arguments, environment, message):
     status, said, calls = tpu_vm(*arguments, **environment)
     assert status == 2 and message in said and len(said.splitlines()) == 1 and not calls
-
-
-@pytest.mark.parametrize("name", ["tpu_vm.sh", "slurm.sbatch"])
-def test_shell_scripts_pass_shellcheck(name):
-    installed = pathlib.Path(sys.executable).parent  # need not be on the PATH
-    command = shutil.which("shellcheck", path=f"{installed}:{os.environ['PATH']}")
-    if command is None:
-        pytest.skip("needs shellcheck (extra `test`)")
-    done = subprocess.run([command, ROOT / "launch" / name], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout

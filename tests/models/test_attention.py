@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mucode_jax.models import attention, llama, sharding
+from mucode_jax.models.attention import tpu, xla
 from tests.models import tiny
 
 CONFIG = tiny.CONFIGS["llama31"]
@@ -44,9 +45,9 @@ def test_no_gradient_flows_from_a_token_to_later_ones(params):
 
 
 def test_the_causality_test_sees_a_mask_that_is_off_by_one(params, monkeypatch):
-    right = attention._visible
+    right = xla.visible
     monkeypatch.setattr(
-        attention, "_visible", lambda columns, limits, *rest: right(columns, limits + 1, *rest)
+        xla, "visible", lambda columns, limits, *rest: right(columns, limits + 1, *rest)
     )
     assert np.any(np.triu(influence(params), 1) > 0)
 
@@ -93,10 +94,8 @@ def test_a_text_packed_with_others_is_read_as_if_alone(params):
 
 
 def test_the_packing_test_sees_a_mask_without_segments(params, monkeypatch):
-    right = attention._visible
-    monkeypatch.setattr(
-        attention, "_visible", lambda columns, limits, *segments: right(columns, limits)
-    )
+    right = xla.visible
+    monkeypatch.setattr(xla, "visible", lambda columns, limits, *segments: right(columns, limits))
     assert packing_error(params) > 1e-2
 
 
@@ -198,7 +197,7 @@ def test_the_tpu_kernel_gives_the_answer_and_gradient_of_plain_xla(length):
             jax.value_and_grad(lambda q, k, v: jnp.sum(attend(q, k, v) * weight), (0, 1, 2))
         )(q, k, v)
 
-    splash = run(lambda q, k, v: attention._splash(q, k, v, segments, interpret=True))
+    splash = run(lambda q, k, v: tpu.causal(q, k, v, segments, interpret=True))
     plain = run(lambda q, k, v: attention.attend(q, k, v, segments, implementation="xla"))
     np.testing.assert_allclose(splash[0], plain[0], rtol=1e-4)
     for ours, theirs in zip(splash[1], plain[1], strict=True):
@@ -212,7 +211,7 @@ def test_the_tpu_kernel_on_a_mesh_gives_the_answer_of_one_device(shape):
     segments = np.repeat(SEGMENTS[:, :128], 2, axis=0)
     plain = attention.attend(q, k, v, segments, implementation="xla")
     with jax.set_mesh(mesh):
-        split = jax.jit(lambda *x: attention._splash(*x, interpret=True))(q, k, v, segments)
+        split = jax.jit(lambda *x: tpu.causal(*x, interpret=True))(q, k, v, segments)
     np.testing.assert_allclose(split, plain, atol=1e-4)
 
 
@@ -222,8 +221,8 @@ def test_long_queries_in_blocks_give_the_same_answer(monkeypatch):
     flat = [x.reshape(*x.shape[:2], -1) for x in (k, v)]
     limits = np.broadcast_to(np.arange(q.shape[1], dtype=np.int32), q.shape[:2])
     cached = attention.attend_cached(q, *flat, limits, implementation="xla")
-    monkeypatch.setattr(attention, "_QUERY_BLOCK", 64)
-    monkeypatch.setattr(attention, "_STORED", 128)  # scores are computed again, not kept
+    monkeypatch.setattr(xla, "QUERY_BLOCK", 64)
+    monkeypatch.setattr(xla, "STORED", 128)  # scores are computed again, not kept
     blocks = attention.attend(q, k, v, SEGMENTS, implementation="xla")
     np.testing.assert_allclose(blocks, whole, atol=1e-5)
     blocks = attention.attend_cached(q, *flat, limits, implementation="xla")
@@ -235,8 +234,8 @@ def test_decoding_over_the_cache_as_it_lies_gives_the_same_answer(parts):
     q, k, v = qkv(8, 4, 16, batch=3, length=32)
     q, k, v = q[:, :1], k.reshape(3, 32, 64), v.reshape(3, 32, 64)
     limits = np.array([[0], [13], [31]], np.int32)
-    grouped = attention._xla(q, k.reshape(3, 32, 4, 16), v.reshape(3, 32, 4, 16), limits, None)
-    np.testing.assert_allclose(attention._decode(q, k, v, limits, parts=parts), grouped, atol=1e-5)
+    grouped = xla.grouped(q, k.reshape(3, 32, 4, 16), v.reshape(3, 32, 4, 16), limits, None)
+    np.testing.assert_allclose(tpu.decode(q, k, v, limits, tensor=parts), grouped, atol=1e-5)
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU (cuDNN)")
@@ -280,5 +279,5 @@ def test_long_queries_over_a_cache_are_read_in_blocks_that_need_not_divide_them(
     q = rng.normal(size=(1, length, 2, 8)).astype(np.float32)
     k, v = rng.normal(size=(2, 1, 1100, 1, 8)).astype(np.float32)
     limits = np.arange(length, dtype=np.int32)[None] + 50
-    blocks = jax.jit(attention._cached)(q, k, v, limits)
-    np.testing.assert_allclose(blocks, attention._xla(q, k, v, limits), atol=1e-5)
+    blocks = jax.jit(xla.cached)(q, k, v, limits)
+    np.testing.assert_allclose(blocks, xla.grouped(q, k, v, limits), atol=1e-5)

@@ -12,8 +12,8 @@ CODES = ["no", "ok", "bad"]
 
 
 def run(script, score=None, choices=search.CHOICES, **settings):
-    engine = FakeEngine(script)
-    found = search.best_of_n(
+    engine = FakeEngine(lambda request, sample: script(request, sample % 3))
+    by_problem = search.best_of_n(
         [problem("a"), problem("b")],
         engine=engine,
         chat=FakeChat(),
@@ -26,7 +26,8 @@ def run(script, score=None, choices=search.CHOICES, **settings):
         key=(0, "search", 0),
         **settings,
     )
-    return found, engine
+    found = sorted(by_problem, key=lambda searches: searches[0].task_id)
+    return [one for searches in found for one in searches], engine
 
 
 def pick(choice, scores, codes=CODES, failed=()):
@@ -75,8 +76,31 @@ def test_a_search_stops_where_its_choice_passes_the_public_tests():
 def test_searches_that_stand_in_the_same_state_share_their_candidates():
     _, engine = run(lambda request, sample: CODES[sample])
     first = [q for q in engine.requests if len(q.prompt_ids) == len(FakeChat().first("do a"))]
-    assert len(first) == 4  # two problems, two searches: once for all choices
+    assert [len(q.keys) for q in first] == [6, 6]  # per problem: two searches of three candidates
     assert len({q.id for q in engine.requests}) == len(engine.requests)
+
+
+def test_no_search_waits_for_another():
+    """The first candidates of one problem are chosen among while the other's are sampled."""
+    engine = FakeEngine(lambda request, sample: f"no{sample % 3}")
+    engine.step = lambda: [engine._queue.pop(0)]  # in the order of arrival
+    turns = []
+    searches = search.best_of_n(
+        [problem("a"), problem("b")],
+        engine=engine,
+        chat=FakeChat(),
+        grader=grading.public_grader(FakePool()),
+        score=None,
+        limits=LIMITS,
+        n=3,
+        searches=1,
+        choices=["pt"],
+        key=(0, "search", 0),
+        on_turn=lambda s: turns.append((s.task_id, len(s.turns), len(engine._queue))),
+    )
+    assert [found[0].task_id for found in searches] == ["a", "b"]
+    assert turns[0] == ("a", 1, 3)  # none of the three candidates of "b" is there
+    assert not engine.kept
 
 
 def test_the_verifier_reads_the_first_prompt_and_the_candidate():

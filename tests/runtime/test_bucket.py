@@ -19,8 +19,9 @@ from mucode_jax.report import __main__ as command
 from mucode_jax.report import page
 from mucode_jax.runtime import bucket, lease
 from mucode_jax.runtime.bucket import Bucket
+from mucode_jax.runtime.pieces import Pieces
 from mucode_jax.runtime.progress import Progress
-from mucode_jax.runtime.workdir import Shards, Workdir
+from mucode_jax.runtime.workdir import Workdir
 from tests import fake_gcs, invented, micro
 
 if importlib.util.find_spec("gcsfs") is None:
@@ -38,11 +39,11 @@ def cloud(tmp_path, monkeypatch):
     """An empty bucket; this process as the only one on a fresh machine."""
     import fsspec
 
-    with fake_gcs.serve() as found:
-        for name, value in found.environment.items():
+    with fake_gcs.serve() as server:
+        for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine"))
-        yield found
+        yield server
         for name in ("gcs", "gs"):
             fsspec.get_filesystem_class(name).clear_instance_cache()
 
@@ -63,19 +64,19 @@ def never(path):
 
 
 def test_a_finished_stage_is_found_by_another_machine(cloud, tmp_path, monkeypatch):
-    with contextlib.closing(Workdir(RUN)) as one:
-        first = one.stage("base/a", {"n": 1}, {}, fill)
-        one.stage("base/a_labels", {}, {"a": first}, lambda path: {})
-        (one.path / "results.json").write_text("{}")
+    with contextlib.closing(Workdir(RUN)) as here:
+        first = here.stage("base/a", {"n": 1}, {}, fill)
+        here.stage("base/a_labels", {}, {"a": first}, lambda path: {})
+        (here.path / "results.json").write_text("{}")
     stored = [name.removeprefix("run/stages/base/") for name in cloud.names("run/stages")]
     assert stored == ["a/model/weights", "a/out.jsonl", "a/stage.json", "a_labels/stage.json"]
     assert "run/results.json" in cloud.objects and "run/lock" not in cloud.objects
     fresh_machine(monkeypatch, tmp_path, "another")
-    with contextlib.closing(Workdir(RUN)) as two:
-        again = two.stage("base/a", {"n": 1}, {}, never)
+    with contextlib.closing(Workdir(RUN)) as there:
+        again = there.stage("base/a", {"n": 1}, {}, never)
         assert again.fingerprint == first.fingerprint
         assert (again.path / "model/weights").read_bytes() == bytes(range(256)) * 25_000
-        assert two.path != one.path
+        assert there.path != here.path
 
 
 def test_the_ledger_goes_up_when_everything_else_is_there(cloud):
@@ -88,13 +89,13 @@ def test_the_ledger_goes_up_when_everything_else_is_there(cloud):
 
 
 def test_a_changed_setting_clears_the_bucket_too(cloud, tmp_path, monkeypatch):
-    said = []
+    lines = []
     with contextlib.closing(Workdir(RUN)) as workdir:
         workdir.stage("a", {"n": 1}, {}, fill)
     fresh_machine(monkeypatch, tmp_path, "another")
-    with contextlib.closing(Workdir(RUN, said.append)) as workdir:
+    with contextlib.closing(Workdir(RUN, lines.append)) as workdir:
         workdir.stage("a", {"n": 2}, {}, lambda path: {})
-    assert said[1:] == ["a: setting n was 1, is now 2; made again"]
+    assert lines[1:] == ["a: setting n was 1, is now 2; made again"]
     assert cloud.names("run/stages") == ["run/stages/a/stage.json"]
 
 
@@ -103,13 +104,13 @@ def test_pieces_of_a_machine_that_is_gone_are_taken_up(cloud, tmp_path, monkeypa
     monkeypatch.setattr(bucket, "EVERY_S", 0.05)
     monkeypatch.setattr(lease, "SILENT_S", 0.2)
     monkeypatch.setattr(lease, "BEAT_S", 0.1)
-    shards = []
+    stored = []
 
     def share(path):
-        shards.append(Shards(path))
-        assert shards[0].read() == []
+        stored.append(Pieces(path))
+        assert stored[0].read() == []
         for i in range(3):
-            shards[0].append(str(i))
+            stored[0].append(i)
         until = time.monotonic() + 10
         while not cloud.names("run/stages/a/pieces") and time.monotonic() < until:
             time.sleep(0.02)
@@ -131,28 +132,27 @@ def test_pieces_of_a_machine_that_is_gone_are_taken_up(cloud, tmp_path, monkeypa
     dead._away._lease._stop_beating()
 
     fresh_machine(monkeypatch, tmp_path, "another")
-    said, found = [], []
-    with contextlib.closing(Workdir(RUN, said.append)) as workdir:
-        assert "is held by process" in said[1]
+    lines, records = [], []
+    with contextlib.closing(Workdir(RUN, lines.append)) as workdir:
+        assert "is held by process" in lines[1]
 
         def go_on(path):
-            found.extend(Shards(path).read())
+            records.extend(Pieces(path).read())
 
-        workdir.stage("a", {}, {}, lambda path: {"n": len(Shards(path).gather())}, go_on)
-    assert found == [0, 1, 2]
+        workdir.stage("a", {}, {}, lambda path: {"n": len(Pieces(path).gather())}, go_on)
+    assert records == [0, 1, 2]
     assert cloud.names("run/stages") == ["run/stages/a/stage.json"]
     over.set()
     machine.join()
-    shards[0].close()
-    dead._lock.close()
+    stored[0].close()
+    dead._lock_file.close()
 
 
 def test_a_stop_takes_up_what_is_there(cloud, tmp_path, monkeypatch):
     def stop(path):
-        shards = Shards(path)
-        with contextlib.closing(shards):
-            shards.read()
-            shards.append('"done"')
+        with contextlib.closing(Pieces(path)) as pieces:
+            pieces.read()
+            pieces.append("done")
         raise KeyboardInterrupt
 
     with (
@@ -163,8 +163,8 @@ def test_a_stop_takes_up_what_is_there(cloud, tmp_path, monkeypatch):
     assert "run/lock" not in cloud.objects
     fresh_machine(monkeypatch, tmp_path, "another")
     with contextlib.closing(Workdir(RUN)) as workdir:
-        made = workdir.stage("a", {}, {}, lambda path: {"found": Shards(path).gather()})
-    assert made.record["counts"] == {"found": ["done"]}
+        made = workdir.stage("a", {}, {}, lambda path: {"records": Pieces(path).gather()})
+    assert made.record["counts"] == {"records": ["done"]}
 
 
 def test_a_living_process_keeps_others_out(cloud, tmp_path, monkeypatch):
@@ -180,10 +180,10 @@ def test_a_living_process_keeps_others_out(cloud, tmp_path, monkeypatch):
 def test_a_lock_that_the_same_machine_left_is_no_reason_to_wait(cloud):
     dead = Workdir(RUN)
     dead._away._lease._stop_beating()
-    dead._lock.close()  # as the end of a process does
-    began, said = time.monotonic(), []
-    Workdir(RUN, said.append).close()
-    assert said == ["looking into gs://fake/run"]
+    dead._lock_file.close()  # as the end of a process does
+    began, lines = time.monotonic(), []
+    Workdir(RUN, lines.append).close()
+    assert lines == ["looking into gs://fake/run"]
     assert time.monotonic() - began < lease.BEAT_S
     assert "run/lock" not in cloud.objects
 
@@ -208,8 +208,8 @@ def test_a_bucket_that_does_not_answer_is_asked_again_and_then_told_in_one_line(
     import gcsfs.retry
 
     monkeypatch.setattr(gcsfs.retry, "min", lambda *_: 0.01, raising=False)  # its pauses
-    said = []
-    with contextlib.closing(Workdir(RUN, said.append)) as workdir:
+    lines = []
+    with contextlib.closing(Workdir(RUN, lines.append)) as workdir:
 
         def share(path):
             cloud.fails = True
@@ -318,8 +318,8 @@ def test_checkpoints_of_a_training_lie_in_the_bucket(cloud):
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
             )
             with Checkpoints(where, {"steps": 9}) as saved:
-                step, found = saved.restore(shapes)
-            assert step == 2 and (found["a"] == state["a"]).all()
+                step, restored = saved.restore(shapes)
+            assert step == 2 and (restored["a"] == state["a"]).all()
             workdir._away.pull("stages/a")
             assert not (path / "checkpoints").exists()
 
@@ -369,13 +369,13 @@ def test_a_sweep_lies_in_a_bucket_with_its_runs(cloud, monkeypatch):
     config.seeds = (0, 1)
     config.train.size = config.evaluation.size = 1
 
-    def experiment(one, workdir, progress):
-        workdir.stage("base/rollouts", {"seed": one.seed}, {}, fill)
-        return invented.make_run(workdir.path, seed=one.seed)
+    def experiment(config, workdir, progress):
+        workdir.stage("base/rollouts", {"seed": config.seed}, {}, fill)
+        return invented.make_run(workdir.path, seed=config.seed)
 
     with contextlib.closing(Workdir(RUN)) as workdir:
-        sweep.run(config, workdir.where, Progress(), lambda one: None, experiment)
+        sweep.run(config, workdir.where, Progress(), lambda config: None, experiment)
     tops = [n for n in cloud.names("run") if "/stages/" not in n]
-    each = [f"run/seed_{i}/{name}" for i in (0, 1) for name in ("report.html", "results.json")]
-    assert tops == ["run/evidence.json", "run/report.html", *each]
+    per_run = [f"run/seed_{i}/{name}" for i in (0, 1) for name in ("report.html", "results.json")]
+    assert tops == ["run/evidence.json", "run/report.html", *per_run]
     assert "run/seed_1/stages/base/rollouts/stage.json" in cloud.objects

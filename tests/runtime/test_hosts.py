@@ -55,8 +55,8 @@ def test_one_process_needs_nobody():
         (("127.0.0.1:1", None, None), "together"),
         ((None, 2, 0), "together"),
         (("127.0.0.1:1", 2, 2), "--process is 2; of 2 they are 0 … 1"),
-        (("localhost", 2, 0), "--coordinator is 'localhost'; it is to be HOST:PORT"),
-        (("localhost:99999", 2, 0), "it is to be HOST:PORT"),
+        (("localhost", 2, 0), "--coordinator is 'localhost'; it must be HOST:PORT"),
+        (("localhost:99999", 2, 0), "it must be HOST:PORT"),
     ],
 )
 def test_half_a_pod_is_refused(arguments, message):
@@ -67,7 +67,7 @@ def test_half_a_pod_is_refused(arguments, message):
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ("many", "SLURM_STEP_NUM_TASKS is 'many'; it is to be a number"),
+        ("many", "SLURM_STEP_NUM_TASKS is 'many'; it must be a number"),
         ("2", "no other hosts are known"),  # this is no cluster
     ],
 )
@@ -103,7 +103,7 @@ class Store:
 def pod(monkeypatch):
     """This process as host 1 of 2; gives what host 0 has said."""
     store = Store({})
-    for name, value in (("_index", 1), ("_count", 2), ("_client", store), ("_made", 0)):
+    for name, value in (("_index", 1), ("_count", 2), ("_client", store), ("_meetings", 0)):
         monkeypatch.setattr(hosts, name, value)
     return store.values
 
@@ -115,23 +115,23 @@ def test_hosts_that_were_started_differently_are_told_which_setting(pod):
 
 
 def test_who_waits_says_for_whom_and_hears_of_a_failure(pod, monkeypatch):
-    monkeypatch.setattr(hosts, "_TELL_AFTER_S", 0.0)
-    said = []
+    monkeypatch.setattr(hosts, "_QUIET_S", 0.0)
+    lines = []
 
-    def say(text):
-        said.append(text)
+    def say(line):
+        lines.append(line)
         pod["mucode/failed/0"] = "the disk is full"
 
     with pytest.raises(hosts.Lost, match="host 0 failed: the disk is full"):
         hosts.wait("base/rollouts", say)
-    assert said[0].startswith("base/rollouts: waiting for host 0")
+    assert lines[0].startswith("base/rollouts: waiting for host 0")
 
 
 def test_a_work_directory_that_is_not_shared_is_refused(pod, tmp_path, monkeypatch):
     monkeypatch.setattr(time, "monotonic", iter(range(0, 10**6, 20)).__next__)
-    pod |= {"mucode/1/0": '"token"', "mucode/2/0": "null", "mucode/3/0": "true"}
+    pod |= {"mucode/1/0": '"token"', "mucode/2/0": "true"}
     with pytest.raises(ValueError, match="host 1 does not see"):
-        hosts.shares(tmp_path)
+        hosts.check_shared(tmp_path)
 
 
 def environment():
@@ -169,10 +169,10 @@ def test_a_pod_that_loses_a_process_ends_and_goes_on_with_the_results_of_one(tmp
     lost = max(children(launcher.pid))
     os.kill(lost, signal.SIGKILL)
     killed = time.monotonic()
-    said = launcher.communicate()[1]
+    output = launcher.communicate()[1]
     assert time.monotonic() - killed < 60
-    assert f"process 1 of 2 (pid {lost}) was lost: killed by SIGKILL" in said, said[-2000:]
-    assert launcher.returncode == 1 and "goes on from here" in said
+    assert f"process 1 of 2 (pid {lost}) was lost: killed by SIGKILL" in output, output[-2000:]
+    assert launcher.returncode == 1 and "goes on from here" in output
 
     done = run(*pod)
     assert done.returncode == 0, done.stderr[-2000:]

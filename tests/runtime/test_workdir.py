@@ -7,17 +7,20 @@ import os
 
 import pytest
 
-from mucode_jax.runtime.workdir import Shards, Workdir, write_atomically
+from mucode_jax.runtime import ledger
+from mucode_jax.runtime.files import write_atomically
+from mucode_jax.runtime.pieces import Pieces
+from mucode_jax.runtime.workdir import Workdir
 
 
 @pytest.fixture
-def said():
+def lines():
     return []
 
 
 @pytest.fixture
-def workdir(tmp_path, said):
-    w = Workdir(tmp_path / "run", said.append)
+def workdir(tmp_path, lines):
+    w = Workdir(tmp_path / "run", lines.append)
     yield w
     w.close()
 
@@ -26,7 +29,7 @@ class Killed(BaseException):
     """Ends a session as SIGKILL does: nothing that follows is done."""
 
 
-def killed_ledger(path, before, counts):
+def killed_ledger(path, begun, counts):
     (path / "stage.json.part").write_text("{")
     raise Killed
 
@@ -53,18 +56,18 @@ def test_a_stage_is_made_once(workdir):
     assert [s.name for s in workdir.stages] == ["base/rollouts"]
 
 
-def test_a_kill_while_the_ledger_is_written_costs_one_stage_once(tmp_path, said, monkeypatch):
+def test_a_kill_while_the_ledger_is_written_costs_one_stage_once(tmp_path, lines, monkeypatch):
     # What is left then, stage.json.part, is no output of the stage.
     make = Maker()
-    with contextlib.closing(Workdir(tmp_path / "run", said.append)) as workdir:
+    with contextlib.closing(Workdir(tmp_path / "run", lines.append)) as workdir:
         with monkeypatch.context() as patch:
-            patch.setattr(workdir, "_record", killed_ledger)
+            patch.setattr(ledger, "write_stage", killed_ledger)
             with pytest.raises(Killed):
                 workdir.stage("a", {}, {}, make)
         assert (workdir.path / "stages/a/stage.json.part").exists()
         again = workdir.stage("a", {}, {}, make)
         workdir.stage("a", {}, {}, make)
-    assert make.calls == 2 and list(again.record["files"]) == ["out.txt"] and not said
+    assert make.calls == 2 and list(again.record["files"]) == ["out.txt"] and not lines
 
 
 def test_checkpoints_go_when_the_ledger_is_written(workdir):
@@ -87,28 +90,28 @@ def test_checkpoints_go_when_the_ledger_is_written(workdir):
 
 def test_a_stage_is_taken_over_where_there_are_no_links(tmp_path, monkeypatch):
     make = Maker()
-    with contextlib.closing(Workdir(tmp_path / "one")) as one:
-        one.stage("a", {}, {}, make)
+    with contextlib.closing(Workdir(tmp_path / "one")) as lender:
+        lender.stage("a", {}, {}, make)
 
     def refuse(*files):
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(os, "link", refuse)
-    with contextlib.closing(Workdir(tmp_path / "two", lenders=[one.path])) as two:
-        two.stage("a", {}, {}, make)
+    with contextlib.closing(Workdir(tmp_path / "two", lenders=[lender.path])) as borrower:
+        borrower.stage("a", {}, {}, make)
     assert make.calls == 1
     assert (tmp_path / "two/stages/a/out.txt").read_text() == "made"
 
 
-def test_a_changed_setting_is_named_and_the_stage_made_again(workdir, said):
+def test_a_changed_setting_is_named_and_the_stage_made_again(workdir, lines):
     make = Maker()
     workdir.stage("a", {"n": 2}, {}, make)
     workdir.stage("a", {"n": 3}, {}, make)
     assert make.calls == 2
-    assert said == ["a: setting n was 2, is now 3; made again"]
+    assert lines == ["a: setting n was 2, is now 3; made again"]
 
 
-def test_a_changed_input_reaches_what_depends_on_it_and_nothing_else(workdir, said):
+def test_a_changed_input_reaches_what_depends_on_it_and_nothing_else(workdir, lines):
     makers = {name: Maker() for name in "abc"}
 
     def chain(text):
@@ -120,10 +123,10 @@ def test_a_changed_input_reaches_what_depends_on_it_and_nothing_else(workdir, sa
     chain("one")
     chain("two")
     assert [m.calls for m in makers.values()] == [2, 2, 1]
-    assert said[1] == "b: its input a has changed; made again"
+    assert lines[1] == "b: its input a has changed; made again"
 
 
-def test_a_damaged_or_missing_file_is_noticed(workdir, said):
+def test_a_damaged_or_missing_file_is_noticed(workdir, lines):
     make = Maker()
     stage = workdir.stage("a", {}, {}, make)
     (stage.path / "out.txt").write_text("mode")
@@ -131,27 +134,27 @@ def test_a_damaged_or_missing_file_is_noticed(workdir, said):
     (stage.path / "out.txt").unlink()
     workdir.stage("a", {}, {}, make)
     assert make.calls == 3
-    assert said == [
+    assert lines == [
         "a: out.txt does not match its checksum; made again",
         "a: out.txt is missing; made again",
     ]
 
 
-def test_an_interrupted_stage_keeps_its_pieces_if_its_settings_are_the_same(workdir, said):
+def test_an_interrupted_stage_keeps_its_pieces_if_its_settings_are_the_same(workdir, lines):
     def stop(path):
-        with contextlib.closing(Shards(path)) as shards:
-            shards.read()
-            shards.append("1")
+        with contextlib.closing(Pieces(path)) as pieces:
+            pieces.read()
+            pieces.append(1)
         raise KeyboardInterrupt
 
     def go_on(path):
-        return {"found": Shards(path).gather()}
+        return {"records": Pieces(path).gather()}
 
-    for name, settings, found in (("a", {"n": 1}, [1]), ("b", {"n": 2}, [])):
+    for name, settings, records in (("a", {"n": 1}, [1]), ("b", {"n": 2}, [])):
         with pytest.raises(KeyboardInterrupt):
             workdir.stage(name, {"n": 1}, {}, stop)
-        assert workdir.stage(name, settings, {}, go_on).record["counts"] == {"found": found}
-    assert said == ["b: setting n was 1, is now 2; begun again"]
+        assert workdir.stage(name, settings, {}, go_on).record["counts"] == {"records": records}
+    assert lines == ["b: setting n was 1, is now 2; begun again"]
 
 
 def test_what_was_metered_adds_up_over_interruptions(workdir):
@@ -166,42 +169,42 @@ def test_what_was_metered_adds_up_over_interruptions(workdir):
 
 
 @pytest.mark.parametrize("damaged", ["metered", "seconds", '"n"', "{"])
-def test_damage_to_what_a_stage_was_begun_with_costs_no_more_than_it_must(workdir, said, damaged):
+def test_damage_to_what_a_stage_was_begun_with_costs_no_more_than_it_must(workdir, lines, damaged):
     workdir.meter = lambda: {"tokens": 3}
 
     def stop(path):
-        with contextlib.closing(Shards(path)) as shards:
-            shards.read()
-            shards.append("1")
+        with contextlib.closing(Pieces(path)) as pieces:
+            pieces.read()
+            pieces.append(1)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         workdir.stage("a", {"n": 1}, {}, stop)
     begun = workdir.path / "stages/a/begun.json"
     begun.write_text(begun.read_text().replace(damaged, damaged[:-1] + "\x7f", 1))
-    counted = workdir.stage("a", {"n": 1}, {}, lambda path: {"found": Shards(path).gather()})
+    counted = workdir.stage("a", {"n": 1}, {}, lambda path: {"records": Pieces(path).gather()})
     if damaged in ("metered", "seconds"):  # its settings are told: the pieces count
-        assert counted.record["counts"] == {"found": [1]} and not said
+        assert counted.record["counts"] == {"records": [1]} and not lines
         assert counted.record["metered"] == {"tokens": 3}  # what was spent before is not known
     else:
-        assert counted.record["counts"] == {"found": []} and "begun again" in said[0]
+        assert counted.record["counts"] == {"records": []} and "begun again" in lines[0]
 
 
 @pytest.mark.parametrize("spoil", ["cut short", "flipped"])
 def test_pieces_are_read_up_to_the_last_whole_record(tmp_path, spoil):
-    with contextlib.closing(Shards(tmp_path)) as shards:
-        shards.read()
+    with contextlib.closing(Pieces(tmp_path)) as pieces:
+        pieces.read()
         for i in range(3):
-            shards.append(json.dumps({"a": i}))
+            pieces.append({"a": i})
     file = tmp_path / "pieces" / "0.jsonl"
     data = bytearray(file.read_bytes())
     if spoil == "flipped":
         data[-3] ^= 1  # still JSON: {"a":3}
     file.write_bytes(data if spoil == "flipped" else data[:-1])
-    with contextlib.closing(Shards(tmp_path)) as shards:
-        assert shards.read() == [{"a": 0}, {"a": 1}]
-        shards.append('{"a":4}')
-        assert shards.read() == [{"a": 0}, {"a": 1}, {"a": 4}]
+    with contextlib.closing(Pieces(tmp_path)) as pieces:
+        assert pieces.read() == [{"a": 0}, {"a": 1}]
+        pieces.append({"a": 4})
+        assert pieces.read() == [{"a": 0}, {"a": 1}, {"a": 4}]
 
 
 def test_a_second_process_is_told_that_the_directory_is_in_use(workdir, tmp_path):
@@ -221,15 +224,15 @@ def test_a_lock_that_was_removed_is_taken_again_or_another_has_it(workdir, tmp_p
         pytest.raises(ValueError, match="another process works in"),
     ):
         workdir.stage("b", {}, {}, Maker())
-    workdir._hold()  # to be closed
+    workdir._lock()  # to be closed
 
 
-def test_a_setting_within_a_setting_is_named_and_digests_are_not_shown(workdir, said):
+def test_a_setting_within_a_setting_is_named_and_digests_are_not_shown(workdir, lines):
     make = Maker()
     for rate, digest in ((1, "0" * 16), (2, "0" * 16), (2, "f" * 16)):
         workdir.stage("a", {"of": {"rate": rate, "b": 1}, "problems": digest}, {}, make)
     workdir.stage("a", {"of": {"rate": 2, "b": 1, "c": None}, "problems": digest}, {}, make)
-    assert said == [
+    assert lines == [
         "a: setting of.rate was 1, is now 2; made again",
         "a: setting problems has changed; made again",
         "a: setting of was {'rate': 2, 'b': 1}, is now {'rate': 2, 'b': 1, 'c': None}; made again",

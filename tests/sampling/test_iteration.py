@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mucode_jax.sampling.scheduler import Scheduler
+from mucode_jax.sampling.scheduler import Request, Scheduler
 from tests.bench import sampling as bench
 
 
@@ -27,8 +27,7 @@ def ones(*lengths):
 def play(scheduler, length):
     """Admits, then lets every live slot draw `length` tokens, the last of which ends its turn."""
     work = scheduler.admit()
-    table, _ = scheduler.table(length)
-    tokens = np.full((length, len(table)), 7)
+    tokens = np.full((length, len(scheduler.slots)), 7)
     tokens[-1] = 0
     scheduler.advance(tokens, np.zeros(tokens.shape), 0.1)
     return work
@@ -39,15 +38,19 @@ def clock():
     return [0.0]
 
 
+def submit(scheduler, name, text, parent=None, keep=False):
+    keys = np.zeros((1, 2), np.uint32)
+    scheduler.submit(Request(name, text, keys, 50, parent, 0.0, keep))
+
+
 def two_slots(clock, wait_seconds=None):
-    scheduler = Scheduler(2, 100, (0,), wait_seconds, lambda: clock[0])
-    key = np.zeros((1, 2), np.uint32)
+    scheduler = Scheduler(2, (0,), wait_seconds, lambda: clock[0])
     prompt, other = ones(10, 20)
-    scheduler.submit("a", prompt, key, 50, None, 0, True)
-    scheduler.submit("b", prompt, key, 50, None, 0, False)
+    submit(scheduler, "a", prompt, keep=True)
+    submit(scheduler, "b", prompt)
     play(scheduler, 5)  # a is kept, b is gone
-    scheduler.submit("c", other, key, 50, None, 0, False)
-    scheduler.submit("d", other, key, 50, None, 0, False)
+    submit(scheduler, "c", other)
+    submit(scheduler, "d", other)
     return scheduler
 
 
@@ -64,16 +67,15 @@ def test_a_kept_slot_is_given_away_after_as_long_as_its_replay_would_take(clock)
 def test_a_kept_slot_is_given_away_at_once_when_nothing_else_can_run(clock):
     scheduler = two_slots(clock, wait_seconds=1e9)
     assert len(scheduler.admit().prefills) == 1
-    table, _ = scheduler.table(1)
-    tokens = np.zeros((1, len(table)), np.int32)
+    tokens = np.zeros((1, 2), np.int32)
     scheduler.advance(tokens, np.zeros((1, 2)), 0.1)  # c ends, d takes its slot
-    scheduler.submit("e", ones(3)[0], np.zeros((1, 2), np.uint32), 50, None, 0, True)
+    submit(scheduler, "e", ones(3)[0], keep=True)
     scheduler.admit()
     assert scheduler.evictions == 0
     scheduler.advance(tokens, np.zeros((1, 2)), 0.1)
     scheduler.admit()
     scheduler.advance(tokens, np.zeros((1, 2)), 0.1)
-    scheduler.submit("f", ones(3)[0], np.zeros((1, 2), np.uint32), 50, None, 0, True)
+    submit(scheduler, "f", ones(3)[0], keep=True)
     assert len(scheduler.admit().prefills) == 1  # both slots kept, nothing live
     assert scheduler.evictions == 1
 
@@ -84,14 +86,14 @@ def test_a_conversation_comes_back_in_the_parts_it_was_made_of(clock):
     play(scheduler, 5)  # a's slot goes to c or d
     drawn = np.asarray([7, 7, 7, 7, 0], np.int32)
     text = np.concatenate([ones(10)[0], drawn, ones(4)[0]])
-    scheduler.submit("next", text, np.zeros((1, 2), np.uint32), 50, ("a", 0), 0, False)
-    ((_, start, tokens),) = scheduler.admit().prefills
+    submit(scheduler, "next", text, parent=("a", 0))
+    ((start, tokens),) = scheduler.admit().prefills.values()
     assert (start, len(tokens)) == (0, 9)
-    table, _ = scheduler.table(8)
-    (slot,) = np.flatnonzero(table[:, 3])
-    assert table[slot, 7:].tolist() == [7, 7, 7, 7, 0, -1, -1, -1]
-    block = np.where(table[:, 7:] >= 0, table[:, 7:], 9).T[:5]
+    told = scheduler.live_slots(8)
+    (slot,) = np.flatnonzero(told.live)
+    assert told.forced[:, slot].tolist() == [7, 7, 7, 7, 0, -1, -1, -1]
+    block = np.where(told.forced >= 0, told.forced, 9)[:5]
     assert scheduler.advance(block, np.zeros(block.shape), 0.1) == ([], 0, 5)
-    ((_, start, tokens),) = scheduler.admit().prefills
+    ((start, tokens),) = scheduler.admit().prefills.values()
     # Cached: nine by prefill, then the prompt's last token and four of the drawn ones.
     assert (start, tokens.tolist()) == (14, [0, 1, 1, 1])
