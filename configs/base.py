@@ -67,9 +67,11 @@ def get_config() -> ConfigDict:
     v.loss = "bt"  # Bradley-Terry, or "bce"
     v.epochs = 2
     v.pairs_per_problem = 32
-    v.batch = 64  # pairs a step, or twice as many single examples
-    v.rows = 0  # rows of `length` tokens a step; 0: as many as hold `batch`, as short as may be
-    v.length = 2048
+    v.batch = 64  # pairs per step, or twice as many single examples, on any mesh
+    # Rows that a step is packed into, room for `batch` and no more: of `length` tokens, of pairs
+    # twice that. 0: as many as are needed, as short as may be.
+    v.rows = 0
+    v.length = 2048  # of a prompt with its completion; longer ones are left out
     v.score_penalty = 1e-3  # L2 on scores
     v.held_out = 0.1  # share of problems the verifier is measured on
     _optimizer(v, 1e-6)
@@ -77,10 +79,10 @@ def get_config() -> ConfigDict:
     c.sft = ConfigDict()
     s = c.sft
     s.epochs = 2
-    s.batch = 16  # examples a step
+    s.batch = 16  # examples per step, on any mesh
     s.rows = 0  # as for the verifier
     s.merge = True  # identical examples once, with their weights added
-    s.length = 8192
+    s.length = 8192  # of a conversation; longer ones are left out
     _optimizer(s, 5e-7)
 
     c.evaluation = ConfigDict()

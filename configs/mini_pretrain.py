@@ -38,7 +38,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train = ConfigDict()
     c.train.epochs = 1
     c.train.length = 192  # the 1 % of conversations that are longer are left out
-    c.train.rows = 6
+    c.train.batch = 12
+    c.train.rows = 0  # as many as hold `batch`
 
     c.optimizer = ConfigDict()
     c.optimizer.learning_rate = 2.5e-3

@@ -30,14 +30,16 @@ def get_config(arg: str = "") -> ConfigDict:
 
     v = c.verifier_training
     v.pairs_per_problem = 4
-    v.rows = 16  # about 32 pairs; one shape throughout, so that a step compiles once
-    v.length = 224
+    v.batch = 32
+    v.rows = 16  # one shape for all verifiers, so that their step compiles once
+    v.length = 128
     v.learning_rate = 1e-3
     v.eps = 1e-8
 
     s = c.sft
     s.epochs = 2
-    s.rows = 8  # about 32 examples
+    s.batch = 24
+    s.rows = 16 if tiny else 0  # one shape, where compiling takes longer than padding
     s.length = 288
     s.learning_rate = 7e-4
     s.eps = 1e-8

@@ -26,8 +26,10 @@ def get_config():
     r.n, r.turns, r.slots = 4, 2, 8
     r.max_new_tokens, r.max_feedback_tokens, r.context = 40, 48, 192
     v, s = c.verifier_training, c.sft
-    v.epochs, v.rows, v.length, v.pairs_per_problem, v.learning_rate = 1, 8, 224, 4, 1e-3
-    s.epochs, s.rows, s.length, s.learning_rate = 1, 8, 192, 7e-4
+    # As many rows as examples: they hold any.
+    v.epochs, v.batch, v.rows, v.length, v.pairs_per_problem = 1, 8, 8, 112, 4
+    s.epochs, s.batch, s.rows, s.length = 1, 8, 8, 192
+    v.learning_rate, s.learning_rate = 1e-3, 7e-4
     v.held_out = 0.0
     c.search.methods, c.search.searches, c.search.n = ("mucode",), 1, 2
     c.search.choices = ("pt", "lv")

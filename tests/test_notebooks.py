@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = (
     "--config.train.size=6 --config.rollout.n=4 --config.rollout.turns=2 --config.rollout.slots=8 "
     "--config.rollout.context=192 --config.verifier_training.epochs=1 "
-    "--config.verifier_training.rows=8 --config.verifier_training.held_out=0.0 "
+    "--config.verifier_training.held_out=0.0 "
     "--config.sft.epochs=1 --config.sft.length=192 --config.search.n=2 --config.sandbox.workers=1"
 )
 

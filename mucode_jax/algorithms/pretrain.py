@@ -91,26 +91,12 @@ def pretrain(config: ConfigDict, workdir: Workdir) -> pathlib.Path:
     progress.say(f"{count:,} parameters, {sum(len(e.ids) for e in examples):,} tokens")
 
     recipe = Recipe(
-        epochs=config.train.epochs,
-        batch=0,
-        rows=config.train.rows,
-        length=config.train.length,
-        optimizer=OptimizerConfig(**config.optimizer.to_dict()),
+        optimizer=OptimizerConfig(**config.optimizer.to_dict()), **config.train.to_dict()
     )
-    epochs = [
-        batches.pack_sft(
-            examples,
-            length=recipe.length,
-            rows=recipe.rows,
-            key=(config.seed, "pretrain", epoch),
-        )
-        for epoch in range(recipe.epochs)
-    ]
-    if not any(epochs):
-        raise ValueError(
-            f"config.train.length is {config.train.length}, and every conversation is longer"
-        )
-    with progress.task("pretraining", sum(map(len, epochs)), "steps") as advance:
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    key = (config.seed, "pretrain")
+    packed = batches.pack_sft(examples, recipe.packing("train", mesh), key)
+    with progress.task("pretraining", packed.steps, "steps") as advance:
 
         def on_step(step: int, steps: int, metrics: dict[str, float]) -> None:
             advance(1, f"loss {metrics['loss']:.3f}")
@@ -118,10 +104,10 @@ def pretrain(config: ConfigDict, workdir: Workdir) -> pathlib.Path:
         params = fit(
             losses.sft(model),
             lambda: start,
-            epochs,
+            packed.epochs,
             recipe,
             axes=llama.logical_axes(model),
-            mesh=sharding.make_mesh(devices=jax.devices()[:1]),
+            mesh=mesh,
             checkpoints=str(workdir.path / "checkpoints" / digest(config.to_dict())),
             on_step=on_step,
         )

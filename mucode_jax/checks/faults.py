@@ -183,9 +183,9 @@ def _advice(config: Any, stage: str) -> str:
     s = config[section]
     parameters, moments = (jnp.dtype(d).itemsize for d in (s.param_dtype, s.moment_dtype))
     return (
-        f"lower config.{section}.rows ({s.rows}), .batch ({s.batch}) or .length ({s.length}), or "
-        f"raise .microbatches ({s.microbatches}): beside them parameters, gradients and moments "
-        f"take {_size(count * 2 * (parameters + moments))} over all devices"
+        f"lower config.{section}.batch ({s.batch}) or .length ({s.length}), or raise "
+        f".microbatches ({s.microbatches}): beside them parameters, gradients and moments take "
+        f"{_size(count * 2 * (parameters + moments))} over all devices"
     )
 
 

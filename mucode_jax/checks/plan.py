@@ -23,7 +23,7 @@ from mucode_jax.models.llama import LlamaConfig
 from mucode_jax.rollouts.collect import Limits
 from mucode_jax.sampling import programs
 from mucode_jax.sampling.memory import device_memory, slot_bytes
-from mucode_jax.training import batches, losses, step
+from mucode_jax.training import losses, step
 from mucode_jax.training.fit import Recipe
 from mucode_jax.training.lora import LoRA
 from mucode_jax.training.step import OptimizerConfig
@@ -111,7 +111,7 @@ class Training:
       section: of the config.
       kind: sft, bradley_terry or bce.
       model: what is trained; see `models.llama`.
-      rows, length: of a batch. Where the config leaves them to the data: the most they can be.
+      rows, length: of a batch. Where the config leaves them to the data: the most there can be.
       microbatches, optimizer, lora: see `training.fit`.
     """
 
@@ -166,32 +166,30 @@ def trainings(config: ConfigDict, mesh: Mesh, **changes: Any) -> list[Training]:
     # A loss of one's own is taken to cost what the one here does on the same kind of batch.
     kind = "bradley_terry" if losses.VERIFIER[loss].pairs else "bce"
     kinds = {"verifier_training": kind} if verified else {}
-    found = []
+    planned = []
     for section, kind in (kinds | {"sft": "sft"}).items():
-        s = config[section]
-        devices = mesh.shape["data"] * mesh.shape["fsdp"]
-        parts = devices * s.microbatches
-        if s.rows % parts:
+        how = recipe(config[section], config.seed)
+        packing = how.packing(section, mesh, singles=kind == "bce")
+        if how.rows % packing.parts:
             raise ValueError(
-                f"config.{section}.rows is {s.rows}, which cannot be divided over {s.microbatches} "
-                f"microbatches × data × fsdp = {devices} of the mesh; choose a multiple of {parts}"
+                f"config.{section}.rows is {how.rows}, which cannot be divided over "
+                f"{how.microbatches} microbatches × data × fsdp = "
+                f"{packing.parts // how.microbatches} of the mesh; choose a multiple of "
+                f"{packing.parts}"
             )
-        length, rows = s.length, s.rows
-        if not rows:
-            count = 2 * s.batch if kind == "bce" else s.batch
-            length, rows = batches.batch_shape(
-                [length] * count, per_batch=count, longest=length, rows_multiple=parts
-            )
-        by = recipe(s, config.seed)
-        of = (by.microbatches, by.optimizer, by.lora)
         trained = (model if kind == "sft" else verifier_model)(config, **changes)
-        if s.lora_rank > trained.d_model:
+        if how.lora is not None and how.lora.rank > trained.d_model:
             raise ValueError(
-                f"config.{section}.lora_rank is {s.lora_rank}, but the model is {trained.d_model} "
-                "wide; choose a smaller one, or 0 to train all of it"
+                f"config.{section}.lora_rank is {how.lora.rank}, but the model is "
+                f"{trained.d_model} wide; choose a smaller one, or 0 to train all of it"
             )
-        found.append(Training(section, kind, trained, rows, length, *of))
-    return found
+        rows, length = packing.largest(2 if kind == "bradley_terry" else 1)
+        planned.append(
+            Training(
+                section, kind, trained, rows, length, how.microbatches, how.optimizer, how.lora
+            )
+        )
+    return planned
 
 
 def batch_shapes(

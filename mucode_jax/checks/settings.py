@@ -242,9 +242,9 @@ PRETRAIN = {
     "tokenizer.conversations": whole(1),
     **section("model", dict.fromkeys(("d_model", "n_layers", "n_heads", "n_kv_heads"), whole(1))),
     **section("model", dict.fromkeys(("head_dim", "d_ff", "max_positions"), whole(2))),
-    "train.epochs": whole(1),
+    **section("train", dict.fromkeys(("epochs", "batch"), whole(1))),
     "train.length": whole(2),
-    "train.rows": whole(1),
+    "train.rows": whole(0),
     **section("optimizer", OPTIMIZER, optional=True),
     "optimizer.learning_rate": ABOVE_0,
 }

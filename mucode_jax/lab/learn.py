@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -76,12 +75,19 @@ def train_verifier(
         )
         return None
     quality: dict[str, float | None] = {}  # of the latest epoch
+    kind = losses.VERIFIER[loss]
+
+    @functools.cache
+    def packed() -> batches.Packed:
+        packing = recipe.packing("verifier_training", lab.mesh, singles=not kind.pairs)
+        if kind.pairs:
+            return batches.pack_pairs(pairs, packing, key)
+        members = {id(example): example for pair in pairs for example in pair}
+        return batches.pack_singles(list(members.values()), packing, key)
 
     def share(path: pathlib.Path) -> None:
         config = lab.config(lab.trunk)
         mesh = lab.mesh if lab.mesh.size > 1 else None
-        kind = losses.VERIFIER[loss]
-        epoch_batches, its_recipe = _verifier_batches(lab, name, pairs, kind.pairs, recipe, key)
 
         def measure(epoch: int, params: Params) -> None:
             quality.update(verifier_quality(Scorer(config, params, mesh=mesh), test))
@@ -93,33 +99,20 @@ def train_verifier(
             name,
             kind.make(config, l2=score_penalty),
             functools.partial(_fresh_verifier, lab, config, key),
-            epoch_batches,
-            its_recipe,
+            packed(),
+            recipe,
             axes=verifiers.logical_axes(config),
             on_epoch=measure,
         )
         huggingface.save_verifier(params, config, path / "model", tokenizer_from=lab.trunk.path)
 
     def make(path: pathlib.Path) -> Mapping[str, Json]:
-        return {"loss": loss, **quality, "pairs": len(pairs), "examples": len(examples)}
+        counts = {"pairs": len(pairs), "examples": len(examples), "dropped": packed().dropped}
+        return {"loss": loss, **quality, **counts}
 
     inputs = {f"{r.generator.name}/{r.name}": r.stage for r in visited} | {"trunk": lab.trunk.stage}
     stage = lab.workdir.stage(name, settings, inputs, make, share)
     return Model(last.generator.method, last.generator.iteration, stage.path / "model", stage)
-
-
-def _verifier_batches(
-    lab: Lab, name: str, pairs: Sequence[Pair], paired: bool, recipe: Recipe, key: tuple[Any, ...]
-) -> tuple[Callable[[int], batches.Batches], Recipe]:
-    """(epoch -> its batches, the recipe): of pairs, or of their members, twice as many a step."""
-    if paired:
-        items, size, pack = pairs, batches.pair_size, batches.pack_pairs
-    else:
-        items = list({id(example): example for pair in pairs for example in pair}.values())
-        size, pack = batches.single_size, batches.pack_singles
-        recipe = dataclasses.replace(recipe, batch=2 * recipe.batch)
-    length, rows = _shape(lab, name, [size(item) for item in items], recipe)
-    return lambda epoch: pack(items, length=length, rows=rows, key=(*key, "epoch", epoch)), recipe
 
 
 def _fresh_verifier(lab: Lab, config: LlamaConfig, key: tuple[Any, ...]) -> Params:
@@ -170,17 +163,16 @@ def fine_tune(
     settings = {**recipe.settings(), "selection": dict(selection)}
 
     @functools.cache
-    def epoch_batches(epoch: int) -> batches.Batches:
-        length, rows = _shape(lab, name, [batches.sft_size(e) for e in examples], recipe)
-        key = (recipe.seed, method, iteration, "epoch", epoch)
-        return batches.pack_sft(examples, length=length, rows=rows, key=key)
+    def packed() -> batches.Packed:
+        key = (recipe.seed, method, iteration)
+        return batches.pack_sft(examples, recipe.packing("sft", lab.mesh), key)
 
     def share(path: pathlib.Path) -> None:
         config = lab.config(lab.base)
         base = functools.partial(huggingface.load_generator, lab.base.path, config, mesh=lab.mesh)
         if examples:
             loss, axes = losses.sft(config), llama.logical_axes(config)
-            params = _fit(lab, path, name, loss, base, epoch_batches, recipe, axes=axes)
+            params = _fit(lab, path, name, loss, base, packed(), recipe, axes=axes)
         else:
             lab.progress.say(
                 f"{name}: nothing was solved, so there is nothing to learn from; it is the base"
@@ -193,12 +185,11 @@ def fine_tune(
     def make(path: pathlib.Path) -> Mapping[str, Json]:
         if not examples:
             return {"examples": 0, "steps": 0}
-        first = epoch_batches(0)
         return {
             "examples": len(examples),
-            "dropped": first.dropped,
-            "steps": recipe.epochs * len(first),
-            "trained_tokens": recipe.epochs * first.real_tokens,
+            "dropped": packed().dropped,
+            "steps": packed().steps,
+            "trained_tokens": recipe.epochs * packed().tokens,
             "supervised_tokens": int(sum(np.count_nonzero(e.weights) for e in examples)),
         }
 
@@ -207,35 +198,13 @@ def fine_tune(
     return Model(method, iteration, stage.path / "model", stage)
 
 
-def _shape(lab: Lab, name: str, sizes: Sequence[int], recipe: Recipe) -> tuple[int, int]:
-    """(length, rows) of every batch: the recipe's; where its `rows` is 0, what holds `batch`.
-
-    Raises ValueError where every example is too long.
-    """
-    if min(sizes) > recipe.length:
-        section = "sft" if name.endswith("/generator") else "verifier_training"
-        raise ValueError(
-            f"{name}: the shortest of {len(sizes)} examples takes {min(sizes)} tokens, more than "
-            f"config.{section}.length, {recipe.length}; raise it"
-        )
-    if recipe.rows:
-        return recipe.length, recipe.rows
-    parts = lab.mesh.shape["data"] * lab.mesh.shape["fsdp"]
-    return batches.batch_shape(
-        sizes,
-        per_batch=recipe.batch,
-        longest=recipe.length,
-        rows_multiple=parts * recipe.microbatches,
-    )
-
-
 def _fit(
     lab: Lab,
     path: pathlib.Path,
     name: str,
     loss: losses.Loss,
     params: Callable[[], Params],
-    epoch_batches: Callable[[int], batches.Batches],
+    packed: batches.Packed,
     recipe: Recipe,
     *,
     axes: Any,
@@ -243,26 +212,18 @@ def _fit(
 ) -> Params:
     """`training.fit` with progress, its checkpoints in the stage's folder until it is finished.
 
-    Where the stage was begun on a mesh that makes other batches, training starts again.
+    Where its checkpoints are those of another version of the program, training starts again.
     """
     lab.forget()
-    epochs = [epoch_batches(epoch) for epoch in range(recipe.epochs)]
-    first, steps = epochs[0], sum(map(len, epochs))
-    if first.dropped:
+    if packed.dropped:
         lab.progress.say(
-            f"{name}: {first.dropped} examples are longer than the section's length, left out"
-        )
-    per_step = sum(len(row) for group in first.groups for row in group) / len(first)
-    if not recipe.rows and per_step > 1.25 * recipe.batch:
-        lab.progress.say(
-            f"{name}: {per_step:.0f} examples a step instead of {recipe.batch}: so many devices "
-            f"and microbatches take {first.shape[0]} rows at least"
+            f"{name}: {packed.dropped} examples are longer than the section's length, left out"
         )
     checkpoints = lab.workdir.address(path / CHECKPOINTS)
 
     def train() -> Params:
         with (
-            lab.progress.task(name.replace("/", ": "), steps, "steps") as advance,
+            lab.progress.task(name.replace("/", ": "), packed.steps, "steps") as advance,
             summaries.watched(
                 lab.workdir.path / "tensorboard", name, profile_steps=lab.profile_steps
             ) as note,
@@ -275,7 +236,7 @@ def _fit(
             return fit.fit(
                 loss,
                 params,
-                epochs,
+                packed.epochs,
                 recipe,
                 axes=axes,
                 mesh=lab.mesh,
@@ -288,8 +249,7 @@ def _fit(
         return train()
     except OtherRun:
         lab.progress.say(
-            f"{name}: it was begun on another number of devices, whose batches are other ones; "
-            "trained from the start"
+            f"{name}: its checkpoints are of another version of mucode_jax; trained from the start"
         )
         hosts.first_does(name, lambda: epath.Path(checkpoints).rmtree(), lab.progress.say)
         return train()

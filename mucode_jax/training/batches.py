@@ -1,18 +1,23 @@
 """Packed batches: several examples in one row, kept apart by segment ids.
 
+A step holds `batch` examples whatever the mesh, the last step of an epoch what is left. They are
+dealt by length: the examples, in the order of their lengths, are cut into `batch` layers, and each
+step draws one of every layer at random, so that all steps hold about as many tokens and one shape
+serves them all. Equal examples and equal keys give equal steps.
+
 A row of `length` tokens holds whole examples, one after the other; what is left over is padding
-with segment id 0 and weight 0. Rows are filled by first-fit decreasing: the longest example first,
-each into the first row with room, examples of equal length in keyed random order, so that the same
-examples and the same key always give the same batches. `rows` rows are one batch, and every batch
-of a run has one shape (the last one is filled up with empty rows), so that the step compiles once.
+with segment id 0 and weight 0, and so are whole rows that a step does not need. The losses weigh
+examples, not rows: how a step is packed changes the order in which floats are added up, and nothing
+else.
 
-An example longer than `length` is dropped, and `Batches.dropped` counts it: a conversation cut in
-the middle would teach an answer to a question that is not there. A pair needs room for both
-members, because they stand in the same row: there the loss subtracts one score from the other.
+An example with a text longer than `length` is dropped, and `Packed.dropped` counts it: a
+conversation cut in the middle would teach an answer to a question that is not there. A pair is two
+texts in one row, because there the loss subtracts one score from the other; so the rows of pairs
+are up to twice as long.
 
-Keys are tuples of strings and integers (`core.keys`): (seed, iteration, epoch) and the like.
+Keys are tuples of strings and integers (`core.keys`): (seed, iteration) and the like.
 
-Axes: R rows of one batch, T row length, P pairs and E ends that fit into one row.
+Axes: R rows of one batch, T row length, E texts per row.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +35,43 @@ from mucode_jax.core.records import SFTExample, VerifierExample
 Batch = dict[str, np.ndarray]
 Key = tuple[keys.Part, ...]
 Pair = tuple[VerifierExample, VerifierExample]
+Rows = Sequence[Sequence[Any]]  # per row, the examples or pairs in it
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """How examples are made into batches.
+
+    Attributes:
+      batch: examples per step.
+      length: of a text, in tokens, at most.
+      epochs: passes over the examples, each in an order of its own.
+      rows: per batch, of `length` tokens (pairs: twice that); 0: as many as are needed, as short as
+        may be.
+      parts: what the rows are divided over: data × fsdp × microbatches.
+      section: of the config, for messages: "sft".
+    """
+
+    batch: int
+    length: int
+    epochs: int = 1
+    rows: int = 0
+    parts: int = 1
+    section: str = "sft"
+
+    def largest(self, texts: int) -> tuple[int, int]:
+        """(rows, length) of the largest batches there can be, of examples of so many texts."""
+        if self.rows:
+            return self.rows, texts * self.length
+        return _multiple(self.batch, self.parts), row_length(texts * self.length)
+
+
+class Shape(NamedTuple):
+    """Of every batch: R rows of T tokens, at most E texts in each."""
+
+    rows: int
+    length: int
+    texts: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,101 +79,43 @@ class Batches(Sequence[Batch]):
     """The batches of one epoch, each built when it is asked for.
 
     Attributes:
-      groups: for each batch, for each of its filled rows, the indices of the examples in it.
-      build: makes the arrays of one batch from its group.
-      shape: (rows, length) of every batch.
-      real_tokens: tokens in all batches that are not padding.
-      dropped: how many examples were longer than a row.
+      steps: for each batch, for each of its filled rows, the examples (or pairs) in it.
+      shape: of every batch.
+      build: (a step's rows, shape) -> the arrays.
     """
 
-    groups: tuple[tuple[tuple[int, ...], ...], ...]
-    build: Callable[[Sequence[Sequence[int]]], Batch]
-    shape: tuple[int, int]
-    real_tokens: int
-    dropped: int
+    steps: Sequence[Rows]
+    shape: Shape
+    build: Callable[[Rows, Shape], Batch]
 
     def __len__(self) -> int:
-        return len(self.groups)
+        return len(self.steps)
 
     def __getitem__(self, i):
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
-        return self.build(self.groups[i])
+        return self.build(self.steps[i], self.shape)
 
 
-def first_fit_decreasing(
-    sizes: Sequence[int], length: int, rng: np.random.Generator
-) -> list[list[int]]:
-    """Indices of `sizes` (all ≤ length) by row; equal sizes in an order drawn from `rng`.
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """All batches of a training.
 
-    Johnson et al. (1974): at most 11/9 of the fewest possible rows, plus one.
+    Attributes:
+      epochs: the batches of each epoch, all of one shape.
+      tokens: in the batches of one epoch, without padding.
+      dropped: how many examples (or pairs) have a text that is too long.
     """
-    order = rng.permutation(len(sizes))
-    order = order[np.argsort(-np.asarray(sizes, np.int64)[order], kind="stable")]
-    free = np.zeros(len(sizes), np.int64)  # room left in each row; rows not yet begun come last
-    rows: list[list[int]] = []
-    for i in order.tolist():
-        row = int(np.argmax(free[: len(rows)] >= sizes[i])) if rows else 0
-        if not rows or free[row] < sizes[i]:
-            row = len(rows)
-            rows.append([])
-            free[row] = length
-        rows[row].append(i)
-        free[row] -= sizes[i]
-    return rows
+
+    epochs: Sequence[Batches]
+    tokens: int
+    dropped: int
+
+    @property
+    def steps(self) -> int:
+        """Of all epochs."""
+        return sum(map(len, self.epochs))
 
 
-def _plan(sizes: Sequence[int], length: int, rows: int, key: Key, build: Callable) -> Batches:
-    """Packs what fits, shuffles the rows and deals them into batches."""
-    if length < 1 or rows < 1:
-        raise ValueError(f"a batch needs at least one row of one token, not {rows} × {length}")
-    rng = keys.rng(*key)
-    kept = [i for i, size in enumerate(sizes) if size <= length]
-    bins = first_fit_decreasing([sizes[i] for i in kept], length, rng)
-    filled = [tuple(kept[i] for i in bins[k]) for k in rng.permutation(len(bins))]
-    groups = tuple(tuple(filled[k : k + rows]) for k in range(0, len(filled), rows))
-    real = sum(sizes[i] for i in kept)
-    return Batches(groups, build, (rows, length), real, len(sizes) - len(kept))
-
-
-def _most(sizes: Sequence[int], length: int) -> int:
-    """How many of the smallest examples fit into one row: no packing holds more."""
-    total = np.cumsum(np.sort(np.asarray(sizes, np.int64)))
-    return max(1, int(np.searchsorted(total, length, side="right")))
-
-
-def _rows(texts: Sequence[Sequence[np.ndarray]], rows: int, length: int) -> tuple[Batch, list]:
-    """Lays texts (ids of each segment of each row) out; also gives each segment's (row, start)."""
-    batch = {k: np.zeros((rows, length), np.int32) for k in ("tokens", "positions", "segment_ids")}
-    places = []
-    for row, segments in enumerate(texts):
-        start = 0
-        for number, ids in enumerate(segments, start=1):
-            span = slice(start, start + len(ids))
-            batch["tokens"][row, span] = ids
-            batch["positions"][row, span] = np.arange(len(ids))
-            batch["segment_ids"][row, span] = number
-            places.append((row, start))
-            start += len(ids)
-    return batch, places
-
-
-def sft_size(example: SFTExample) -> int:
-    """Tokens that an example takes in a row: all its ids but the last, which is only predicted."""
-    return len(example.ids) - 1
-
-
-def pair_size(pair: Pair) -> int:
-    """Tokens that a pair takes in a row."""
-    return len(pair[0].ids) + len(pair[1].ids)
-
-
-def single_size(example: VerifierExample) -> int:
-    """Tokens that a single example takes in a row."""
-    return len(example.ids)
-
-
-def pack_sft(examples: Sequence[SFTExample], *, length: int, rows: int, key: Key) -> Batches:
+def pack_sft(examples: Sequence[SFTExample], packing: Packing, key: Key) -> Packed:
     """Batches for `losses.sft`.
 
     Each has tokens, targets, positions, segment_ids int32 [R, T] and weights float32 [R, T];
@@ -139,7 +124,7 @@ def pack_sft(examples: Sequence[SFTExample], *, length: int, rows: int, key: Key
 
     Raises:
       ValueError: an example has fewer than two ids, ids and weights of different lengths, or no
-        supervised id (named by its problem).
+        supervised id (named by its problem); see `_pack`.
     """
     for example in examples:
         if len(example.ids) < 2 or len(example.ids) != len(example.weights):
@@ -152,56 +137,32 @@ def pack_sft(examples: Sequence[SFTExample], *, length: int, rows: int, key: Key
                 f"the SFT example of problem {example.task_id!r} supervises nothing: "
                 "every weight after its first id is 0"
             )
-
-    def build(group: Sequence[Sequence[int]]) -> Batch:
-        batch, places = _rows([[examples[i].ids[:-1] for i in row] for row in group], rows, length)
-        batch["targets"] = np.zeros((rows, length), np.int32)
-        batch["weights"] = np.zeros((rows, length), np.float32)
-        packed = itertools.chain.from_iterable(group)
-        for (row, start), i in zip(places, packed, strict=True):
-            span = slice(start, start + sft_size(examples[i]))
-            batch["targets"][row, span] = examples[i].ids[1:]
-            batch["weights"][row, span] = examples[i].weights[1:]
-        return batch
-
-    return _plan([sft_size(e) for e in examples], length, rows, (*key, "sft"), build)
+    # The last id is only predicted.
+    return _pack(examples, lambda e: (len(e.ids) - 1,), _sft_batch, packing, (*key, "sft"))
 
 
-def pack_singles(
-    examples: Sequence[VerifierExample], *, length: int, rows: int, key: Key
-) -> Batches:
+def pack_singles(examples: Sequence[VerifierExample], packing: Packing, key: Key) -> Packed:
     """Batches for `losses.bce`.
 
     Each has tokens, positions, segment_ids int32 [R, T]; ends int32 [R, E], the place of each
     segment's last token (0 where there is none); labels float32 [R, E], 1 = correct; weights
     float32 [R, E], 1 where there is an example.
-    """
-    sizes = [single_size(e) for e in examples]
-    ends = _most(sizes, length)
-
-    def build(group: Sequence[Sequence[int]]) -> Batch:
-        batch, places = _rows([[examples[i].ids for i in row] for row in group], rows, length)
-        batch["ends"] = np.zeros((rows, ends), np.int32)
-        batch["labels"] = np.zeros((rows, ends), np.float32)
-        batch["weights"] = np.zeros((rows, ends), np.float32)
-        numbered = ((k, i) for row in group for k, i in enumerate(row))
-        for (row, start), (k, i) in zip(places, numbered, strict=True):
-            batch["ends"][row, k] = start + sizes[i] - 1
-            batch["labels"][row, k] = examples[i].correct
-            batch["weights"][row, k] = 1
-        return batch
-
-    return _plan(sizes, length, rows, (*key, "singles"), build)
-
-
-def pack_pairs(pairs: Sequence[Pair], *, length: int, rows: int, key: Key) -> Batches:
-    """Batches for `losses.bradley_terry`.
-
-    Each has tokens, positions, segment_ids int32 [R, T]; ends int32 [R, 2P], the places of the last
-    tokens of chosen, rejected, chosen, rejected …; weights float32 [R, P], 1 where there is a pair.
 
     Raises:
-      ValueError: a pair is not (correct, incorrect) of one problem.
+      ValueError: see `_pack`.
+    """
+    return _pack(examples, lambda e: (len(e.ids),), _singles_batch, packing, (*key, "singles"))
+
+
+def pack_pairs(pairs: Sequence[Pair], packing: Packing, key: Key) -> Packed:
+    """Batches for `losses.bradley_terry`.
+
+    Each has tokens, positions, segment_ids int32 [R, T]; ends int32 [R, E], the places of the last
+    tokens of chosen, rejected, chosen, rejected …; weights float32 [R, E/2], 1 where there is a
+    pair.
+
+    Raises:
+      ValueError: a pair is not (correct, incorrect) of one problem; see `_pack`.
     """
     for chosen, rejected in pairs:
         if chosen.task_id != rejected.task_id or not chosen.correct or rejected.correct:
@@ -210,21 +171,165 @@ def pack_pairs(pairs: Sequence[Pair], *, length: int, rows: int, key: Key) -> Ba
                 f"{chosen.task_id!r} ({'correct' if chosen.correct else 'incorrect'}) and "
                 f"{rejected.task_id!r} ({'correct' if rejected.correct else 'incorrect'})"
             )
-    sizes = [pair_size(pair) for pair in pairs]
-    most = _most(sizes, length)
+    return _pack(
+        pairs, lambda pair: [len(e.ids) for e in pair], _pairs_batch, packing, (*key, "pairs")
+    )
 
-    def build(group: Sequence[Sequence[int]]) -> Batch:
-        texts = [[member.ids for i in row for member in pairs[i]] for row in group]
-        batch, places = _rows(texts, rows, length)
-        batch["ends"] = np.zeros((rows, 2 * most), np.int32)
-        batch["weights"] = np.zeros((rows, most), np.float32)
-        numbered = ((k, ids) for row in texts for k, ids in enumerate(row))
-        for (row, start), (k, ids) in zip(places, numbered, strict=True):
-            batch["ends"][row, k] = start + len(ids) - 1
-            batch["weights"][row, k // 2] = 1
-        return batch
 
-    return _plan(sizes, length, rows, (*key, "pairs"), build)
+def _pack(
+    examples: Sequence[Any],
+    text_lengths: Callable[[Any], Sequence[int]],
+    build: Callable[[Rows, Shape], Batch],
+    packing: Packing,
+    key: Key,
+) -> Packed:
+    """Deals the examples that are short enough into steps, and each step into rows.
+
+    Raises:
+      ValueError: no example is short enough, or `packing.rows` cannot hold a step.
+    """
+    lengths = [text_lengths(example) for example in examples]
+    kept = [i for i, texts in enumerate(lengths) if max(texts) <= packing.length]
+    if not kept:
+        shortest = min(map(max, lengths), default=0)
+        raise ValueError(
+            f"config.{packing.section}.length is {packing.length}, but the shortest of "
+            f"{len(examples)} examples takes {shortest} tokens; raise it"
+        )
+    sizes = np.array([sum(lengths[i]) for i in kept])
+    epochs = [
+        _deal(sizes, packing.batch, keys.rng(*key, "epoch", epoch))
+        for epoch in range(packing.epochs)
+    ]
+    steps = [step for epoch in epochs for step in epoch]
+    texts = len(lengths[kept[0]])
+    length = texts * packing.length if packing.rows else _best_length(sizes, steps, packing.parts)
+    filled = [first_fit_decreasing(sizes[step], length) for step in steps]
+    needed = _multiple(max(map(len, filled)), packing.parts)
+    if packing.rows and packing.rows < needed:
+        raise ValueError(
+            f"config.{packing.section}.rows is {packing.rows}, but {packing.batch} examples take "
+            f"up to {needed} rows of {length} tokens; choose {needed} or more (0: as many as are "
+            f"needed), or lower config.{packing.section}.batch"
+        )
+    most = texts * max(len(row) for rows in filled for row in rows)
+    # Powers of two: so that other data have the same shape, and the same program.
+    shape = Shape(packing.rows or needed, length, 1 << (most - 1).bit_length())
+    packed = iter(
+        [[examples[kept[step[i]]] for i in row] for row in rows]
+        for step, rows in zip(steps, filled, strict=True)
+    )
+    return Packed(
+        [Batches(list(itertools.islice(packed, len(epoch))), shape, build) for epoch in epochs],
+        int(sizes.sum()),
+        len(examples) - len(kept),
+    )
+
+
+def _deal(sizes: np.ndarray, batch: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """One epoch: the indices of each step's examples, one of every layer of like sizes.
+
+    The sums of any two full steps differ by less than the largest and the smallest example do.
+    """
+    order = rng.permutation(len(sizes))
+    full, rest = np.split(order, [len(order) // batch * batch])
+    layers = full[np.argsort(sizes[full], kind="stable")].reshape(batch, -1)
+    steps = list(rng.permuted(layers, axis=1).T)
+    return [*steps, rest] if len(rest) else steps
+
+
+def _best_length(sizes: np.ndarray, steps: Sequence[np.ndarray], parts: int) -> int:
+    """The row length, one to two times that of the longest example, that makes small batches.
+
+    Of lengths whose batches take at most 4 % more tokens than the smallest, the shortest:
+    attention's work grows with the length.
+    """
+    tokens = {}
+    for factor in (1, 1.25, 1.5, 1.75, 2):
+        length = row_length(int(sizes.max() * factor))
+        rows = max(len(first_fit_decreasing(sizes[step], length)) for step in steps)
+        tokens[length] = length * _multiple(rows, parts)
+    return min(n for n, count in tokens.items() if count <= 1.04 * min(tokens.values()))
+
+
+def row_length(longest: int) -> int:
+    """The length of rows that hold a text of `longest` tokens: the next multiple of 32 or 128."""
+    return _multiple(longest, 32 if longest <= 256 else 128)
+
+
+def _multiple(count: int, unit: int) -> int:
+    return -(-count // unit) * unit
+
+
+def first_fit_decreasing(sizes: np.ndarray, length: int) -> list[list[int]]:
+    """Indices of `sizes` (all ≤ length) by row, the largest first, each in the first row with room.
+
+    Johnson et al. (1974): at most 11/9 of the fewest possible rows, plus one.
+    """
+    free = np.full(len(sizes), length)
+    rows: list[list[int]] = []
+    for i in np.argsort(-sizes, kind="stable").tolist():
+        row = int(np.argmax(free >= sizes[i]))
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(i)
+        free[row] -= sizes[i]
+    return rows
+
+
+def _sft_batch(rows: Rows, shape: Shape) -> Batch:
+    batch, places = _laid_out([[e.ids[:-1] for e in row] for row in rows], shape)
+    batch["targets"] = np.zeros((shape.rows, shape.length), np.int32)
+    batch["weights"] = np.zeros((shape.rows, shape.length), np.float32)
+    for example, (row, _, span) in zip(itertools.chain(*rows), places, strict=True):
+        batch["targets"][row, span] = example.ids[1:]
+        batch["weights"][row, span] = example.weights[1:]
+    return batch
+
+
+def _singles_batch(rows: Rows, shape: Shape) -> Batch:
+    batch, places = _laid_out([[e.ids for e in row] for row in rows], shape)
+    batch["ends"] = np.zeros((shape.rows, shape.texts), np.int32)
+    batch["labels"] = np.zeros((shape.rows, shape.texts), np.float32)
+    batch["weights"] = np.zeros((shape.rows, shape.texts), np.float32)
+    for example, (row, text, span) in zip(itertools.chain(*rows), places, strict=True):
+        batch["ends"][row, text] = span.stop - 1
+        batch["labels"][row, text] = example.correct
+        batch["weights"][row, text] = 1
+    return batch
+
+
+def _pairs_batch(rows: Rows, shape: Shape) -> Batch:
+    members = [[member.ids for pair in row for member in pair] for row in rows]
+    batch, places = _laid_out(members, shape)
+    batch["ends"] = np.zeros((shape.rows, shape.texts), np.int32)
+    batch["weights"] = np.zeros((shape.rows, shape.texts // 2), np.float32)
+    for row, text, span in places:
+        batch["ends"][row, text] = span.stop - 1
+        batch["weights"][row, text // 2] = 1
+    return batch
+
+
+def _laid_out(
+    rows: Sequence[Sequence[np.ndarray]], shape: Shape
+) -> tuple[Batch, list[tuple[int, int, slice]]]:
+    """Tokens, positions and segment ids [R, T] of rows of texts' ids; the texts' places in order.
+
+    A place is (row, number within the row from 0, columns).
+    """
+    names = ("tokens", "positions", "segment_ids")
+    batch = {name: np.zeros((shape.rows, shape.length), np.int32) for name in names}
+    places = []
+    for row, texts in enumerate(rows):
+        start = 0
+        for text, ids in enumerate(texts):
+            span = slice(start, start + len(ids))
+            batch["tokens"][row, span] = ids
+            batch["positions"][row, span] = np.arange(len(ids))
+            batch["segment_ids"][row, span] = 1 + text
+            places.append((row, text, span))
+            start = span.stop
+    return batch, places
 
 
 def make_pairs(
@@ -270,38 +375,3 @@ def split_by_problem(
         [example for example in examples if example.task_id not in held],
         [example for example in examples if example.task_id in held],
     )
-
-
-def batch_shape(
-    sizes: Sequence[int], *, per_batch: int, longest: int, rows_multiple: int = 1
-) -> tuple[int, int]:
-    """(length, rows) of batches that hold about `per_batch` examples with little padding.
-
-    The length is the shortest multiple of 128 (of 32 below 256) that holds the longest example and
-    leaves at most 4 % padding, measured by packing; where none does, the one with the least. Short
-    rows are cheaper: attention's work grows with the length.
-
-    Args:
-      sizes: tokens that each example takes (`sft_size`, `pair_size`, `single_size`).
-      per_batch: examples in a batch.
-      longest: examples above this size are not counted: they are to be dropped.
-      rows_multiple: the number of devices the rows are divided over (data × fsdp), times the
-        microbatches.
-    """
-    kept = [size for size in sizes if size <= longest]
-    if not kept:
-        raise ValueError(f"no example of {len(sizes)} is within the limit of {longest} tokens")
-    tokens = per_batch * sum(kept) / len(kept)
-    sample = kept[:: max(1, len(kept) // 2000)]  # enough to measure padding by
-    best = (0.0, 0, 0)
-    for factor in range(1, 9):
-        unit = 32 if max(kept) * factor <= 256 else 128
-        length = -(-max(kept) * factor // unit) * unit
-        share = sum(sample) / (len(first_fit_decreasing(sample, length, keys.rng(0))) * length)
-        rows = max(1, round(tokens / (length * share * rows_multiple))) * rows_multiple
-        best = max(best, (share, -length, rows))
-        if share >= 0.96:
-            return length, rows
-        if length * rows_multiple > tokens:
-            break  # one row a device holds more than a batch already
-    return -best[1], best[2]

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from mucode_jax.models import sharding
 from mucode_jax.runtime import interruption
 from mucode_jax.training import lora as adapters
-from mucode_jax.training.batches import Batch
+from mucode_jax.training.batches import Batch, Packing
 from mucode_jax.training.checkpoints import Checkpoints
 from mucode_jax.training.lora import LoRA
 from mucode_jax.training.losses import Loss, Params
@@ -55,8 +55,9 @@ class Recipe:
     Attributes:
       epochs: passes over the examples.
       batch: SFT examples, or pairs of the verifier's (twice as many single ones), per step.
-      rows, length: of the packed batches; rows 0: what holds `batch` (see `batches.batch_shape`).
+      length: of an example, or of each member of a pair, in tokens, at most.
       optimizer: AdamW and its schedule.
+      rows: per batch, see `batches.Packing`.
       microbatches: each batch is worked through in so many parts, to save memory.
       lora: train adapters only, merged in the end.
       seed: of the order, of a verifier's head, split and pairs, and of fresh adapters.
@@ -76,6 +77,16 @@ class Recipe:
         parts = self.microbatches if self.microbatches > 1 else None
         return dataclasses.asdict(self) | {"microbatches": parts}
 
+    def packing(self, section: str, mesh: Mesh, *, singles: bool = False) -> Packing:
+        """How its examples, or single ones instead of pairs, are made into batches.
+
+        Args:
+          section: of the config.
+        """
+        batch = 2 * self.batch if singles else self.batch
+        parts = mesh.shape["data"] * mesh.shape["fsdp"] * self.microbatches
+        return Packing(batch, self.length, self.epochs, self.rows, parts, section)
+
 
 def fit(
     loss: Loss,
@@ -92,7 +103,8 @@ def fit(
     """Trains, and returns the final parameters.
 
     Called again after an interruption with the same arguments, it resumes from the latest
-    checkpoint and ends with the same parameters, bit for bit (on the same mesh).
+    checkpoint and ends with the same parameters, bit for bit on the same mesh; on another mesh it
+    resumes as well, and sums differ by their order.
 
     Args:
       loss: `losses.sft`, `losses.bce` or `losses.bradley_terry` of a model.
@@ -136,8 +148,6 @@ def fit(
     description = {
         "steps": steps,
         "epochs": ends,
-        "shape": [list(x.shape) for x in jax.tree.leaves(epochs[0][0])],
-        "microbatches": recipe.microbatches,
         "optimizer": dataclasses.asdict(optimizer),
         "lora": None if lora is None else dataclasses.asdict(lora),
         "model": _digest(abstract),

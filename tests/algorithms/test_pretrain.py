@@ -82,6 +82,6 @@ def test_a_length_that_no_conversation_fits_is_refused(tmp_path):
     config.train.length = 4
     with (
         contextlib.closing(Workdir(tmp_path, print)) as workdir,
-        pytest.raises(ValueError, match=r"config\.train\.length is 4, and every conversation is"),
+        pytest.raises(ValueError, match=r"config\.train\.length is 4, but the shortest of 120"),
     ):
         pretrain.pretrain(config, workdir)

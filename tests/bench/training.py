@@ -329,22 +329,19 @@ def padding(data: str) -> int:
             singles.append(VerifierExample(task, own, bool(rng.random() < 0.4)))
     pairs = batches.make_pairs(singles, pairs_per_problem=32, key=(0,))
     kinds = (
-        ("sft", batches.pack_sft, conversations, batches.sft_size, 16, 8192),
-        ("pairs", batches.pack_pairs, pairs, batches.pair_size, 64, 4096),
-        ("singles", batches.pack_singles, singles, batches.single_size, 64, 2048),
+        ("sft", batches.pack_sft, conversations, 16, 8192),
+        ("pairs", batches.pack_pairs, pairs, 64, 2048),
+        ("singles", batches.pack_singles, singles, 128, 2048),
     )
-    for name, pack, items, size, per_batch, longest in kinds:
-        sizes = [size(item) for item in items]
-        for devices in (1, 8):
-            length, rows = batches.batch_shape(
-                sizes, per_batch=per_batch, longest=longest, rows_multiple=devices
-            )
-            packed = pack(items, length=length, rows=rows, key=(0,))
-            share = packed.real_tokens / (len(packed) * rows * length)
+    for name, pack, items, batch, length in kinds:
+        for devices in (1, 8, 32):
+            packed = pack(items, batches.Packing(batch, length, parts=devices), (0,))
+            shape = packed.epochs[0].shape
+            share = packed.tokens / (packed.steps * shape.rows * shape.length)
             print(
-                f"{name}: {len(items)} of mean length {np.mean(sizes):.0f}, {devices} devices: "
-                f"{rows} × {length}, {len(packed)} batches, {share:.1%} real tokens, "
-                f"{packed.dropped} dropped"
+                f"{name}: {len(items)} of mean length {packed.tokens / len(items):.0f}, {devices} "
+                f"devices: {shape.rows} × {shape.length}, {packed.steps} batches, {share:.1%} real "
+                f"tokens, {packed.dropped} dropped"
             )
     return 0
 

@@ -181,7 +181,7 @@ def test_out_of_memory_in_a_training_names_its_settings(making, section):
         faults.device_memory(micro.get_config(), workdir),
     ):
         raise told
-    assert f"lower config.{section}.rows (8)" in str(caught.value)
+    assert f"lower config.{section}.batch (8) or .length" in str(caught.value)
     assert re.search(
         r"take \d+\.\d MiB over all devices; nothing finished is lost", str(caught.value)
     )
@@ -231,7 +231,7 @@ def test_an_iteration_without_pairs_goes_on_and_says_what_was_skipped(
 # Settings, devices and the ledger.
 
 
-def test_a_training_that_was_begun_on_another_mesh_begins_anew(copy, finished, capsys):
+def test_a_training_with_checkpoints_of_another_version_begins_anew(copy, finished, capsys):
     stage = copy / "stages/mucode_1/generator"
     record = json.loads((stage / "stage.json").read_text())
     shutil.rmtree(stage)
@@ -243,7 +243,7 @@ def test_a_training_that_was_begun_on_another_mesh_begins_anew(copy, finished, c
     capsys.readouterr()
     assert micro.run(copy) == 0
     said = capsys.readouterr().err
-    assert "mucode_1/generator: it was begun on another number of devices" in said
+    assert "mucode_1/generator: its checkpoints are of another version of mucode_jax" in said
     assert not (stage / "checkpoints").exists()
     assert micro.results(copy) == micro.results(finished)
 

@@ -1,13 +1,15 @@
 """Packing, pairs and splits: what is in a row, what is left out, what depends on what."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mucode_jax.core import keys
 from mucode_jax.core.records import SFTExample, VerifierExample
 from mucode_jax.training import batches
+from mucode_jax.training.batches import Packing
 
 from . import toys
 
@@ -20,9 +22,18 @@ def _completion(task_id, ids, correct):
     return VerifierExample(task_id, np.array(ids, np.int32), correct)
 
 
+def _steps(packed):
+    """Per epoch and step, the examples in it, in no order: what a step learns from."""
+    return [
+        [sorted(id(example) for row in step for example in row) for step in epoch.steps]
+        for epoch in packed.epochs
+    ]
+
+
 def test_an_sft_row_is_laid_out_as_by_hand():
     examples = [_sft("a", [5, 6, 7, 8], [1, 0, 0.5, 1]), _sft("b", [9, 4], [0, 2])]
-    (batch,) = batches.pack_sft(examples, length=6, rows=2, key=(0,))
+    packed = batches.pack_sft(examples, Packing(batch=2, length=6, rows=2), (0,))
+    ((batch,),) = packed.epochs
     # The longer example comes first; its last id is predicted, never read; the second row is empty.
     expected = {
         "tokens": [[5, 6, 7, 9, 0, 0], [0] * 6],
@@ -38,24 +49,35 @@ def test_an_sft_row_is_laid_out_as_by_hand():
 
 def test_singles_and_pairs_are_laid_out_as_by_hand():
     right, wrong = _completion("a", [1, 2, 3], True), _completion("a", [4, 5], False)
-    (batch,) = batches.pack_singles([right, wrong], length=6, rows=1, key=(0,))
+    packed = batches.pack_singles([right, wrong], Packing(batch=2, length=6, rows=1), (0,))
+    ((batch,),) = packed.epochs
     np.testing.assert_array_equal(batch["tokens"], [[1, 2, 3, 4, 5, 0]])
     np.testing.assert_array_equal(batch["segment_ids"], [[1, 1, 1, 2, 2, 0]])
     np.testing.assert_array_equal(batch["ends"], [[2, 4]])
     np.testing.assert_array_equal(batch["labels"], [[1, 0]])
     np.testing.assert_array_equal(batch["weights"], [[1, 1]])
 
-    (batch,) = batches.pack_pairs([(right, wrong)], length=6, rows=2, key=(0,))
+    # The rows of pairs are twice as long.
+    packed = batches.pack_pairs([(right, wrong)], Packing(batch=1, length=3, rows=2), (0,))
+    ((batch,),) = packed.epochs
+    np.testing.assert_array_equal(batch["tokens"], [[1, 2, 3, 4, 5, 0], [0] * 6])
     np.testing.assert_array_equal(batch["ends"], [[2, 4], [0, 0]])
     np.testing.assert_array_equal(batch["weights"], [[1], [0]])
 
 
-def test_examples_longer_than_a_row_are_dropped_and_counted():
+def test_what_is_too_long_is_dropped_and_counted_and_a_pair_by_its_members_alone():
     examples = [_sft("a", range(1, n + 1), [0] + [1] * (n - 1)) for n in (4, 5, 6, 9)]
-    packed = batches.pack_sft(examples, length=4, rows=1, key=(0,))
-    assert packed.dropped == 2 and packed.real_tokens == 3 + 4
-    pair = (_completion("a", [1, 2, 3], True), _completion("a", [4, 5], False))
-    assert batches.pack_pairs([pair], length=4, rows=1, key=(0,)).dropped == 1
+    packed = batches.pack_sft(examples, Packing(batch=2, length=4), (0,))
+    assert packed.dropped == 2 and packed.tokens == 3 + 4
+    right, wrong = _completion("a", [1, 2, 3], True), _completion("a", [4, 5], False)
+    longer = _completion("a", [6, 7, 8, 9], False)
+    pairs = [(right, wrong), (right, longer)]
+    for rows in (0, 2):
+        for length, dropped in ((4, 0), (3, 1)):
+            packed = batches.pack_pairs(pairs, Packing(batch=2, length=length, rows=rows), (0,))
+            assert packed.dropped == dropped and packed.tokens == 5 + 7 * (1 - dropped)
+    with pytest.raises(ValueError, match=r"config\.sft\.length is 2, .* of 4 examples takes 3 t"):
+        batches.pack_sft(examples, Packing(batch=2, length=2), (0,))
 
 
 @pytest.mark.parametrize(
@@ -68,49 +90,87 @@ def test_examples_longer_than_a_row_are_dropped_and_counted():
 )
 def test_an_example_that_teaches_nothing_is_an_error_that_names_the_problem(ids, weights, message):
     with pytest.raises(ValueError, match=message) as error:
-        batches.pack_sft([_sft("Mbpp/7", ids, weights)], length=8, rows=1, key=(0,))
+        batches.pack_sft([_sft("Mbpp/7", ids, weights)], Packing(batch=1, length=8), (0,))
     assert "Mbpp/7" in str(error.value)
 
 
-@given(
-    sizes=st.lists(st.integers(1, 50), max_size=60),
-    length=st.integers(50, 120),
-    seed=st.integers(0, 9),
-)
+@given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=60), length=st.integers(50, 120))
 @settings(deadline=None, max_examples=60)
-def test_every_example_is_in_exactly_one_row_and_no_two_rows_could_be_one(sizes, length, seed):
-    rows = batches.first_fit_decreasing(sizes, length, keys.rng(seed))
+def test_every_example_is_in_exactly_one_row_and_no_two_rows_could_be_one(sizes, length):
+    rows = batches.first_fit_decreasing(np.array(sizes), length)
     assert sorted(i for row in rows for i in row) == list(range(len(sizes)))
     loads = [sum(sizes[i] for i in row) for row in rows]
     assert all(load <= length for load in loads)
     assert all(a + b > length for k, a in enumerate(loads) for b in loads[:k])
 
 
-def test_batches_depend_on_the_key_and_on_nothing_else():
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=60),
+    batch=st.integers(1, 20),
+    seed=st.integers(0, 9),
+)
+@settings(deadline=None, max_examples=30)
+def test_a_step_holds_batch_examples_on_any_mesh_and_all_steps_are_of_about_one_size(
+    lengths, batch, seed
+):
+    """The same ones, in batches of one shape, whatever the devices, microbatches and rows."""
+    examples = [_completion(f"p{i}", [1] * n, bool(i % 2)) for i, n in enumerate(lengths)]
+    expected = None
+    for parts in (1, 2, 8, 24):
+        for rows in (0, 24 * -(-batch // 24)):
+            packing = Packing(batch=batch, length=50, epochs=2, rows=rows, parts=parts)
+            packed = batches.pack_singles(examples, packing, (seed,))
+            steps = _steps(packed)
+            expected = expected or steps
+            assert steps == expected
+            shapes = {x.shape[:1] for epoch in packed.epochs for b in epoch for x in b.values()}
+            ((count,),) = shapes
+            assert count % parts == 0 and count == (rows or count)
+            for epoch in packed.epochs:
+                weights = [batch["weights"].sum() for batch in epoch]
+                assert weights == [batch] * (len(epoch) - 1) + [len(lengths) % batch or batch]
+                assert sum(int(batch["tokens"].sum()) for batch in epoch) == packed.tokens
+    size = {id(example): len(example.ids) for example in examples}
+    for epoch in expected:
+        assert sorted(i for step in epoch for i in step) == sorted(size)
+        sums = [sum(size[i] for i in step) for step in epoch if len(step) == batch]
+        assert not sums or max(sums) - min(sums) <= max(lengths) - min(lengths)
+    if len(lengths) > 2 * batch > 4:
+        assert expected[0] != expected[1]
+
+
+def test_steps_depend_on_the_key():
     examples = toys.sft_examples(60)
-
-    def tokens(*key):
-        packed = batches.pack_sft(examples, length=48, rows=4, key=key)
-        return np.concatenate([batch["tokens"] for batch in packed])
-
-    np.testing.assert_array_equal(tokens(0, "star", 1), tokens(0, "star", 1))
-    assert not np.array_equal(tokens(0, "star", 1), tokens(0, "star", 2))
+    one, same, other = (
+        _steps(batches.pack_sft(examples, Packing(batch=7, length=48), key))
+        for key in ((0, "star", 1), (0, "star", 1), (0, "star", 2))
+    )
+    assert one == same != other
 
 
-def test_every_epoch_holds_the_same_examples_in_batches_of_one_shape():
-    examples = toys.verifier_examples(60)
-    pairs = batches.make_pairs(examples, pairs_per_problem=5, key=(0,))
-    for pack, items in ((batches.pack_singles, examples), (batches.pack_pairs, pairs)):
-        epochs = [pack(items, length=96, rows=3, key=(0, epoch)) for epoch in range(3)]
-        shapes = {
-            tuple((name, x.shape, x.dtype.name) for name, x in sorted(batch.items()))
-            for epoch in epochs
-            for batch in epoch
-        }
-        assert len(shapes) == 1
-        sums = {sum(int(b["tokens"].sum()) for b in epoch) for epoch in epochs}
-        assert len(sums) == 1
-        assert len({sum(float(b["weights"].sum()) for b in epoch) for epoch in epochs}) == 1
+def test_too_few_rows_are_refused_with_the_number_that_holds_a_step():
+    pairs = batches.make_pairs(toys.verifier_examples(60), pairs_per_problem=5, key=(0,))
+    section = "verifier_training"
+
+    def pack(rows, parts):
+        packing = Packing(batch=9, length=24, rows=rows, parts=parts, section=section)
+        return batches.pack_pairs(pairs, packing, (0,))
+
+    for parts in (1, 2, 4):
+        with pytest.raises(ValueError) as error:
+            pack(parts, parts)
+        told = str(error.value)
+        found = re.fullmatch(
+            rf"config\.{section}\.rows is {parts}, but 9 examples take up to (\d+) rows of 48 "
+            rf"tokens; choose \1 or more \(0: as many as are needed\), or lower "
+            rf"config\.{section}\.batch",
+            told,
+        )
+        assert found, told
+        needed = int(found[1])
+        assert needed % parts == 0 and pack(needed, parts).epochs[0].shape.rows == needed
+        with pytest.raises(ValueError, match="take up to"):
+            pack(needed - parts, parts)
 
 
 def test_pairs_are_of_one_problem_drawn_without_repeats_and_unmoved_by_other_problems():
@@ -136,13 +196,9 @@ def test_a_problem_with_one_kind_of_completion_gives_no_pair():
 
 
 def test_a_pair_across_problems_is_refused():
+    pair = (_completion("a", [1], True), _completion("b", [2], False))
     with pytest.raises(ValueError, match="'a' .correct. and 'b' .incorrect."):
-        batches.pack_pairs(
-            [(_completion("a", [1], True), _completion("b", [2], False))],
-            length=8,
-            rows=1,
-            key=(0,),
-        )
+        batches.pack_pairs([pair], Packing(batch=1, length=8), (0,))
 
 
 def test_held_out_problems_are_whole_and_stay_held_out_as_others_come():
@@ -166,17 +222,16 @@ def test_neither_side_of_a_split_is_empty():
     assert len(train) == 6 and not held
 
 
-def test_a_batch_shape_wastes_little_and_holds_the_batch_asked_for():
+@pytest.mark.parametrize(("batch", "parts", "real"), [(16, 1, 0.84), (64, 8, 0.94)])
+def test_without_rows_of_ones_own_batches_waste_little(batch, parts, real):
     """Lengths as of conversations: log-normal, a long tail."""
     rng = np.random.default_rng(0)
-    sizes = np.minimum(rng.lognormal(5.8, 0.5, 3000), 2048).astype(int).tolist()
-    length, rows = batches.batch_shape(sizes, per_batch=64, longest=2048, rows_multiple=4)
-    assert rows % 4 == 0
-    packed = batches.first_fit_decreasing(sizes, length, keys.rng(1))
-    assert sum(sizes) / (len(packed) * length) >= 0.95
-    assert 0.8 * 64 <= rows * len(sizes) / len(packed) <= 1.25 * 64
-
-
-def test_no_example_within_the_limit_is_an_error_that_says_so():
-    with pytest.raises(ValueError, match="no example of 2 is within the limit of 10"):
-        batches.batch_shape([11, 12], per_batch=2, longest=10)
+    lengths = np.minimum(rng.lognormal(5.8, 0.5, 3000), 2048).astype(int)
+    examples = [_completion("a", np.ones(n), True) for n in lengths]
+    packing = Packing(batch=batch, length=2048, parts=parts)
+    packed = batches.pack_singles(examples, packing, (0,))
+    rows, length, _ = packed.epochs[0].shape
+    assert rows % parts == 0 and length % 128 == 0
+    assert packed.tokens / (packed.steps * rows * length) > real
+    most, longest = packing.largest(1)
+    assert rows * length <= most * longest and (most, longest) == (batch, 2048)

@@ -11,15 +11,15 @@ import jax
 import numpy as np
 import pytest
 
-from mucode_jax.models import llama, sharding
+from mucode_jax.models import llama, sharding, verifier
 from mucode_jax.runtime import interruption
-from mucode_jax.training import checkpoints
-from mucode_jax.training.fit import Diverged, Interrupted
+from mucode_jax.training import batches, checkpoints, losses
+from mucode_jax.training.fit import Diverged, Interrupted, Recipe, fit
 from mucode_jax.training.step import OptimizerConfig
 
 from . import toys
 
-STEPS = 2 * len(toys.epoch_batches(0))
+STEPS = 2 * len(toys.EPOCHS[0])
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +71,84 @@ def test_a_run_goes_on_where_it_was_and_ends_with_the_same_bits(mesh, undisturbe
     equal(trained, undisturbed)
 
 
-def test_a_checkpoint_restores_onto_another_mesh(mesh, undisturbed, tmp_path):
+# One device; two, of which each has half the rows; eight.
+MESHES = {1: (1, 1, 1), 2: (1, 2, 1), 8: (4, 2, 1)}
+PAIRS = batches.make_pairs(toys.verifier_examples(30), pairs_per_problem=4, key=(0,))
+SINGLES = toys.verifier_examples(30)
+CASES = {
+    "sft": (losses.sft, llama, toys.generator, batches.pack_sft, toys.SFT),
+    "bradley_terry": (
+        losses.bradley_terry,
+        verifier,
+        toys.verifier_params,
+        batches.pack_pairs,
+        PAIRS,
+    ),
+    "bce": (losses.bce, verifier, toys.verifier_params, batches.pack_singles, SINGLES),
+}
+
+
+def trained(case, devices, **recipe):
+    """(the examples of every step, the trained parameters) of a training on so many devices."""
+    make_loss, model, params, pack, examples = CASES[case]
+    mesh = sharding.make_mesh(*MESHES[devices], devices=jax.devices()[:devices])
+    recipe = Recipe(
+        **{"epochs": 2, "batch": 6, "length": 24, "optimizer": toys.OPTIMIZER, **recipe}
+    )
+    packed = pack(examples, recipe.packing(case, mesh), (0,))
+    found = fit(
+        make_loss(toys.CONFIG),
+        params,
+        packed.epochs,
+        recipe,
+        axes=model.logical_axes(toys.CONFIG),
+        mesh=mesh,
+    )
+    steps = [
+        sorted(id(example) for row in step for example in row)
+        for epoch in packed.epochs
+        for step in epoch.steps
+    ]
+    return packed.epochs[0].shape, steps, found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_devices_and_microbatches_change_neither_the_examples_of_a_step_nor_what_is_learned(case):
+    """The last step holds fewer; on eight devices there are rows to spare."""
+    shape, expected, parameters = trained(case, 1)
+    assert {len(step) for step in expected} == {6, len(CASES[case][4]) % 6 or 6}
+    rows = {shape.rows}
+    for devices, microbatches in ((2, 1), (8, 1), (2, 3)):
+        shape, steps, found = trained(case, devices, microbatches=microbatches)
+        assert steps == expected
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=5e-4),
+            found,
+            parameters,
+        )
+        rows.add(shape.rows)
+    assert len(rows) > 2
+
+
+def test_a_checkpoint_resumes_on_another_mesh_in_batches_of_another_shape(
+    mesh, undisturbed, tmp_path
+):
     _checkpointed(mesh, tmp_path)
-    other = sharding.make_mesh(1, 2, 2, devices=jax.devices()[4:])
-    trained = toys.fit(other, checkpoints=tmp_path)
-    assert {d.id for d in jax.tree.leaves(trained)[0].sharding.device_set} == {4, 5, 6, 7}
-    for found, right in zip(jax.tree.leaves(trained), undisturbed, strict=True):
-        np.testing.assert_allclose(np.asarray(found), right, atol=2e-4)
+    other = sharding.make_mesh(4, 2, 1)
+    recipe = Recipe(epochs=2, batch=10, length=40, optimizer=toys.OPTIMIZER)
+    packed = batches.pack_sft(toys.SFT, recipe.packing("sft", other), (0,))
+    assert packed.epochs[0].shape.rows == 8
+    steps = []
+    found = toys.fit(
+        other,
+        epochs=packed.epochs,
+        checkpoints=tmp_path,
+        on_step=lambda step, of, metrics: steps.append(step),
+    )
+    assert steps == list(range(3, STEPS + 1))
+    assert len(jax.tree.leaves(found)[0].sharding.device_set) == 8
+    for ours, right in zip(jax.tree.leaves(found), undisturbed, strict=True):
+        np.testing.assert_allclose(np.asarray(ours), right, atol=2e-4)
 
 
 def test_half_written_and_damaged_checkpoints_are_passed_over(mesh, tmp_path, caplog):
@@ -166,14 +237,14 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(
     mesh, undisturbed, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(checkpoints, "EVERY_S", 0)
-    poisoned = list(toys.epoch_batches(1))
+    poisoned = list(toys.EPOCHS[1])
     poisoned[0]["weights"][0, 0] = np.nan
-    first = len(toys.epoch_batches(0)) + 1
+    first = len(toys.EPOCHS[0]) + 1
     seen = []
     with pytest.raises(Diverged, match=rf"step {first} of {STEPS}.*of step 2") as error:
         toys.fit(
             mesh,
-            epochs=[toys.epoch_batches(0), poisoned],
+            epochs=[toys.EPOCHS[0], poisoned],
             checkpoints=tmp_path,
             on_step=lambda step, steps, metrics: seen.append(metrics["loss"]),
         )

@@ -51,7 +51,8 @@ def test_cross_entropy_and_its_gradients_equal_torch(pieces):
 def test_an_untied_head_that_is_the_embedding_has_the_tied_loss_and_gradient():
     untied, params = dataclasses.replace(toys.CONFIG, tied=False), toys.generator()
     apart = params | {"head": {"kernel": params["embed"]["embedding"].T}}
-    (batch,) = batches.pack_sft(toys.sft_examples(4), length=64, rows=2, key=(0,))
+    packing = batches.Packing(batch=4, length=64, rows=2)
+    ((batch,),) = batches.pack_sft(toys.sft_examples(4), packing, (0,)).epochs
     value, expected = _mean(losses.sft(toys.CONFIG))(params, batch)
     found, gradient = _mean(losses.sft(untied))(apart, batch)
     np.testing.assert_allclose(found, value, rtol=1e-6)
@@ -125,8 +126,10 @@ def _close(found, expected, tolerance):
 
 def test_packed_sft_has_the_loss_and_gradient_of_one_example_a_row():
     examples = toys.sft_examples(9)
-    packed = batches.pack_sft(examples, length=64, rows=3, key=(0,))
-    alone = batches.pack_sft(examples, length=24, rows=9, key=(0,))
+    packed, alone = (
+        batches.pack_sft(examples, batches.Packing(9, length, rows=rows), (0,)).epochs[0]
+        for length, rows in ((64, 3), (24, 9))
+    )
     assert len(packed) == len(alone) == 1
     params, mean = toys.generator(), _mean(losses.sft(toys.CONFIG))
     _close(mean(params, packed[0]), mean(params, alone[0]), 2e-6)
@@ -134,8 +137,10 @@ def test_packed_sft_has_the_loss_and_gradient_of_one_example_a_row():
 
 def test_packed_pairs_have_the_loss_and_gradient_of_one_pair_a_row():
     pairs = batches.make_pairs(toys.verifier_examples(20), pairs_per_problem=2, key=(0,))
-    packed = batches.pack_pairs(pairs, length=128, rows=3, key=(0,))
-    alone = batches.pack_pairs(pairs, length=48, rows=len(pairs), key=(0,))
+    packed, alone = (
+        batches.pack_pairs(pairs, batches.Packing(len(pairs), length, rows=rows), (0,)).epochs[0]
+        for length, rows in ((64, 3), (24, len(pairs)))
+    )
     assert len(packed) == len(alone) == 1
     params, mean = toys.verifier_params(), _mean(losses.bradley_terry(toys.CONFIG, l2=0.01))
     _close(mean(params, packed[0]), mean(params, alone[0]), 2e-6)
@@ -144,7 +149,8 @@ def test_packed_pairs_have_the_loss_and_gradient_of_one_pair_a_row():
 def test_mapped_loss_equals_plain_jit_and_pmap_where_masks_are_uneven():
     """One shard has a hundred times the weight of another, and one has none at all."""
     mesh = sharding.make_mesh(4, 2, 1)
-    batch = batches.pack_sft(toys.sft_examples(10), length=32, rows=8, key=(0,))[0]
+    packing = batches.Packing(batch=10, length=32, rows=8)
+    ((batch,),) = batches.pack_sft(toys.sft_examples(10), packing, (0,)).epochs
     batch["weights"] *= np.repeat([100.0, 1.0, 0.0, 7.0], 2)[:, None].astype(np.float32)
     params, loss = toys.generator(), losses.sft(toys.CONFIG)
     plain = _mean(loss)(params, batch)

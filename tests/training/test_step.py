@@ -142,7 +142,8 @@ def test_a_second_moment_in_bfloat16_forgets_as_it_should():
 
 
 def _batch(rows=16):
-    (batch,) = batches.pack_sft(toys.sft_examples(22), length=24, rows=rows, key=(0,))
+    packing = batches.Packing(batch=22, length=24, rows=rows)
+    ((batch,),) = batches.pack_sft(toys.sft_examples(22), packing, (0,)).epochs
     batch["weights"][1::3] *= 5  # uneven on purpose
     return batch
 
@@ -233,7 +234,8 @@ def test_adapters_are_few_start_at_the_base_and_merge_into_what_was_trained():
 
     rng = np.random.default_rng(0)
     moved = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), adapters)
-    (batch,) = batches.pack_singles(toys.verifier_examples(6), length=48, rows=4, key=(0,))
+    packing = batches.Packing(batch=6, length=48, rows=4)
+    ((batch,),) = batches.pack_singles(toys.verifier_examples(6), packing, (0,)).epochs
     inputs = {k: batch[k] for k in ("positions", "segment_ids", "ends")}
 
     @jax.jit
@@ -251,7 +253,7 @@ def test_adapters_are_few_start_at_the_base_and_merge_into_what_was_trained():
 def test_adapters_alone_are_trained():
     mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
     seen = []
-    first = toys.epoch_batches(0)[0]
+    first = toys.EPOCHS[0][0]
     trained = toys.fit(
         mesh,
         epochs=[[first] * 8],

@@ -66,23 +66,20 @@ def verifier_examples(count, seed=0, longest=24, problems=5):
 
 
 SFT = sft_examples(40)
-
-
-def epoch_batches(epoch):
-    """Four batches of four rows; the same examples in another order each epoch."""
-    return batches.pack_sft(SFT, length=40, rows=4, key=(0, epoch))
-
-
+# Two epochs of four steps, in four rows.
+EPOCHS = batches.pack_sft(SFT, batches.Packing(batch=10, length=40, epochs=2, rows=4), (0,)).epochs
 OPTIMIZER = OptimizerConfig(1e-2, schedule="cosine", warmup_steps=2, weight_decay=0.1)
 
 
-def fit(mesh, *, params=generator, epochs=None, checkpoints=None, on_step=None, on_epoch=None, **r):
+def fit(
+    mesh, *, params=generator, epochs=EPOCHS, checkpoints=None, on_step=None, on_epoch=None, **r
+):
     """Two epochs of the toy generator on `mesh`; `r` changes the recipe."""
-    recipe = Recipe(**{"epochs": 2, "batch": 16, "length": 40, "optimizer": OPTIMIZER, **r})
+    recipe = Recipe(**{"epochs": 2, "batch": 10, "length": 40, "optimizer": OPTIMIZER, **r})
     return train(
         losses.sft(CONFIG),
         params,
-        [epoch_batches(0), epoch_batches(1)] if epochs is None else epochs,
+        epochs,
         recipe,
         axes=llama.logical_axes(CONFIG),
         mesh=mesh,
