@@ -44,7 +44,7 @@ from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Benchmark
 from mucode_jax.lab import Lab, Sampling, Searches, sample, scratch, sweep
 from mucode_jax.models import hub, huggingface
-from mucode_jax.rollouts import evaluate
+from mucode_jax.rollouts import broken_tests, evaluate
 from mucode_jax.rollouts.search import CHOICES
 from mucode_jax.runtime import bucket, command, config_file, hosts, interruption
 from mucode_jax.runtime.progress import Progress
@@ -69,9 +69,18 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
         isolation=config.sandbox.isolation,
         memory_mb=config.sandbox.memory_mb,
         feedback=config.sandbox.feedback,
+        python=config.sandbox.python,
+        share_folder=config.sandbox.share_folder,
     )
     with sandbox as pool, faults.device_memory(config, workdir):
         isolation = pool.isolation
+        problems, *held_out = broken_tests.leave_out(
+            workdir,
+            pool,
+            [problems, *held_out],
+            most=config.sandbox.broken_tests,
+            say=progress.say,
+        )
         progress.say(f"backend {_backend()}; sandbox isolation {isolation['level']}")
         progress.say(
             f"{len(problems.problems)} problems to learn from ({problems.name}, {problems.split}), "
@@ -190,7 +199,11 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
         sampling_mesh=plan.sampling_mesh(config),
         limits=plan.limits(config),
         slots=config.rollout.slots,
-        sandbox={k: config.sandbox[k] for k in ("feedback", "memory_mb")},
+        sandbox={
+            **{k: config.sandbox[k] for k in ("feedback", "memory_mb")},
+            # Named where they are set: runs that began before there were such settings go on.
+            **{k: v for k in ("python", "share_folder") if (v := config.sandbox[k])},
+        },
         profile_steps=config.profile_steps,
     )
 
