@@ -13,6 +13,17 @@ are written in the order of the candidates as they come.
 
 from __future__ import annotations
 
+import os
+import signal
+
+if __name__ == "__main__":  # the imports below take a while
+
+    def _leave(*_: object) -> None:
+        os.write(2, b"python -m mucode_jax.grade: error: interrupted\n")
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, _leave)
+
 import argparse
 import collections
 import dataclasses
@@ -195,7 +206,18 @@ def _flags(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    flags = _flags(argv)
+    tally = Tally()
+    try:
+        if __name__ == "__main__":
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return _grade(_flags(argv), tally)
+    except KeyboardInterrupt:
+        return fail(
+            "grade", f"interrupted after {tally.graded} candidates; nothing is written", 130
+        )
+
+
+def _grade(flags: argparse.Namespace, tally: Tally) -> int:
     split = flags.split or ("test" if flags.benchmark == "mini" else benchmarks.ALL)
     try:
         benchmark = benchmarks.load(
@@ -209,7 +231,6 @@ def main(argv: list[str] | None = None) -> int:
         total = check_candidates(flags.candidates, (p.task_id for p in benchmark.problems))
     except ValueError as error:
         return fail("grade", str(error), 2)
-    tally = Tally()
     try:
         with (
             writing(flags.out, of=[*filter(None, [flags.data]), flags.candidates]) as out,
@@ -232,10 +253,6 @@ def main(argv: list[str] | None = None) -> int:
         return fail("grade", str(error), 2)
     except (OSError, RuntimeError) as error:
         return fail("grade", str(error), 1)
-    except KeyboardInterrupt:
-        return fail(
-            "grade", f"interrupted after {tally.graded} candidates; nothing is written", 130
-        )
     print(f"{tally}; written to {flags.out}", file=sys.stderr)
     return 1 if tally.infra else 0
 

@@ -75,6 +75,7 @@ class FakeOutcome:
     status: str
     feedback: str = ""
     summary: str = ""
+    in_tests: bool = False
 
 
 class FakePool:

@@ -58,7 +58,7 @@ def grade_of(outcome: Future[Outcome]) -> Grade:
             f"the sandbox could not execute a program: {result.summary}; nothing is lost, run the "
             "same command again once it is mended"
         )
-    return Grade(result.status, result.feedback or result.summary, result.summary)
+    return Grade(result.status, result.feedback, result.summary)
 
 
 def public_grader(pool: Pool) -> Grader:

@@ -355,10 +355,15 @@ class Pool:
                 reason = answer["summary"]
             except Exception as error:  # as above
                 reason = _said(error)
-            _LOG.warning("sandbox: attempt %d of %d: %s", attempt + 1, _ATTEMPTS, reason)
+            self._warn("attempt %d of %d: %s", attempt + 1, _ATTEMPTS, reason)
             self._stop(worker)
             worker = None
         return None, Outcome("infra", summary=f"infrastructure: {reason}")
+
+    def _warn(self, text: str, *arguments: object) -> None:
+        """Logs a fault; a pool that is being closed ends its workers itself, which is none."""
+        if not self._closed.is_set():
+            _LOG.warning("sandbox: " + text, *arguments)
 
     def _replacement(self) -> _Worker:
         """A fresh worker; raises _Lost or OSError where it does not start time after time."""
@@ -368,7 +373,7 @@ class Pool:
             try:
                 return self._started()
             except (_Lost, OSError) as error:
-                _LOG.warning("sandbox: start %d of %d: %s", attempt + 1, _STARTS, error)
+                self._warn("start %d of %d: %s", attempt + 1, _STARTS, error)
                 if attempt == _STARTS - 1:
                     raise
             self._closed.wait(0.05 * 2**attempt)
