@@ -12,6 +12,7 @@ import builtins
 import contextlib
 import dataclasses
 import os
+import pickle
 import random
 import select
 import signal
@@ -35,6 +36,7 @@ from . import (
     statements,
 )
 
+EXPECTED = "_expected"  # as in `records`, which the judge does not import
 _FORK_GRACE_S = 0.5  # a fork of the judge knows its own deadline; this is for one that hangs
 _JUDGE_GRACE_S = 1.0  # of processor time, beyond what the program has
 
@@ -194,6 +196,7 @@ def examine(
     prelude: dict[str, Any],
     own: frozenset[str],
     *,
+    expected: bytes,
     shared: tuple[int, ...],
     recorded: str,
     apart: bool,
@@ -209,6 +212,7 @@ def examine(
       allowance: what is added to the deadline where the machine was busy.
       prelude: what the tests find, by name.
       own: those names.
+      expected: what the tests find under the name `EXPECTED`, pickled; b"" for nothing.
       shared: handles that open the program's scratch folder, where the tests share it.
       recorded: a name whose value is wanted after the tests; "" for none.
       apart: judge in a fork, whatever the tests are.
@@ -231,7 +235,8 @@ def examine(
             # A value may hang the judge itself. The alarm ends it, and the next one tries `apart`.
             left = max(0.0, deadline - time.monotonic())
             signal.setitimer(signal.ITIMER_PROF, left + _JUDGE_GRACE_S)
-        run = _Run(texts, prepared, link, guarded, prelude, own, shared=bool(shared))
+        names = {**prelude, EXPECTED: pickle.loads(expected)} if expected else prelude
+        run = _Run(texts, prepared, link, guarded, names, own, shared=bool(shared))
         verdict = run.verdict(program, setup, recorded)
         if hand.pipe is not None:
             channel.write(hand.pipe, channel.pack(dataclasses.asdict(verdict)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import pickle
 import signal
 import socket
 import tempfile
@@ -27,8 +28,7 @@ from . import (
 
 _KEPT_OUTPUT = 128 << 10
 _WHOLE_OUTPUT = 16 << 20
-_MOST_RECORDED = 512
-EXPECTED = "_expected"  # as in `records`, which is not imported here
+_MOST_RECORDED = 256 << 20  # bytes of values of reference solutions
 
 
 class ServerLost(Exception):
@@ -64,7 +64,7 @@ class Trials:
         self.prelude = prelude
         self._light, self._full = light, full
         self._names = frozenset(prelude)
-        self._recorded: dict[tuple[str, str], Any] = {}
+        self._recorded: dict[tuple[str, str], bytes] = {}
         self._judge = starvation.Watched(os.getpid())
         # One pair for all programs (making them anew is a tenth of the judge's work): whoever could
         # write to it has been ended, and it is emptied, before the next program gets it.
@@ -90,13 +90,20 @@ class Trials:
         elif "reference" in job:
             outcome = self._run_against_reference(job)
         else:
-            outcome = self._run_tests(job, self.prelude, self._names)[0]
+            outcome = self._run_tests(job)[0]
         return {**outcome, "seconds": time.monotonic() - began}
 
     def _run_tests(
-        self, job: dict[str, Any], names: dict[str, Any], own: frozenset[str], recorded: str = ""
+        self, job: dict[str, Any], expected: bytes = b"", recorded: str = ""
     ) -> tuple[dict[str, Any], Any]:
-        """The outcome, and what the tests gave the name `recorded`."""
+        """The outcome, and what the tests gave the name `recorded`.
+
+        Args:
+          job: as of `run`.
+          expected: what the tests find under the name `judge.EXPECTED`, pickled.
+          recorded: a name; "" for none.
+        """
+        own = self._names | {judge.EXPECTED} if expected else self._names
         # Compiled beforehand (`examine` finds it done): not at the program's expense.
         with contextlib.suppress(refusals.BrokenTest):  # `examine` says so
             statements.prepare(tuple(job["statements"]), own)
@@ -111,8 +118,9 @@ class Trials:
                 self._output,
                 process.deadline,
                 process.allowance,
-                names,
+                self.prelude,
                 own,
+                expected=expected,
                 shared=process.server.handles,
                 recorded=recorded,
                 apart=job["apart"],
@@ -122,10 +130,11 @@ class Trials:
 
     def _run_against_reference(self, job: dict[str, Any]) -> dict[str, Any]:
         key = job["reference"], job["record"]
-        if key not in self._recorded:
+        expected = self._recorded.get(key)
+        if expected is None:
             trial = {**job, "program": job["reference"], "statements": [job["record"]]}
             trial["timeout_s"] = job["reference_timeout_s"]
-            outcome, values = self._run_tests(trial, self.prelude, self._names, EXPECTED)
+            outcome, values = self._run_tests(trial, recorded=judge.EXPECTED)
             if outcome["status"] != "pass":
                 reason = outcome["summary"] or outcome["status"]
                 summary = f"the reference solution gives no expected values: {reason}"
@@ -133,11 +142,10 @@ class Trials:
                     "feedback": "",
                     "in_tests": True,
                 }
-            if len(self._recorded) >= _MOST_RECORDED:
+            expected = self._recorded[key] = pickle.dumps(codec.decode(values, _refuse))
+            while sum(map(len, self._recorded.values())) > _MOST_RECORDED:
                 del self._recorded[next(iter(self._recorded))]
-            self._recorded[key] = codec.decode(values, _refuse)
-        names = {**self.prelude, EXPECTED: self._recorded[key]}
-        return self._run_tests(job, names, self._names | {EXPECTED})[0]
+        return self._run_tests(job, expected)[0]
 
     def _process(
         self, job: dict[str, Any], tests: Iterable[str] = (), stdin: bytes | None = None
