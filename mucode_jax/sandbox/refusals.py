@@ -8,6 +8,7 @@ fixtures of pytest's plugins), would give every program the same wrong verdict.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from . import pytest_words
@@ -159,13 +160,9 @@ _LOADING_MODULES = frozenset(
         *("subprocess", "multiprocessing", "runpy", "importlib", "imp", "ctypes", "code"),
     )
 )
-_LOADING_CALLS = frozenset(
-    (
-        *("exec", "eval", "compile", "__import__", "system", "popen", "posix_spawn", "read_pickle"),
-        *("execv", "execve", "execvp", "execl", "execlp", "spawnl", "spawnv", "spawnlp", "spawnvp"),
-        *("unsafe_load", "load_module", "exec_module"),
-    )
-)
+_LOADING_FUNCTIONS = frozenset(("exec", "eval", "compile", "__import__"))
+_LOADING_METHODS = frozenset(("read_pickle", "unsafe_load", "load_module", "exec_module"))
+_LOADING_OF_OS = re.compile("(exec|spawn|posix_spawn|popen|system).*")
 
 
 def check_shared(trees: list[ast.Module]) -> None:
@@ -178,9 +175,15 @@ def check_shared(trees: list[ast.Module]) -> None:
                     names = {x.name.partition(".")[0] for x in aliases} & _LOADING_MODULES
                 case ast.ImportFrom(module=str(module), names=aliases):
                     names = {module.partition(".")[0]} & _LOADING_MODULES
-                    names |= {x.name for x in aliases} & (_LOADING_MODULES | _LOADING_CALLS)
-                case ast.Name(id=name) | ast.Attribute(attr=name):
-                    names = {name} & _LOADING_CALLS
+                    if module == "os":
+                        names |= {x.name for x in aliases if _LOADING_OF_OS.fullmatch(x.name)}
+                    names |= {x.name for x in aliases} & _LOADING_METHODS
+                case ast.Name(id=name):
+                    names = {name} & _LOADING_FUNCTIONS
+                case ast.Attribute(attr=name, value=ast.Name(id="os")):
+                    names = {name} if _LOADING_OF_OS.fullmatch(name) else set()
+                case ast.Attribute(attr=name):
+                    names = {name} & _LOADING_METHODS
                 case ast.keyword(arg="allow_pickle"):
                     names = {"allow_pickle"}
             if names:

@@ -33,8 +33,9 @@ _LIGHT_NODES = (
     *(ast.Compare, ast.cmpop, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.unaryop),
     *(ast.List, ast.Tuple, ast.Set, ast.Dict, ast.FunctionDef, ast.arguments, ast.arg, ast.Pass),
     *(ast.BinOp, ast.Add, ast.Sub, ast.Div, ast.Import, ast.ImportFrom, ast.alias),
+    *(ast.ClassDef, ast.With, ast.withitem, ast.If),
 )
-_LIGHT_MODULES = frozenset((*PROGRAM_MODULES, "math", "pytest"))
+_LIGHT_MODULES = frozenset((*PROGRAM_MODULES, "math", "pytest", "unittest"))
 _LIGHT_FUNCTIONS = frozenset(
     (
         *("abs", "sorted", "set", "frozenset", "list", "tuple", "dict", "len", "sum", "min", "max"),
@@ -45,6 +46,11 @@ _LIGHT_METHODS = frozenset(
     (
         *("keys", "values", "items", "lower", "upper", "strip", "split", "count", "index", "get"),
         *("isclose", "allclose", "fabs", "tolist", "getsizeof", "sort", "append", "approx"),
+        *("raises", "main", "assertEqual", "assertNotEqual", "assertTrue", "assertFalse"),
+        *("assertIs", "assertIsNot", "assertIsNone", "assertIsNotNone", "assertIn", "assertNotIn"),
+        *("assertGreater", "assertGreaterEqual", "assertLess", "assertLessEqual"),
+        *("assertAlmostEqual", "assertIsInstance", "assertRaises", "assertListEqual"),
+        *("assertTupleEqual", "assertDictEqual", "assertSetEqual", "setUp", "tearDown"),
     )
 )
 # Methods and functions that compare their first two arguments, and such as look at their first.
@@ -240,7 +246,7 @@ def _is_light(nodes: list[ast.AST], others: set[str]) -> bool:
     for node in nodes:
         if not isinstance(node, _LIGHT_NODES):
             return False
-        if isinstance(node, ast.FunctionDef) and node.decorator_list:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.decorator_list:
             return False
         if isinstance(node, ast.Import) and not {x.name for x in node.names} <= _LIGHT_MODULES:
             return False
