@@ -112,6 +112,11 @@ def get_config() -> ConfigDict:
     c.sandbox.workers = 0  # 0: one a core
     c.sandbox.memory_mb = 512
     c.sandbox.feedback = "values"  # or "traceback", "none"
+    c.sandbox.python = ""  # the interpreter of programs and tests, with numpy; "": this one
+    c.sandbox.share_folder = False  # tests and programs share their temporary folder, for files
+    # Problems whose tests cannot run, whatever the program, are left out; a larger share of a
+    # benchmark's stops the run.
+    c.sandbox.broken_tests = 0.05
 
     c.mesh = ConfigDict()
     c.mesh.data = -1  # -1: whatever the others leave

@@ -13,9 +13,21 @@ are written in the order of the candidates as they come.
 
 from __future__ import annotations
 
+import os
+import signal
+
+if __name__ == "__main__":  # the imports below take a while
+
+    def _leave(*_: object) -> None:
+        os.write(2, b"python -m mucode_jax.grade: error: interrupted\n")
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, _leave)
+
 import argparse
 import collections
 import dataclasses
+import functools
 import json
 import logging
 import pathlib
@@ -26,7 +38,8 @@ from typing import Any
 
 from mucode_jax import benchmarks
 from mucode_jax.benchmarks.files import Row, read_jsonl
-from mucode_jax.core.records import Benchmark, Grade, Problem
+from mucode_jax.core.records import Benchmark, Grade, Problem, Tests
+from mucode_jax.rollouts.broken_tests import Trial
 from mucode_jax.runtime.command import Parser, fail, positive, seconds, workers, writing
 from mucode_jax.runtime.progress import Progress
 from mucode_jax.sandbox import LEVELS, Outcome, Pool
@@ -86,6 +99,9 @@ def grade(
 ) -> Iterator[tuple[Row, Grade, Grade | None]]:
     """Grades candidates; yields them in their order with their public and private grade.
 
+    What fails in the tests' own code is no candidate's fault where it fails with the benchmark's
+    reference solution too: it is graded `infra`.
+
     Args:
       pool: where the programs run.
       benchmark: what the candidates answer; a problem without private tests has None for a grade.
@@ -96,20 +112,33 @@ def grade(
       ValueError: a candidate is not one.
     """
     problems = {problem.task_id: problem for problem in benchmark.problems}
+    trial = Trial(pool, benchmark.solutions)
 
-    def submit(problem: Problem, code: str) -> list[Future[Grade]]:
-        program = problem.program(code)
-        private = benchmark.private.get(problem.task_id)
-        both = [problem.public] if private is None else [problem.public, private]
+    @functools.cache
+    def sides(task_id: str) -> list[Tests]:
+        private = benchmark.private.get(task_id)
+        public = problems[task_id].public
+        both = [public] if private is None else [public, private]
         if timeout_s is not None:
             both = [dataclasses.replace(tests, timeout_s=timeout_s) for tests in both]
-        return [_grade_of(pool.submit(program, tests)) for tests in both]
+        return both
 
-    def result(row: Row, futures: list[Future[Grade]]) -> tuple[Row, Grade, Grade | None]:
-        grades = [future.result() for future in futures]
+    def submit(problem: Problem, code: str) -> list[Future[Outcome]]:
+        program = problem.program(code)
+        return [_unheard(pool.submit(program, tests)) for tests in sides(problem.task_id)]
+
+    def result(row: Row, futures: list[Future[Outcome]]) -> tuple[Row, Grade, Grade | None]:
+        problem = problems[row.task_id()]
+        grades = []
+        for future, tests in zip(futures, sides(problem.task_id), strict=True):
+            outcome = future.result()
+            grades.append(outcome.grade())
+            if outcome.in_tests and outcome.status == "error":
+                if reason := trial.reason(problem, tests):
+                    grades[-1] = Grade("infra", summary=reason)
         return row, grades[0], grades[1] if len(grades) > 1 else None
 
-    pending: collections.deque[tuple[Row, list[Future[Grade]]]] = collections.deque()
+    pending: collections.deque[tuple[Row, list[Future[Outcome]]]] = collections.deque()
     pending_size = 0
     for row in rows:
         task_id, code = candidate(row, problems.keys())
@@ -126,20 +155,20 @@ def grade(
         yield result(*pending.popleft())
 
 
-def _grade_of(outcome: Future[Outcome]) -> Future[Grade]:
-    """The grade alone: what a program printed is not kept while it waits for its turn."""
-    grade: Future[Grade] = Future()
+def _unheard(outcome: Future[Outcome]) -> Future[Outcome]:
+    """The outcome without what the program printed, which is not kept while it waits."""
+    bare: Future[Outcome] = Future()
 
     def keep(done: Future[Outcome]) -> None:
         if done.cancelled():  # the pool was closed
-            grade.cancel()
+            bare.cancel()
         elif error := done.exception():
-            grade.set_exception(error)
+            bare.set_exception(error)
         else:
-            grade.set_result(done.result().grade())
+            bare.set_result(dataclasses.replace(done.result(), stdout="", stderr=""))
 
     outcome.add_done_callback(keep)
-    return grade
+    return bare
 
 
 def _as_json(grade: Grade | None) -> dict[str, Any] | None:
@@ -177,7 +206,18 @@ def _flags(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    flags = _flags(argv)
+    tally = Tally()
+    try:
+        if __name__ == "__main__":
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return _grade(_flags(argv), tally)
+    except KeyboardInterrupt:
+        return fail(
+            "grade", f"interrupted after {tally.graded} candidates; nothing is written", 130
+        )
+
+
+def _grade(flags: argparse.Namespace, tally: Tally) -> int:
     split = flags.split or ("test" if flags.benchmark == "mini" else benchmarks.ALL)
     try:
         benchmark = benchmarks.load(
@@ -191,7 +231,6 @@ def main(argv: list[str] | None = None) -> int:
         total = check_candidates(flags.candidates, (p.task_id for p in benchmark.problems))
     except ValueError as error:
         return fail("grade", str(error), 2)
-    tally = Tally()
     try:
         with (
             writing(flags.out, of=[*filter(None, [flags.data]), flags.candidates]) as out,
@@ -214,10 +253,6 @@ def main(argv: list[str] | None = None) -> int:
         return fail("grade", str(error), 2)
     except (OSError, RuntimeError) as error:
         return fail("grade", str(error), 1)
-    except KeyboardInterrupt:
-        return fail(
-            "grade", f"interrupted after {tally.graded} candidates; nothing is written", 130
-        )
     print(f"{tally}; written to {flags.out}", file=sys.stderr)
     return 1 if tally.infra else 0
 

@@ -46,7 +46,7 @@ from mucode_jax.core.records import Benchmark
 from mucode_jax.lab import Lab, Sampling, sample, scratch, sweep
 from mucode_jax.lab.results import results
 from mucode_jax.models import hub, huggingface
-from mucode_jax.rollouts import evaluate
+from mucode_jax.rollouts import broken_tests, evaluate
 from mucode_jax.rollouts.search import CHOICES
 from mucode_jax.runtime import bucket, command, hosts
 from mucode_jax.runtime.progress import Progress
@@ -70,8 +70,17 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
         isolation=config.sandbox.isolation,
         memory_mb=config.sandbox.memory_mb,
         feedback=config.sandbox.feedback,
+        python=config.sandbox.python,
+        share_folder=config.sandbox.share_folder,
     )
     with sandbox as pool, faults.device_memory(config, workdir):
+        problems, *held_out = broken_tests.leave_out(
+            workdir,
+            pool,
+            [problems, *held_out],
+            most=config.sandbox.broken_tests,
+            say=progress.say,
+        )
         _introduce(config, pool, problems, held_out, progress.say)
         lab = _lab(config, workdir, pool, progress)
         preflight.check(config, lab.base.path, lab.chat, problems, held_out)
@@ -159,7 +168,11 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
         limits=plan.limits(config),
         slots=config.rollout.slots,
         code_block=config.rollout.code_block,
-        sandbox={name: config.sandbox[name] for name in ("feedback", "memory_mb")},
+        sandbox={
+            **{name: config.sandbox[name] for name in ("feedback", "memory_mb")},
+            # Named where they are set: runs that began before there were such settings go on.
+            **{name: v for name in ("python", "share_folder") if (v := config.sandbox[name])},
+        },
         profile_steps=config.profile_steps,
     )
 

@@ -81,6 +81,7 @@ class FakeOutcome:
     status: str
     feedback: str = ""
     summary: str = ""
+    in_tests: bool = False
 
 
 class FakePool:

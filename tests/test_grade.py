@@ -7,6 +7,7 @@ import os
 import pathlib
 import pty
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -248,6 +249,96 @@ def test_an_infrastructure_fault_is_reported_and_ends_in_exit_status_1(
     error = capsys.readouterr().err
     assert "in.jsonl, line 2: could not be graded (no worker)" in error
     assert "2 not to be graded (infra)" in error
+
+
+BROKEN = [
+    {
+        "task_id": "broken",
+        "prompt": "Write f(x).",
+        "public_tests": ["assert f(1) == 2"],
+        "private_tests": ["x = 3\nassert f(x) == 4\n1 / 0"],
+    },
+    {
+        "task_id": "unpacks",
+        "prompt": "Write f(x).",
+        "public_tests": ["a, b = f(1)\nassert a == b"],
+        "private_tests": [],
+        "solution": "def f(x):\n    return x + 1",
+    },
+    {
+        "task_id": "sound",
+        "prompt": "Write f(x).",
+        "public_tests": ["a, b = f(1)\nassert a == b"],
+        "private_tests": [],
+        "solution": "def f(x):\n    return x, x",
+    },
+]
+
+
+def test_a_test_that_fails_by_itself_is_infra_with_its_line_and_exit_status_1(tmp_path, capsys):
+    data = write(tmp_path / "problems.jsonl", BROKEN)
+    code = "def f(x):\n    return x + 1"
+    candidates = [{"task_id": problem["task_id"], "code": code} for problem in BROKEN]
+    out = tmp_path / "out.jsonl"
+    assert grade.main(flags(data, write(tmp_path / "in.jsonl", candidates), out)) == 1
+    first, second, third = (row.fields for row in read_jsonl(out))
+    assert (first["public"]["status"], first["private"]["status"]) == ("pass", "infra")
+    line = "test 1, line 3 fails with any program: 1 / 0: ZeroDivisionError: division by zero"
+    assert first["private"]["feedback"] == line
+    # Only the reference tells that these tests are wrong, and the next ones are not.
+    assert second["public"]["status"] == "infra"
+    assert "the reference solution fails with TypeError" in second["public"]["feedback"]
+    assert third["public"]["status"] == "error"
+    error = capsys.readouterr().err
+    assert f"in.jsonl, line 1: could not be graded ({line})" in error
+    assert "3 graded, 0 pass all their tests, 2 not to be graded (infra)" in error
+
+
+def test_tests_in_classes_decide(tmp_path):
+    test = "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n"
+    test += "        self.assertEqual(f(1), 2)\n"
+    problem = BROKEN[0] | {"public_tests": [test], "private_tests": []}
+    data = write(tmp_path / "problems.jsonl", [problem])
+    codes = ["def f(x):\n    return 2", "def f(x):\n    return 3"]
+    rows = [{"task_id": "broken", "code": code} for code in codes]
+    out = tmp_path / "out.jsonl"
+    assert grade.main(flags(data, write(tmp_path / "in.jsonl", rows), out)) == 0
+    assert [row.fields["public"]["status"] for row in read_jsonl(out)] == ["pass", "fail"]
+
+
+def test_text_before_the_program_is_there_for_its_annotations(tmp_path):
+    node = "class ListNode:\n    def __init__(self, val=0, next=None):\n"
+    node += "        self.val, self.next = val, next"
+    problem = {
+        **{"task_id": 1, "prompt": "The value of a node.", "preamble": node},
+        **{"public_tests": ["assert value(ListNode(3)) == 3"], "private_tests": []},
+    }
+    data = write(tmp_path / "problems.jsonl", [problem])
+    code = "from typing import Optional\ndef value(node: Optional[ListNode]) -> int:\n"
+    rows = [{"task_id": 1, "code": code + f"    return node.{name}"} for name in ("val", "next")]
+    out = tmp_path / "out.jsonl"
+    assert grade.main(flags(data, write(tmp_path / "in.jsonl", rows), out)) == 0
+    assert [row.fields["public"]["status"] for row in read_jsonl(out)] == ["pass", "fail"]
+    (problem,) = benchmarks.load("jsonl", "all", data=data).problems
+    assert "come before your code:\n\nclass ListNode:" in problem.prompt
+
+
+def test_ctrl_c_ends_it_with_one_line_and_status_130(tmp_path, problems):
+    slow = {"task_id": "twice", "code": "import time\ntime.sleep(0.5)\n" + RIGHT}
+    candidates = write(tmp_path / "in.jsonl", [slow] * 200)
+    out = tmp_path / "out.jsonl"
+    chance = random.Random(0)
+    for _ in range(4):
+        command = [sys.executable, "-m", "mucode_jax.grade", *flags(problems, candidates, out)]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr.readline().startswith("isolation: ")
+            time.sleep(chance.random() * 1.5)
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.read()
+        assert process.returncode == 130
+        lines = [line for line in said.splitlines() if "candidates (" not in line]
+        assert len(lines) == 1 and "error: interrupted after" in lines[0], said
+        assert not out.exists() and not list(tmp_path.glob("*.part"))
 
 
 def test_what_is_in_flight_is_bounded_and_the_order_is_kept(monkeypatch, problems):

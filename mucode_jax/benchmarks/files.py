@@ -246,7 +246,11 @@ def python_tests(
 
 
 def refuse_idle(row: Row, tests: Tests) -> None:
-    """Raises ValueError where a test passes whatever the program computes (`f(2) == 4`)."""
+    """Raises ValueError where a test passes whatever the program computes (`f(2) == 4`).
+
+    Classes, and functions that are named `test...`, may be tests: the sandbox runs those that are,
+    and says so where it finds none.
+    """
     texts = (tests.setup, *tests.statements)
     trees = [cast(ast.Module, parse(text)) for text in texts]
     functions = {name for tree in trees for node in ast.walk(tree) for name in _binds(node)}
@@ -269,8 +273,8 @@ def refuse_idle(row: Row, tests: Tests) -> None:
                 f"{row.where}: test {i} of {len(tests.statements)} asserts nothing; "
                 f"write 'assert {wanted}'"
             )
-    defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Import, ast.ImportFrom)
-    if tests.statements and all(isinstance(n, defined) for tree in trees[1:] for n in tree.body):
+    bodies = [node for tree in trees[1:] for node in tree.body]
+    if tests.statements and all(map(_only_defines, bodies)):
         raise ValueError(f"{row.where}: the tests define functions and call none; write asserts")
 
 
@@ -284,6 +288,14 @@ def _binds(node: ast.AST) -> Sequence[str]:
         case ast.Assign(value=ast.Lambda(), targets=targets):
             return [target.id for target in targets if isinstance(target, ast.Name)]
     return ()
+
+
+def _only_defines(node: ast.stmt) -> bool:
+    """Whether a statement defines or imports, and is no test that the sandbox runs."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            return not name.startswith("test")
+    return isinstance(node, (ast.Import, ast.ImportFrom))
 
 
 def _does_nothing(node: ast.stmt) -> bool:

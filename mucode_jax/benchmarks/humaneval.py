@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from mucode_jax.benchmarks import prompts
+from mucode_jax.benchmarks import evalplus, prompts
 from mucode_jax.benchmarks.examples import docstring_asserts
 from mucode_jax.benchmarks.files import Entry, Row, python_tests, syntax_error, with_shapes
 from mucode_jax.core.records import Problem, Tests
@@ -30,15 +30,32 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
 
 
 def read_plus(row: Row, *, compat: bool, testless: bool) -> Entry:
-    """One record of HumanEval+: as HumanEval, with a longer `test`."""
+    """One record of HumanEval+, of the release files (`evalplus`) or in HumanEval's form.
+
+    In HumanEval's form `test` is longer than HumanEval's: it holds all the inputs.
+
+    Raises:
+      ValueError: as `read`; or there are no tests but HumanEval's.
+    """
+    if evalplus.is_release(row):
+        name, prompt = row.text("entry_point"), row.text("prompt")
+        public = _public(row, name, PLUS_TIMEOUT_S)
+        solution = prompt + row.text("canonical_solution")
+        private = evalplus.tests(row, solution, timeout_s=PLUS_TIMEOUT_S)
+        shown = "" if testless else "\n".join(public.statements)
+        return _entry(row, "humaneval_plus", public, private, shown, compat=compat)
+    if "inputs = " not in _test(row):
+        raise ValueError(
+            f"{row.where}: there are no plus tests in it, neither a field 'plus_input' nor inputs "
+            "in 'test'; is it HumanEval's own file?"
+        )
     return _read(row, "humaneval_plus", PLUS_TIMEOUT_S, compat=compat, testless=testless)
 
 
 def _read(row: Row, benchmark: str, timeout_s: float, *, compat: bool, testless: bool) -> Entry:
     name = row.text("entry_point")
-    preamble, function = _split_prompt(row, name)
-    docstring = function.partition("\n")[2]
-    public = python_tests(row, docstring_asserts(docstring, name), timeout_s=timeout_s)
+    preamble, _ = _split_prompt(row, name)
+    public = _public(row, name, timeout_s)
     # `test` only defines `check`: somebody has to call it.
     program = f"{with_shapes(_test(row)).rstrip()}\n\ncheck({name})\n"
     if not compat:
@@ -46,6 +63,12 @@ def _read(row: Row, benchmark: str, timeout_s: float, *, compat: bool, testless:
     private = python_tests(row, (program,), timeout_s=timeout_s)
     shown = "" if testless else "\n".join(public.statements)
     return _entry(row, benchmark, public, private, shown, compat=compat)
+
+
+def _public(row: Row, name: str, timeout_s: float) -> Tests:
+    """The examples of the docstring."""
+    docstring = _split_prompt(row, name)[1].partition("\n")[2]
+    return python_tests(row, docstring_asserts(docstring, name), timeout_s=timeout_s)
 
 
 def read_pack(row: Row, *, compat: bool, testless: bool) -> Entry:
@@ -68,7 +91,7 @@ def read_pack(row: Row, *, compat: bool, testless: bool) -> Entry:
         public = python_tests(row, (public_text,) if public_text else (), timeout_s=TIMEOUT_S)
         impossible = bool(syntax_error(private_text))
         if impossible:  # the text itself would be refused; as published it fails every program
-            private_text = f"exec({private_text!r})"
+            private_text = f"raise SyntaxError({private_text!r})"
         private = python_tests(row, (private_text,), timeout_s=TIMEOUT_S)
     else:
         preamble, _ = _split_prompt(row, row.text("entry_point"))

@@ -1,7 +1,8 @@
 """Problems of one's own: a JSONL file with tests in Python.
 
 A line is {"task_id", "prompt", "public_tests": [..], "private_tests": [..]} and, where wanted,
-"entry_point", "setup" (Python text run between the program and its tests), "solution" and "split".
+"entry_point", "preamble" (Python text that stands before the program), "setup" (Python text run
+between the program and its tests), "solution" and "split".
 `prompt` is the problem's text; the request around it is the one of the other benchmarks. With
 "verbatim": true it is the whole first message instead. "feedback" is the template of the message
 after a failed turn, with {feedback} (all that happened) or {summary} (one line). Other fields are
@@ -11,7 +12,7 @@ passed over.
 from __future__ import annotations
 
 from mucode_jax.benchmarks import prompts
-from mucode_jax.benchmarks.files import Entry, Row, python_tests, refuse_idle
+from mucode_jax.benchmarks.files import Entry, Row, python_tests, refuse_idle, syntax_error
 from mucode_jax.core.records import Problem
 
 TIMEOUT_S = 10.0
@@ -29,6 +30,9 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
     if not shown and not hidden:
         raise ValueError(f"{row.where}: problem {task_id!r} has no tests, public or private")
     setup, name = row.text("setup", "").strip(), row.text("entry_point", "")
+    preamble = row.text("preamble", "").strip()
+    if error := syntax_error(preamble):
+        raise ValueError(f"{row.where}: 'preamble' does not parse ({error})")
     public = python_tests(row, shown, setup=setup, timeout_s=TIMEOUT_S)
     private = python_tests(row, hidden, setup=setup, timeout_s=TIMEOUT_S) if hidden else None
     for tests in filter(None, (public, private)):
@@ -39,9 +43,11 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
     if row.flag("verbatim"):
         prompt = text
     elif testless:
-        prompt = prompts.function_prompt(text, signature=name and f"def {name}(...):")
+        signature = name and f"def {name}(...):"
+        prompt = prompts.function_prompt(text, preamble=preamble, signature=signature)
     else:
-        prompt = prompts.function_prompt(text, tests="\n".join([setup, *shown]))
+        tests = "\n".join([setup, *shown])
+        prompt = prompts.function_prompt(text, preamble=preamble, tests=tests)
     problem = Problem(
         benchmark="jsonl",
         task_id=task_id,
@@ -49,6 +55,7 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
         prompt=prompt,
         public=public,
         entry_point=name,
+        preamble=preamble and f"{preamble}\n\n",
         feedback=feedback,
     )
     return Entry(problem, private, row.text("solution", "") or None)

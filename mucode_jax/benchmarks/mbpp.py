@@ -8,9 +8,10 @@ test; private: the long test program.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 
-from mucode_jax.benchmarks import prompts
+from mucode_jax.benchmarks import evalplus, prompts
 from mucode_jax.benchmarks.files import Entry, Row, parse, python_tests, with_shapes
 from mucode_jax.core.records import Problem, Tests
 
@@ -53,14 +54,21 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
 
 
 def read_plus(row: Row, *, compat: bool, testless: bool) -> Entry:
-    """One record of MBPP+. With `compat` the other tests of the list are private too.
+    """One record of MBPP+, of the release file (`evalplus`) or in MBPP's form.
+
+    In MBPP's form `test` holds all the inputs; with `compat` the other tests of the list are
+    private too.
 
     Raises:
       ValueError: a field is missing or of another kind, or a test does not parse.
     """
+    if evalplus.is_release(row):
+        return _read_release(row, compat=compat, testless=testless)
     tests, program = row.texts("test_list"), row.text("test")
     if not program.strip():
         raise ValueError(f"{row.where}: field 'test' is empty; there must be tests")
+    if "inputs = " not in program:
+        raise ValueError(f"{row.where}: there are no plus tests in it: no inputs in 'test'")
     return _entry(
         row,
         "mbpp_plus",
@@ -72,6 +80,33 @@ def read_plus(row: Row, *, compat: bool, testless: bool) -> Entry:
         compat=compat,
         testless=testless,
     )
+
+
+def _read_release(row: Row, *, compat: bool, testless: bool) -> Entry:
+    number = row.task_id().removeprefix("Mbpp/")
+    row = dataclasses.replace(row, fields={**row.fields, "task_id": number})
+    text, test, imports = evalplus.mbpp_parts(row)
+    code = row.text("canonical_solution")
+    split_of(row)  # so that it is a number
+    private = evalplus.tests(
+        row,
+        code,
+        expression=evalplus.mbpp_expression(number),
+        timeout_s=PLUS_TIMEOUT_S,
+    )
+    of_mbpp = {"code": code, "test_list": [test]}
+    entry = _entry(
+        dataclasses.replace(row, fields={**row.fields, **of_mbpp}),
+        "mbpp_plus",
+        text=text,
+        setup=imports,
+        public=(test,),
+        private=(),
+        timeout_s=PLUS_TIMEOUT_S,
+        compat=compat,
+        testless=testless,
+    )
+    return dataclasses.replace(entry, private=private)
 
 
 def _entry(

@@ -19,15 +19,18 @@ _REPLY = (
 )
 
 
-def function_prompt(text: str, *, tests: str = "", signature: str = "") -> str:
+def function_prompt(text: str, *, preamble: str = "", tests: str = "", signature: str = "") -> str:
     """The first message for a problem whose solution is a function.
 
     Args:
       text: the problem, or the function's head with its docstring.
+      preamble: what stands before the program, shown where there is any.
       tests: the public tests as text; "" shows none.
       signature: the heads of what the tests call, shown where it is given.
     """
     parts = ["Solve this programming problem in Python:", text.strip()]
+    if preamble:
+        parts += ["These definitions come before your code:", preamble]
     if signature:
         parts += ["Use these definitions:", signature]
     if tests.strip():

@@ -229,6 +229,9 @@ ITERATE = {
     "sandbox.workers": whole(0, 1024),
     "sandbox.memory_mb": whole(64, 2**20),
     "sandbox.feedback": one_of("values", "traceback", "none"),
+    "sandbox.python": TEXT,
+    "sandbox.share_folder": FLAG,
+    "sandbox.broken_tests": SHARE,
     **section("mesh", dict.fromkeys(("data", "fsdp", "tensor"), MESH)),
     "mesh.sampling_tensor": MESH,
 }

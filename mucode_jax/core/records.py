@@ -43,6 +43,25 @@ class Tests:
             raise ValueError("tests are either statements or standard-input pairs, not both")
 
 
+EXPECTED = "_expected"  # what `ReferenceTests` call the reference's values
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceTests(Tests):
+    """Tests that hold a program against what a reference solution returns.
+
+    Attributes:
+      reference: the solution, a whole program.
+      record: a Python text, run as a test of the reference before the first program is tested; it
+        gives the name `EXPECTED` to the values, which the statements find under that name.
+    """
+
+    __test__ = False
+
+    reference: str = ""
+    record: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """What the generator may know of a problem: its text and its public tests.

@@ -13,6 +13,7 @@ is called with `["callback", number, arguments]`, answered `["return", value]` o
 
 from __future__ import annotations
 
+import ast
 import atexit
 import builtins
 import gc
@@ -89,6 +90,20 @@ def _keep_own_frames(shown: traceback.TracebackException) -> None:
             pending += [one.__cause__, one.__context__]
 
 
+def _unguarded(program: str) -> ast.Module:
+    """The program without what it does as a script only: its functions are what is asked for."""
+    tree = ast.parse(program, FILE)
+    for node in tree.body:
+        if isinstance(node, ast.If):
+            match node.test:
+                case ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]):
+                    sides = {getattr(left, "id", None), getattr(right, "id", None)}
+                    values = {getattr(left, "value", None), getattr(right, "value", None)}
+                    if "__name__" in sides and "__main__" in values:
+                        node.test = ast.copy_location(ast.Constant(False), node.test)
+    return tree
+
+
 def _remember_source(name: str, source: str) -> None:
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
 
@@ -106,18 +121,20 @@ class _Session:
         """Loads the program, then serves the judge until it hangs up."""
         job = channel.read(self._connection)
         try:
-            self._load(job["program"], job["setup"])
+            self._load(job["program"], job["setup"], guarded=False)
         except BaseException as error:
             self._send(["raised", describe(error)])
             return
         self._send(["loaded", [self._name(name) for name in job["names"]]])
         self._serve()
 
-    def _load(self, program: str, setup: str) -> None:
+    def _load(self, program: str, setup: str, *, guarded: bool) -> None:
+        """Runs both; of the program with `guarded` what stands under a main guard too."""
         program = program.removeprefix("\ufeff")
         _remember_source(FILE, program)
         self._namespace["__file__"] = FILE
-        exec(compile(program, FILE, "exec", dont_inherit=True), self._namespace)
+        source = program if guarded or "__main__" not in program else _unguarded(program)
+        exec(compile(source, FILE, "exec", dont_inherit=True), self._namespace)
         if setup:
             _remember_source(_SETUP_FILE, setup)
             exec(compile(setup, _SETUP_FILE, "exec", dont_inherit=True), self._namespace)
@@ -233,7 +250,7 @@ def run(
     job = channel.read(connection)
     status = 0
     try:
-        session._load(job["program"], job["setup"])
+        session._load(job["program"], job["setup"], guarded=True)
     except SystemExit as error:
         status = _exit_status(error.code)
     except BaseException as error:

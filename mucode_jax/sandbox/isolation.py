@@ -8,7 +8,7 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from . import landlock, namespaces, seccomp, system
 
@@ -74,11 +74,19 @@ def view() -> View:
     return View(tuple(present), devices, os.path.realpath(here), "/scratch" if taken else "/tmp")
 
 
-def enter(level: str, seen: View) -> dict[str, object]:
+def enter(
+    level: str, seen: View, share: Callable[[list[int]], None] | None = None
+) -> dict[str, object]:
     """Confines this process, a child forked for it, and all that it will start, for good.
 
     At `namespaces` it is a child of the calling process that returns, as process 1 of its own
     table; the calling process ends.
+
+    Args:
+      level: one of `LEVELS`.
+      seen: what may be seen of the file system.
+      share: given the handles for `namespaces.join` where the scratch folder is to be shared; at
+        `namespaces` alone.
 
     Returns:
       What was reached, for the records: level, seccomp, landlock (ABI version or 0), user.
@@ -95,8 +103,17 @@ def enter(level: str, seen: View) -> dict[str, object]:
         namespaces.leave()
         if os.fork():
             os._exit(0)
-        namespaces.enter_root(seen.readable, seen.devices, seen.hidden, seen.scratch)
-    reached["user"] = _leave_root_user(level, seen, number)
+        if share:
+            share(namespaces.handles())
+        namespaces.enter_root(
+            seen.readable, seen.devices, seen.hidden, seen.scratch, shared=share is not None
+        )
+    # An interpreter in root's own home can be read by no other user.
+    closed = not all(_is_open_to_all(path) for path in seen.readable)
+    kept = [system.CAP_DAC_READ_SEARCH] if closed and level == "rlimits" else []
+    if kept and os.getuid() == 0:
+        system.prctl("keepcaps", system.PR_SET_KEEPCAPS, 1)
+    reached["user"] = _leave_root_user(level, number, closed=closed)
     if level == "landlock":
         reached["landlock"] = landlock.abi()
         readable = tuple(dict.fromkeys(os.path.realpath(path) for path in seen.readable))
@@ -104,7 +121,13 @@ def enter(level: str, seen: View) -> dict[str, object]:
     os.chdir(seen.scratch if level == "namespaces" else "/")
     if sys.platform == "linux":
         system.prctl("dumpable", system.PR_SET_DUMPABLE, 0)
-        system.drop_capabilities()
+        try:
+            system.drop_capabilities(*kept if os.getuid() else ())
+        except OSError:
+            raise OSError(
+                "the interpreter lies where root alone may read, and this root cannot pass that "
+                "right on; install Python outside of root's home"
+            ) from None
     if system.is_supported():
         try:
             seccomp.prepare(seccomp.server_filter(file_attributes=level == "namespaces"))(0)
@@ -115,14 +138,14 @@ def enter(level: str, seen: View) -> dict[str, object]:
     return reached
 
 
-def _leave_root_user(level: str, seen: View, number: int) -> str:
+def _leave_root_user(level: str, number: int, *, closed: bool) -> str:
     """Root becomes a user who owns nothing; at `landlock` only where such a one may read on.
 
     Landlock closes root's own files as well, and an interpreter below /root would be lost.
     """
     if os.getuid() != 0:
         return "same"
-    if level == "landlock" and not all(_is_open_to_all(path) for path in seen.readable):
+    if level == "landlock" and closed:
         return "root"
     os.setgroups([])
     own = _FIRST_USER + number

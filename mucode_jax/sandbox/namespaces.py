@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Sequence
 
-from . import system
+from . import streams, system
 
 _NEW_MOUNTS, _NEW_CGROUPS, _NEW_NAMES, _NEW_IPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 _NEW_USERS, _NEW_PIDS, _NEW_NETWORK = 0x10000000, 0x20000000, 0x40000000
@@ -45,7 +45,23 @@ def leave() -> None:
                 file.write(line)
 
 
-def enter_root(readable: Sequence[str], devices: Sequence[str], hidden: str, scratch: str) -> None:
+def handles() -> list[int]:
+    """Descriptors with which another process may `join` this one's users (if new) and mounts."""
+    names = ("mnt",) if os.getuid() == 0 else ("user", "mnt")
+    return [os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in names]
+
+
+def join(handles: Sequence[int], scratch: str) -> None:
+    """Sees what the process sees that gave the handles; begins in its scratch folder."""
+    for handle in handles:
+        system.enter_namespace(handle)
+    os.chdir(scratch)
+    os.umask(0)  # as root it is another user than the programs, who may change what it writes
+
+
+def enter_root(
+    readable: Sequence[str], devices: Sequence[str], hidden: str, scratch: str, *, shared: bool
+) -> None:
     """Makes and enters the private root.
 
     Args:
@@ -53,6 +69,7 @@ def enter_root(readable: Sequence[str], devices: Sequence[str], hidden: str, scr
       devices: device files; bound.
       hidden: a folder that is covered by an empty one where it would be visible.
       scratch: the name of the only folder that can be written, 16 MiB in memory.
+      shared: other users write there too, and remove each other's files.
 
     Raises:
       OSError: a mount was refused (AppArmor on Ubuntu 24.04), or the kernel is older than 5.12.
@@ -76,8 +93,12 @@ def enter_root(readable: Sequence[str], devices: Sequence[str], hidden: str, scr
                 _restrict(cover, _ATTR_READ_ONLY, recursive=False)
     for path in devices:
         _bind(real[path], path, _ATTR_NOSUID | _ATTR_NOEXEC)
+    os.mkdir("/dev/fd")
+    for path in (x for x in streams.NAMES if x.startswith("/dev/")):
+        with open(path, "w"):
+            pass  # whoever opens it gets the stream
     os.mkdir(scratch)
-    options = "size=16m,nr_inodes=1024,mode=1777"
+    options = f"size=16m,nr_inodes=1024,mode={777 if shared else 1777}"
     system.mount("scratch", scratch, "tmpfs", _NOSUID | _NODEV | _NOEXEC, options)
     system.unmount(_OLD, _DETACH)
     os.rmdir(_OLD)

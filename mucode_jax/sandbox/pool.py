@@ -9,9 +9,11 @@ import logging
 import os
 import pathlib
 import queue
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from typing import Any
 
@@ -24,6 +26,7 @@ _WORKER = pathlib.Path(__file__).with_name("worker.py")
 _ATTEMPTS = 3  # of one program, each on a fresh worker
 _STARTS = 8  # of one worker, 6 s of waiting between them in all
 _START_S = 120.0
+_REFERENCE_TIMES = 5.0  # as long as a program may a reference solution take
 _PATIENCE_S = 60.0  # beyond a program's own limits: compiling very large tests, a busy machine
 
 
@@ -37,6 +40,8 @@ class Outcome:
       summary: the same in one line; "" where it passed.
       stdout, stderr: what the program wrote (the first 128 KiB), with the traceback in stderr.
       seconds: wall time of the program with its tests.
+      in_tests: what went wrong did so in the tests' own code, outside of the program. With `infra`,
+        by its own fault alone; with `error`, perhaps because of what the program returned.
     """
 
     status: str
@@ -45,6 +50,7 @@ class Outcome:
     stdout: str = ""
     stderr: str = ""
     seconds: float = 0.0
+    in_tests: bool = False
 
     def grade(self) -> records.Grade:
         """What of it a turn keeps."""
@@ -55,10 +61,11 @@ class _Lost(Exception):
     """A worker did not start, ended, or did not answer."""
 
 
-def _command(settings: dict[str, Any]) -> list[str]:
+def _command(settings: dict[str, Any], python: str = "") -> list[str]:
     """How a worker is started: as isolated as by `-I`, but that its hash seed may be set."""
-    path = [os.path.abspath(entry) for entry in sys.path if entry]
-    return [sys.executable, "-s", "-P", str(_WORKER), json.dumps({**settings, "path": path})]
+    path = None if python else [os.path.abspath(entry) for entry in sys.path if entry]
+    told = json.dumps({**settings, "path": path})
+    return [python or sys.executable, "-s", "-P", str(_WORKER), told]
 
 
 def _environment() -> dict[str, str]:
@@ -74,9 +81,31 @@ def probe() -> dict[str, str]:
     return {level: _reason_against(level) for level in isolation.LEVELS}
 
 
-def _reason_against(level: str) -> str:
+def _check_python(python: str) -> None:
+    """Raises ValueError where programs cannot be run by that interpreter."""
+    code = "import sys; assert sys.version_info >= (3, 11), 'it is older than 3.11'; import numpy"
+    try:
+        process = subprocess.run(
+            [python, "-s", "-P", "-c", code],
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_START_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ValueError(f"sandbox.python {python!r} cannot be started: {error}") from None
+    if process.returncode:
+        last = (process.stderr.strip() or f"exit status {process.returncode}").splitlines()[-1]
+        raise ValueError(
+            f"sandbox.python {python!r} cannot run programs (it takes Python 3.11 or newer with "
+            f"numpy): {last}"
+        )
+
+
+def _reason_against(level: str, python: str = "") -> str:
     process = subprocess.run(
-        _command({"probe": True, "level": level}),
+        _command({"probe": True, "level": level}, python),
         env=_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -93,24 +122,28 @@ def _reason_against(level: str) -> str:
 class _Worker:
     """One worker process and the socket to it."""
 
-    def __init__(self, level: str, memory_mb: int):
+    def __init__(self, level: str, memory_mb: int, shared: bool, python: str):
         """Starts it; raises OSError or _Lost."""
         _open_standard_streams()
         self._socket, theirs = socket.socketpair()
         settings = {"handle": theirs.fileno(), "level": level, "memory": memory_mb << 20}
+        settings["shared"] = shared
+        self._folder = tempfile.mkdtemp(prefix="mucode_tests_")
         try:
             with theirs:
                 self.process = subprocess.Popen(
-                    _command(settings),
+                    _command(settings, python),
                     env=_environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
+                    cwd=self._folder,  # where tests that write files do so
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )
         except OSError:
             self._socket.close()
+            os.rmdir(self._folder)
             raise
         self.reached: dict[str, Any] = {}
 
@@ -151,6 +184,7 @@ class _Worker:
         self.process.kill()
         self.process.wait()
         self._socket.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Pool:
@@ -169,6 +203,8 @@ class Pool:
         feedback: str = "values",
         in_flight: int = 1024,
         exact: bool = False,
+        python: str = "",
+        share_folder: bool = False,
     ):
         """Starts the workers; call it before anything that takes long, so that a refusal is early.
 
@@ -179,17 +215,25 @@ class Pool:
           feedback: "values", "traceback" or "none", see `feedback.composed`.
           in_flight: programs submitted and not finished beyond which `submit` waits.
           exact: take the level `isolation` itself, even where a stronger one is to be had.
+          share_folder: a test and its program share the private temporary folder, for files; at
+            level namespaces alone.
+          python: the interpreter of programs and tests, with numpy; "": the one that runs this.
 
         Raises:
           isolation.IsolationError: nothing as strong as `isolation` is to be had here.
+          ValueError: a setting is not what it may be; `python` is no such interpreter.
         """
         if feedback not in _MODES:
             raise ValueError(f"unknown feedback {feedback!r}; one of {', '.join(_MODES)}")
         count = workers if workers is not None else _cores()
         if count < 1 or memory_mb < 16 or in_flight < 1:
             raise ValueError("workers and in_flight are at least 1, memory_mb at least 16")
-        levels = _accepted(isolation, exact=exact)
+        levels = ("namespaces",) if share_folder else _accepted(isolation, exact=exact)
+        if python:
+            _check_python(python)
         self._memory_mb = memory_mb
+        self._python = python
+        self._shared = share_folder
         self._feedback = feedback
         self._room = threading.BoundedSemaphore(in_flight)
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
@@ -224,6 +268,9 @@ class Pool:
             **{"program": program, "setup": tests.setup, "statements": tests.statements},
             **{"stdio": tests.stdio, "timeout_s": tests.timeout_s, "feedback": self._feedback},
         }
+        if isinstance(tests, records.ReferenceTests):
+            job |= {"reference": tests.reference, "record": tests.record}
+            job["reference_timeout_s"] = _REFERENCE_TIMES * tests.timeout_s
         self._jobs.put((future, job))
         return future
 
@@ -257,11 +304,11 @@ class Pool:
             except _Lost as error:
                 refused[level] = str(error)
                 _LOG.warning("sandbox: no isolation by %s: %s", level, error)
-        rest = {level: _reason_against(level) for level in _LEVELS if level not in levels}
-        raise _refusal(refused, rest)
+        others = [] if self._shared else [level for level in _LEVELS if level not in levels]
+        raise _refusal(refused, {level: _reason_against(level, self._python) for level in others})
 
     def _started(self) -> _Worker:
-        worker = _Worker(self._level, self._memory_mb)
+        worker = _Worker(self._level, self._memory_mb, self._shared, self._python)
         with self._lock:
             self._workers.add(worker)
         try:
@@ -291,6 +338,8 @@ class Pool:
     def _run(self, worker: _Worker | None, job: dict[str, Any]) -> tuple[_Worker | None, Outcome]:
         longest = job["timeout_s"] * (1 + starvation.MOST)
         patience = longest * max(1, len(job["stdio"])) + _PATIENCE_S
+        if "reference" in job:
+            patience += longest * _REFERENCE_TIMES
         reason = ""
         for attempt in range(_ATTEMPTS):
             try:
@@ -306,10 +355,15 @@ class Pool:
                 reason = answer["summary"]
             except Exception as error:  # as above
                 reason = _said(error)
-            _LOG.warning("sandbox: attempt %d of %d: %s", attempt + 1, _ATTEMPTS, reason)
+            self._warn("attempt %d of %d: %s", attempt + 1, _ATTEMPTS, reason)
             self._stop(worker)
             worker = None
         return None, Outcome("infra", summary=f"infrastructure: {reason}")
+
+    def _warn(self, text: str, *arguments: object) -> None:
+        """Logs a fault; a pool that is being closed ends its workers itself, which is none."""
+        if not self._closed.is_set():
+            _LOG.warning("sandbox: " + text, *arguments)
 
     def _replacement(self) -> _Worker:
         """A fresh worker; raises _Lost or OSError where it does not start time after time."""
@@ -319,7 +373,7 @@ class Pool:
             try:
                 return self._started()
             except (_Lost, OSError) as error:
-                _LOG.warning("sandbox: start %d of %d: %s", attempt + 1, _STARTS, error)
+                self._warn("start %d of %d: %s", attempt + 1, _STARTS, error)
                 if attempt == _STARTS - 1:
                     raise
             self._closed.wait(0.05 * 2**attempt)

@@ -12,7 +12,6 @@ import array  # noqa: F401  socket.recv_fds imports it when first called, which 
 import contextlib
 import dataclasses
 import gc
-import io
 import math
 import os
 import random
@@ -26,7 +25,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import inside, seccomp, starvation, system
+from . import inside, seccomp, starvation, streams, system
 
 REQUEST = struct.Struct("!d?")  # seconds, stdio
 REPORT = struct.Struct("!i?")  # wait status, whether the server killed it
@@ -109,17 +108,8 @@ def _become_main(namespace: dict[str, Any], scratch: str) -> dict[str, Any]:
     sys.argv[:] = sys.orig_argv[:] = [inside.FILE]
     os.environ.clear()
     os.environ.update(HOME=scratch, TMPDIR=scratch, PATH="/usr/bin:/bin", LANG="C.UTF-8")
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(
-        io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8"
-    )
-    sys.stdout = sys.__stdout__ = _writer(1, "strict")
-    sys.stderr = sys.__stderr__ = _writer(2, "backslashreplace")
+    streams.install()
     return main.__dict__
-
-
-def _writer(handle: int, errors: str) -> io.TextIOWrapper:
-    buffer = io.BufferedWriter(io.FileIO(handle, "w", closefd=False))
-    return io.TextIOWrapper(buffer, "utf-8", errors, line_buffering=handle == 2)
 
 
 def _become_program(
@@ -219,12 +209,16 @@ def _kill_children() -> None:
 
 def _empty(scratch: str) -> bool:
     """Makes the scratch folder what it was at first; whether that succeeded."""
-    with contextlib.suppress(PermissionError):  # it belongs to root: no program can have closed it
-        os.chmod(scratch, 0o1777)
+    _open_folder(scratch, 0o1777)
     if _is_clean(scratch):
         return True
     _clean(scratch)
     return _is_clean(scratch)
+
+
+def _open_folder(path: str, mode: int) -> None:
+    with contextlib.suppress(PermissionError):  # it is another's: no program can have closed it
+        os.chmod(path, mode)
 
 
 def _is_clean(scratch: str) -> bool:
@@ -241,11 +235,11 @@ def _clean(scratch: str) -> None:
                 if not entry.is_dir(follow_symlinks=False):
                     os.unlink(entry.path)
                     continue
-                os.chmod(entry.path, 0o700)
+                _open_folder(entry.path, 0o700)
                 for inner in list(os.scandir(entry.path)):
                     if inner.is_dir(follow_symlinks=False):
                         number += 1
-                        os.chmod(inner.path, 0o700)
+                        _open_folder(inner.path, 0o700)
                         os.rename(inner.path, f"{scratch}/\x01{number}")
                     else:
                         os.unlink(inner.path)

@@ -4,6 +4,7 @@ A test is ordinary Python text. Which of its names are the program's and which t
 decided here, so that a program cannot put its own `abs` or `sorted` under a test: the names that
 are neither built in, nor in the prelude, nor made by the tests are the program's; where there is no
 such name, the tested function itself is named like a built-in one (`assert sum(10, 15) == 6`).
+`from solution import sum` names the program's `sum`, whatever else has that name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from . import refusals
+from .refusals import PROGRAM_MODULES, BrokenTest
+
 FILE = "tests.py"
 KEEP = " keep"  # no program text can use this name
 _LIGHT_CHARACTERS = 20_000
@@ -28,8 +32,10 @@ _LIGHT_NODES = (
     *(ast.keyword, ast.Starred, ast.Attribute, ast.Subscript, ast.Slice, ast.Assign),
     *(ast.Compare, ast.cmpop, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.unaryop),
     *(ast.List, ast.Tuple, ast.Set, ast.Dict, ast.FunctionDef, ast.arguments, ast.arg, ast.Pass),
-    *(ast.BinOp, ast.Add, ast.Sub, ast.Div),
+    *(ast.BinOp, ast.Add, ast.Sub, ast.Div, ast.Import, ast.ImportFrom, ast.alias),
+    *(ast.ClassDef, ast.With, ast.withitem, ast.If),
 )
+_LIGHT_MODULES = frozenset((*PROGRAM_MODULES, "math", "pytest", "unittest"))
 _LIGHT_FUNCTIONS = frozenset(
     (
         *("abs", "sorted", "set", "frozenset", "list", "tuple", "dict", "len", "sum", "min", "max"),
@@ -39,13 +45,30 @@ _LIGHT_FUNCTIONS = frozenset(
 _LIGHT_METHODS = frozenset(
     (
         *("keys", "values", "items", "lower", "upper", "strip", "split", "count", "index", "get"),
-        *("isclose", "allclose", "fabs", "tolist", "getsizeof", "sort", "append"),
+        *("isclose", "allclose", "fabs", "tolist", "getsizeof", "sort", "append", "approx"),
+        *("raises", "main", "assertEqual", "assertNotEqual", "assertTrue", "assertFalse"),
+        *("assertIs", "assertIsNot", "assertIsNone", "assertIsNotNone", "assertIn", "assertNotIn"),
+        *("assertGreater", "assertGreaterEqual", "assertLess", "assertLessEqual"),
+        *("assertAlmostEqual", "assertIsInstance", "assertRaises", "assertListEqual"),
+        *("assertTupleEqual", "assertDictEqual", "assertSetEqual", "setUp", "tearDown"),
     )
 )
-
-
-class BrokenTest(ValueError):
-    """The test text itself is at fault."""
+# Methods and functions that compare their first two arguments, and such as look at their first.
+_COMPARING = {
+    **dict.fromkeys(
+        (
+            *("assertEqual", "assertEquals", "assertAlmostEqual", "assertCountEqual"),
+            *("assertListEqual", "assertTupleEqual", "assertDictEqual", "assertSetEqual"),
+            *("assertSequenceEqual", "assertMultiLineEqual"),
+            *("assert_equal", "assert_array_equal", "assert_allclose", "assert_almost_equal"),
+        ),
+        "==",
+    ),
+    **{"assertNotEqual": "!=", "assertIs": "is", "assertIsNot": "is not"},
+    **{"assertIn": "in", "assertNotIn": "not in", "assertGreater": ">", "assertLess": "<"},
+    **{"assertGreaterEqual": ">=", "assertLessEqual": "<="},
+}
+_LOOKING = {"assertTrue": "", "assertFalse": "not"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +79,11 @@ class Comparison:
     operator: str
     right: ast.expr | None
 
+    def is_on(self, line: int) -> bool:
+        """Whether it stands on that line of the tests."""
+        last = self.left if self.right is None else self.right
+        return self.left.lineno <= line <= (last.end_lineno or last.lineno)
+
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
@@ -63,25 +91,37 @@ class Prepared:
 
     Attributes:
       pieces: the statements, compiled.
+      starts: how many lines there are before each of them.
       lines: all their source lines; the line numbers of the pieces count in these.
       comparisons: by the number that the compiled assertion reports.
       free: names that only the program can give.
       known: names of the judge that the tests use; the program's where it alone can be meant.
       innermost: those of `known` that are called with no other call among the arguments.
+      cases: for each statement, the names of what it defines that may be tests to be run: classes,
+        and functions that are named `test...` and that no test calls.
+      served: the tests import the program, or pytest.
       light: may be judged in the judge's own process.
     """
 
     pieces: tuple[types.CodeType, ...]
+    starts: tuple[int, ...]
     lines: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
     free: tuple[str, ...]
     known: tuple[str, ...]
     innermost: frozenset[str]
+    cases: tuple[tuple[str, ...], ...]
+    served: bool
     light: bool
+
+    def place(self, line: int) -> tuple[int, int]:
+        """(number of the statement, its line), both from 1, of a line of all of them."""
+        number = max(i for i, start in enumerate(self.starts) if start < line)
+        return number + 1, line - self.starts[number]
 
 
 def prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
-    """Makes `statements` ready; raises BrokenTest where one is no Python."""
+    """Makes `statements` ready; raises BrokenTest where one is no Python, or cannot be run."""
     if sum(map(len, statements)) > _LIGHT_CHARACTERS:
         return _prepare_large(statements, prelude)
     return _prepare_small(statements, prelude)
@@ -97,15 +137,33 @@ def _prepare_small(statements: tuple[str, ...], prelude: frozenset[str]) -> Prep
     return _prepare(statements, prelude)
 
 
+def parsed(statements: tuple[str, ...]) -> list[ast.Module]:
+    """The trees of the statements, with line numbers of their own; raises BrokenTest."""
+    trees = []
+    for number, text in enumerate(statements, 1):
+        try:
+            trees.append(ast.parse(_plain(text), FILE))
+        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+            raise BrokenTest(f"test {number} is no Python: {error}") from None
+    return trees
+
+
+def _plain(text: str) -> str:
+    return text.replace("\r\n", "\n").removeprefix("\ufeff")
+
+
 def _prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
-    texts = [text.replace("\r\n", "\n").removeprefix("\ufeff") for text in statements]
     lines: list[str] = []
-    pieces, trees, comparisons = [], [], []
+    pieces, starts, comparisons = [], [], []
     loads: set[str] = set()
     made: set[str] = set()
-    for number, text in enumerate(texts, 1):
+    trees = parsed(statements)
+    refusals.check(trees)
+    imported = {name for tree in trees for name in _imported(tree)}
+    small = sum(map(len, statements)) <= _LIGHT_CHARACTERS
+    nodes = [node for tree in trees for node in ast.walk(tree)] if small else []
+    for number, (text, tree) in enumerate(zip(map(_plain, statements), trees, strict=True), 1):
         try:
-            tree = ast.parse(text, FILE)
             table = symtable.symtable(text, FILE, "exec")
             for scope in _scopes(table):
                 for symbol in scope.get_symbols():
@@ -114,26 +172,29 @@ def _prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
                         loads.add(symbol.get_name())
                     if at_top and (symbol.is_assigned() or symbol.is_imported()):
                         made.add(symbol.get_name())
-            light_parts = list(ast.walk(tree)) if len(text) <= _LIGHT_CHARACTERS else []
+            _drop_star_imports(tree)
             _keep_comparisons(tree, comparisons)
             ast.increment_lineno(tree, len(lines))
             pieces.append(compile(tree, FILE, "exec", dont_inherit=True))
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
             raise BrokenTest(f"test {number} is no Python: {error}") from None
-        trees.append(light_parts)
+        starts.append(len(lines))
         lines += text.split("\n")
     used = loads - made
     own = prelude | frozenset(dir(builtins))
-    nodes = [node for parts in trees for node in parts]
-    whole = all(trees) or not texts
+    # Where the program is imported, nothing but what is asked of it by name is the program's.
+    known = used & own if not imported & set(PROGRAM_MODULES) else set()
     return Prepared(
         pieces=tuple(pieces),
+        starts=tuple(starts),
         lines=tuple(lines),
         comparisons=tuple(comparisons),
         free=tuple(sorted(used - own)),
-        known=tuple(sorted(used & own)),
-        innermost=frozenset(_innermost(nodes, used & own)),
-        light=whole and _is_light(nodes, made | (used - own)),
+        known=tuple(sorted(known)),
+        innermost=frozenset(_innermost(nodes, known)),
+        cases=tuple(tuple(_cases(tree.body, loads)) for tree in trees),
+        served=bool(imported & {*PROGRAM_MODULES, "pytest"}),
+        light=(small and _is_light(nodes, made | (used - own))) or not statements,
     )
 
 
@@ -141,6 +202,33 @@ def _scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
     yield table
     for child in table.get_children():
         yield from _scopes(child)
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """The modules that a text imports, wherever in it."""
+    for node in _statements(tree.body):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def _drop_star_imports(tree: ast.Module) -> None:
+    """Takes `from solution import *` away: the program's names are found without it."""
+    for i, node in enumerate(tree.body):
+        match node:
+            case ast.ImportFrom(module=name, level=0, names=[ast.alias(name="*")]):
+                if name in PROGRAM_MODULES:
+                    tree.body[i] = ast.copy_location(ast.Pass(), node)
+
+
+def _cases(body: list[ast.stmt], loads: set[str]) -> Iterator[str]:
+    for node in _statements(body, into_functions=False):
+        match node:
+            case ast.ClassDef(name=name):
+                yield name
+            case ast.FunctionDef(name=name) if name.startswith("test") and name not in loads:
+                yield name
 
 
 def _innermost(nodes: list[ast.AST], names: set[str]) -> Iterator[str]:
@@ -158,7 +246,11 @@ def _is_light(nodes: list[ast.AST], others: set[str]) -> bool:
     for node in nodes:
         if not isinstance(node, _LIGHT_NODES):
             return False
-        if isinstance(node, ast.FunctionDef) and node.decorator_list:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.decorator_list:
+            return False
+        if isinstance(node, ast.Import) and not {x.name for x in node.names} <= _LIGHT_MODULES:
+            return False
+        if isinstance(node, ast.ImportFrom) and node.module not in _LIGHT_MODULES:
             return False
         if isinstance(node, ast.Call):
             called = node.func
@@ -169,34 +261,57 @@ def _is_light(nodes: list[ast.AST], others: set[str]) -> bool:
     return True
 
 
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+def _statements(body: list[ast.stmt], *, into_functions: bool = True) -> Iterator[ast.stmt]:
     """All statements beneath `body`, without a look at their expressions."""
     for statement in body:
         yield statement
+        if not into_functions and isinstance(
+            statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        ):
+            continue
         for field in ("body", "orelse", "finalbody"):
-            yield from _statements(getattr(statement, field, []))
+            yield from _statements(getattr(statement, field, []), into_functions=into_functions)
         for branch in (*getattr(statement, "handlers", []), *getattr(statement, "cases", [])):
-            yield from _statements(branch.body)
+            yield from _statements(branch.body, into_functions=into_functions)
 
 
 def _keep_comparisons(tree: ast.Module, comparisons: list[Comparison]) -> None:
-    """Rewrites `assert a == b` to `assert keep(n, 0, a) == keep(n, 1, b)`."""
+    """Rewrites `assert a == b` to `assert keep(n, 0, a) == keep(n, 1, b)`, and calls to match."""
     for statement in _statements(tree.body):
-        if not isinstance(statement, ast.Assert):
-            continue
-        number, test = len(comparisons), statement.test
-        if isinstance(test, ast.Compare) and len(test.ops) == 1:
-            right = test.comparators[0]
-            sign = ast.unparse(ast.Compare(_NAME, test.ops, [_NAME]))[2:-2]
-            comparisons.append(Comparison(test.left, sign, right))
-            test.left = _kept(number, 0, test.left)
-            test.comparators = [_kept(number, 1, right)]
-        elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-            comparisons.append(Comparison(test.operand, "not", None))
-            test.operand = _kept(number, 0, test.operand)
-        else:
-            comparisons.append(Comparison(test, "", None))
-            statement.test = _kept(number, 0, test)
+        if isinstance(statement, ast.Assert):
+            _keep_assertion(statement, comparisons)
+        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+            _keep_call(statement.value, comparisons)
+
+
+def _keep_assertion(statement: ast.Assert, comparisons: list[Comparison]) -> None:
+    number, test = len(comparisons), statement.test
+    if isinstance(test, ast.Compare) and len(test.ops) == 1:
+        right = test.comparators[0]
+        sign = ast.unparse(ast.Compare(_NAME, test.ops, [_NAME]))[2:-2]
+        comparisons.append(Comparison(test.left, sign, right))
+        test.left = _kept(number, 0, test.left)
+        test.comparators = [_kept(number, 1, right)]
+    elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        comparisons.append(Comparison(test.operand, "not", None))
+        test.operand = _kept(number, 0, test.operand)
+    else:
+        comparisons.append(Comparison(test, "", None))
+        statement.test = _kept(number, 0, test)
+
+
+def _keep_call(call: ast.Call, comparisons: list[Comparison]) -> None:
+    name = getattr(call.func, "attr", None) or getattr(call.func, "id", None)
+    number = len(comparisons)
+    match call.args:
+        case [ast.Starred(), *_] | [_, ast.Starred(), *_]:
+            return
+        case [left, right, *_] if name in _COMPARING:
+            comparisons.append(Comparison(left, _COMPARING[name], right))
+            call.args[:2] = [_kept(number, 0, left), _kept(number, 1, right)]
+        case [left, *_] if name in _LOOKING:
+            comparisons.append(Comparison(left, _LOOKING[name], None))
+            call.args[0] = _kept(number, 0, left)
 
 
 _NAME = ast.Name("x", ast.Load())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import pickle
 import signal
 import socket
 import tempfile
@@ -12,10 +13,22 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from . import channel, codec, feedback, judge, prelude, remote, server, starvation, statements
+from . import (
+    channel,
+    codec,
+    feedback,
+    judge,
+    prelude,
+    refusals,
+    remote,
+    server,
+    starvation,
+    statements,
+)
 
 _KEPT_OUTPUT = 128 << 10
 _WHOLE_OUTPUT = 16 << 20
+_MOST_RECORDED = 256 << 20  # bytes of values of reference solutions
 
 
 class ServerLost(Exception):
@@ -24,10 +37,17 @@ class ServerLost(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Server:
-    """A fork server as the judge sees it: the socket to it, and its process."""
+    """A fork server as the judge sees it.
+
+    Attributes:
+      control: the socket to it.
+      process: its process.
+      handles: what opens its scratch folder, where that is shared; see `namespaces.join`.
+    """
 
     control: socket.socket
     process: starvation.Watched
+    handles: tuple[int, ...]
 
 
 class Trials:
@@ -44,6 +64,7 @@ class Trials:
         self.prelude = prelude
         self._light, self._full = light, full
         self._names = frozenset(prelude)
+        self._recorded: dict[tuple[str, str], bytes] = {}
         self._judge = starvation.Watched(os.getpid())
         # One pair for all programs (making them anew is a tenth of the judge's work): whoever could
         # write to it has been ended, and it is emptied, before the next program gets it.
@@ -54,10 +75,11 @@ class Trials:
 
         Args:
           job: program, setup, statements, stdio, timeout_s, feedback (a mode of `feedback`), apart
-            (see `judge.examine`).
+            (see `judge.examine`); and, where it is so tested, reference, record, reference_timeout_s.
 
         Returns:
-          status, feedback, summary, stdout, stderr, seconds; `final` where trying again is useless.
+          status, feedback, summary, stdout, stderr, seconds, in_tests; `final` where trying again
+          is useless.
 
         Raises:
           ServerLost: and nothing is known of the program.
@@ -65,27 +87,65 @@ class Trials:
         began = time.monotonic()
         if job["stdio"]:
             outcome = self._run_pairs(job)
+        elif "reference" in job:
+            outcome = self._run_against_reference(job)
         else:
-            # Compiled beforehand (`examine` finds it done): not at the program's expense.
-            with contextlib.suppress(statements.BrokenTest):  # `examine` says so
-                statements.prepare(tuple(job["statements"]), self._names)
-            with self._process(job, job["statements"]) as process:
-                verdict = judge.examine(
-                    job["program"],
-                    job["setup"],
-                    tuple(job["statements"]),
-                    process.end,
-                    self.owner,
-                    process.server.control,
-                    process.deadline,
-                    process.allowance,
-                    self.prelude,
-                    self._names,
-                    apart=job["apart"],
-                )
-                process.ending = verdict.status == "gone"
-            outcome = _outcome(verdict, process, job)
+            outcome = self._run_tests(job)[0]
         return {**outcome, "seconds": time.monotonic() - began}
+
+    def _run_tests(
+        self, job: dict[str, Any], expected: bytes = b"", recorded: str = ""
+    ) -> tuple[dict[str, Any], Any]:
+        """The outcome, and what the tests gave the name `recorded`.
+
+        Args:
+          job: as of `run`.
+          expected: what the tests find under the name `judge.EXPECTED`, pickled.
+          recorded: a name; "" for none.
+        """
+        own = self._names | {judge.EXPECTED} if expected else self._names
+        # Compiled beforehand (`examine` finds it done): not at the program's expense.
+        with contextlib.suppress(refusals.BrokenTest):  # `examine` says so
+            statements.prepare(tuple(job["statements"]), own)
+        with self._process(job, job["statements"]) as process:
+            verdict = judge.examine(
+                job["program"],
+                job["setup"],
+                tuple(job["statements"]),
+                process.end,
+                self.owner,
+                process.server.control,
+                self._output,
+                process.deadline,
+                process.allowance,
+                self.prelude,
+                own,
+                expected=expected,
+                shared=process.server.handles,
+                recorded=recorded,
+                apart=job["apart"],
+            )
+            process.ending = verdict.status == "gone"
+        return _outcome(verdict, process, job), verdict.recorded
+
+    def _run_against_reference(self, job: dict[str, Any]) -> dict[str, Any]:
+        key = job["reference"], job["record"]
+        expected = self._recorded.get(key)
+        if expected is None:
+            trial = {**job, "program": job["reference"], "statements": [job["record"]]}
+            trial["timeout_s"] = job["reference_timeout_s"]
+            outcome, values = self._run_tests(trial, recorded=judge.EXPECTED)
+            if outcome["status"] != "pass":
+                reason = outcome["summary"] or outcome["status"]
+                summary = f"the reference solution gives no expected values: {reason}"
+                return {**outcome, "status": "infra", "summary": summary, "final": True} | {
+                    "feedback": "",
+                    "in_tests": True,
+                }
+            expected = self._recorded[key] = pickle.dumps(codec.decode(values, _refuse))
+            while sum(map(len, self._recorded.values())) > _MOST_RECORDED:
+                del self._recorded[next(iter(self._recorded))]
+        return self._run_tests(job, expected)[0]
 
     def _process(
         self, job: dict[str, Any], tests: Iterable[str] = (), stdin: bytes | None = None
@@ -172,6 +232,10 @@ class _Process:
         self.stdout, self.stderr = map(_emptied, self._output)
 
 
+def _refuse(data: list) -> Any:
+    raise codec.Malformed(f"unknown tag {data[:1]}")
+
+
 def _memory_file(name: str) -> int:
     """A file that is nowhere in the file system; its descriptor."""
     if hasattr(os, "memfd_create"):
@@ -246,6 +310,7 @@ def _outcome(verdict: judge.Verdict, process: _Process, job: dict[str, Any]) -> 
     shown, short = feedback.composed(job["feedback"], status, text, summary, verdict.values)
     return {
         **{"status": status, "feedback": shown, "summary": short, "final": final},
+        "in_tests": verdict.in_tests,
         **{"stdout": process.stdout[:_KEPT_OUTPUT].decode("utf-8", "replace"), "stderr": stderr},
     }
 

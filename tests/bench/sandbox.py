@@ -69,6 +69,27 @@ def programs(count: int) -> Iterator[tuple[str, Tests, str]]:
         yield f"# {number}\n{code}", tests, "fail" if wrong else "pass"
 
 
+def in_classes(work: list) -> list:
+    """The same programs with their tests as classes of unittest."""
+    head = "import unittest\nclass T(unittest.TestCase):\n"
+    return [
+        (
+            program,
+            Tests((head + "".join(map(_method, range(9), tests.statements)),)),
+            expected,
+        )
+        for program, tests, expected in work
+    ]
+
+
+def _method(number: int, statement: str) -> str:
+    left, sign, right = statement.removeprefix("assert ").rpartition(" == ")
+    if not sign:
+        left, _, right = statement.removeprefix("assert ").rpartition(" != ")
+    name = "assertEqual" if sign else "assertNotEqual"
+    return f"    def test_{number}(self):\n        self.{name}({left}, {right})\n"
+
+
 def _worker_processes() -> dict[int, list[str]]:
     """pid -> fields of /proc/PID/stat from the state on, for every process of our pools."""
     found = {}
@@ -129,6 +150,11 @@ def speed(count: int, rounds: int) -> dict[str, float]:
         ways = {
             "published, one at a time": (lambda p, t: _published(folder, p, t), few, 1),
             "ours, one worker": (lambda p, t: one.submit(p, t).result().status, work, 8),
+            "ours, one worker, classes": (
+                lambda p, t: one.submit(p, t).result().status,
+                in_classes(work),
+                8,
+            ),
             f"published, {cores} at a time": (lambda p, t: _published(folder, p, t), few, cores),
             f"ours, {cores} workers": (
                 lambda p, t: all_cores.submit(p, t).result().status,
@@ -149,13 +175,14 @@ def speed(count: int, rounds: int) -> dict[str, float]:
     print(f"{'':28}{'programs/s':>12}{'CPU ms':>10}")
     for name, (wall, cpu) in medians.items():
         print(f"{name:28}{1 / wall:12.1f}{1000 * cpu:10.2f}")
-    base, ours, base_all, ours_all = medians.values()
+    base, ours, classes, base_all, ours_all = medians.values()
     factors = {
         "wall, one": base[0] / ours[0],
         "CPU, one": base[1] / ours[1],
         "wall, all": base_all[0] / ours_all[0],
         "CPU, all": base_all[1] / ours_all[1],
         "all workers / one worker": ours[0] / ours_all[0],
+        "CPU, classes / statements": classes[1] / ours[1],
     }
     for name, factor in factors.items():
         print(f"{name:28}{factor:12.1f} x")

@@ -53,6 +53,7 @@ def load(path, name="jsonl", split="all"):
         ),
         ([GOOD | {"private_tests": ["print(1)"]}], "line 1: test 1 of 1 asserts nothing"),
         ([GOOD | {"setup": "x = ("}], "line 1: the setup of the tests does not parse"),
+        ([GOOD | {"preamble": "x = ("}], "line 1: 'preamble' does not parse .'.' was never closed"),
         ([GOOD | {"public_tests": ["a\0b"]}], "line 1: test 1 of 1 does not parse"),
         ([GOOD | {"public_tests": "assert True"}], "line 1: 'public_tests' must be a list"),
         ([GOOD | {"public_tests": [3]}], "line 1: entry 1 of 'public_tests' must be text"),
@@ -228,11 +229,13 @@ def test_only_a_test_that_certainly_asserts_nothing_is_refused():
 
 
 def test_functions_that_nothing_calls_are_no_tests():
-    uncalled = ["import math", "def test_f():\n    assert f(2) == 4"]
+    uncalled = ["import math", "def check_f():\n    assert f(2) == 4"]
     row = files.Row({}, "here")
     with pytest.raises(ValueError, match="here: the tests define functions and call none"):
         files.refuse_idle(row, files.python_tests(row, uncalled))
-    files.refuse_idle(row, files.python_tests(row, [*uncalled, "test_f()"]))
+    files.refuse_idle(row, files.python_tests(row, [*uncalled, "check_f()"]))
+    for run in ("def test_f():\n    assert f(2) == 4", "import unittest\nclass T: pass"):
+        files.refuse_idle(row, files.python_tests(row, [run]))
 
 
 @pytest.mark.parametrize("text", ["return f(2)", "await f(2)", "yield", "break", "nonlocal x"])

@@ -168,7 +168,6 @@ def test_long_feedback_is_cut_in_the_middle(run):
         ("def f(): return {1: {2: [(), None, True, 1.5, -0.0, 'x', frozenset([1])]}}",
          ("assert f() == {1: {2: [(), None, True, 1.5, -0.0, 'x', frozenset([1])]}}",)),
         ("import sys\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)", ("assert f(985) == 985",)),
-        ("if __name__ == '__main__':\n    x = 1\n", ("assert x == 1",)),
         ("class S(list):\n    def push(s, x): s.append(x)",
          ("s = S()", "s.push(4)", "assert s == [4] and s != [5]", "assert s[:1] == [4]")),
         ("P = collections.namedtuple('P', 'x y')\ndef f(p): return P(p.y, p.x)",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
 import threading
 import time
+import venv
 
+import numpy
 import pytest
 
 from mucode_jax.core.records import Grade, Tests
@@ -208,6 +211,7 @@ def test_every_level_is_probed_and_says_why_not():
 def test_the_pool_says_what_isolation_it_reached(two):
     assert two.isolation["level"] in ("namespaces", "landlock")
     assert two.isolation["seccomp"] is True
+    assert two.isolation["numpy"] == numpy.__version__
     assert two.isolation["accepted"] == "landlock"
 
 
@@ -216,7 +220,7 @@ def test_a_refusal_says_what_is_missing_how_to_get_it_and_the_flag_that_accepts_
         raise pool._Lost("landlock: Function not implemented")
 
     monkeypatch.setattr(pool._Worker, "wait_until_ready", refuse)
-    monkeypatch.setattr(pool, "_reason_against", lambda level: "")
+    monkeypatch.setattr(pool, "_reason_against", lambda level, python: "")
     with pytest.raises(IsolationError) as caught:
         Pool(workers=1)
     text = str(caught.value)
@@ -224,6 +228,38 @@ def test_a_refusal_says_what_is_missing_how_to_get_it_and_the_flag_that_accepts_
     assert "landlock: Function not implemented" in text
     assert "user namespaces" in text
     assert "--isolation rlimits" in text and "--config.sandbox.isolation=rlimits" in text
+
+
+def test_a_shared_folder_is_not_to_be_had_at_a_weaker_level(monkeypatch):
+    def refuse(self):
+        raise pool._Lost("unshare: Operation not permitted")
+
+    monkeypatch.setattr(pool._Worker, "wait_until_ready", refuse)
+    with pytest.raises(IsolationError, match="namespaces or stronger.*Nothing weaker works"):
+        Pool(workers=1, share_folder=True)
+
+
+def test_programs_and_tests_may_have_an_interpreter_of_their_own(tmp_path):
+    venv.create(tmp_path, symlinks=True)
+    python = tmp_path / "bin" / "python"
+    (site,) = tmp_path.glob("lib/python*/site-packages")
+    (site / "numpy.pth").write_text(str(pathlib.Path(numpy.__file__).parents[1]))
+    code = "import sys, numpy\ndef f(): return sys.prefix, numpy.__version__\n"
+    test = f"import sys\nassert f()[0] == sys.prefix == {str(tmp_path)!r}"
+    with Pool(workers=1, python=str(python)) as own:
+        outcome = own.submit(code, Tests((test,))).result(timeout=120)
+        versions = own.isolation["python"], own.isolation["numpy"]
+    assert outcome.status == "pass", outcome
+    assert versions == (platform.python_version(), numpy.__version__)
+
+
+def test_an_interpreter_that_cannot_run_programs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'/none/python' cannot be started: .*No such file"):
+        Pool(workers=1, python="/none/python")
+    venv.create(tmp_path, symlinks=True)
+    bare = str(tmp_path / "bin" / "python")
+    with pytest.raises(ValueError, match="with numpy.: ModuleNotFoundError: No module named"):
+        Pool(workers=1, python=bare)
 
 
 def test_another_machine_than_x86_64_is_told_that_filters_are_not_written_for_it(monkeypatch):
