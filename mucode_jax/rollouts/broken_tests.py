@@ -19,7 +19,8 @@ from concurrent.futures import Future
 
 from mucode_jax.core.records import Benchmark, Problem, Tests, encode
 from mucode_jax.rollouts.grading import InfrastructureError
-from mucode_jax.runtime.workdir import Workdir, write_atomically
+from mucode_jax.runtime.files import write_atomically
+from mucode_jax.runtime.workdir import Workdir
 from mucode_jax.sandbox import Outcome, Pool
 
 TIMEOUT_S = 10.0  # most that a reference is given; what takes longer runs, and that is all we ask
