@@ -105,6 +105,15 @@ class RMSNorm(nn.Module):
         return (x * scale).astype(c.dtype)
 
 
+def flatten(x_BxTxD: jax.Array) -> jax.Array:
+    """[B * T, D]: the form in which states are multiplied with a matrix.
+
+    With two leading axes XLA's CPU backend (jaxlib 0.10.2) copies one factor of the matrix's
+    gradient element by element before it multiplies: a backward pass takes twice as long.
+    """
+    return x_BxTxD.reshape(-1, x_BxTxD.shape[-1])
+
+
 def _dense(config: LlamaConfig, features: int, name: str, axes: tuple[str, str]) -> nn.Dense:
     init = nn.with_logical_partitioning(nn.initializers.normal(_INIT_STD), axes)
     return nn.Dense(
@@ -124,14 +133,17 @@ class Attention(nn.Module):
     def __call__(self, x: jax.Array, rope: Rope, attend: Attend) -> tuple[jax.Array, Any]:
         c = self.config
         batch, length, _ = x.shape
+        x = flatten(x)
         q = _dense(c, c.n_heads * c.head_dim, "query", ("embed", "heads"))(x)
         k = _dense(c, c.n_kv_heads * c.head_dim, "key", ("embed", "kv_heads"))(x)
         v = _dense(c, c.n_kv_heads * c.head_dim, "value", ("embed", "kv_heads"))(x)
         q = _rotate(q.reshape(batch, length, c.n_heads, c.head_dim), rope)
         k = _rotate(k.reshape(batch, length, c.n_kv_heads, c.head_dim), rope)
+        v = v.reshape(batch, length, -1)
         out, kept = attend(q, k.reshape(v.shape), v)
-        out = out.reshape(batch, length, c.n_heads * c.head_dim)
-        return _dense(c, c.d_model, "output", ("heads", "embed"))(out), kept
+        out = out.reshape(batch * length, c.n_heads * c.head_dim)
+        out = _dense(c, c.d_model, "output", ("heads", "embed"))(out)
+        return out.reshape(batch, length, -1), kept
 
 
 class MLP(nn.Module):
@@ -141,10 +153,11 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        c = self.config
+        c, shape = self.config, x.shape
+        x = flatten(x)
         gate = _dense(c, c.d_ff, "gate", ("embed", "ff"))(x)
         up = _dense(c, c.d_ff, "up", ("embed", "ff"))(x)
-        return _dense(c, c.d_model, "down", ("ff", "embed"))(nn.silu(gate) * up)
+        return _dense(c, c.d_model, "down", ("ff", "embed"))(nn.silu(gate) * up).reshape(shape)
 
 
 class Block(nn.Module):

@@ -58,12 +58,13 @@ def cross_entropy(
 
     def piece(kernel_PxD, ids_P, states_BxTxD) -> tuple[jax.Array, jax.Array]:
         """(logsumexp of the logits of these P ids, the target's logit or 0), float32 [B, T]."""
-        logits_BxTxP = jnp.einsum(
-            "btd,pd->btp",
-            states_BxTxD.astype(dtype),
+        logits_NxP = jnp.einsum(
+            "nd,pd->np",
+            llama.flatten(states_BxTxD).astype(dtype),
             kernel_PxD.astype(dtype),
             preferred_element_type=jnp.float32,
         )
+        logits_BxTxP = logits_NxP.reshape(*states_BxTxD.shape[:2], -1)
         logits_BxTxP = constrain(logits_BxTxP, "batch", "length", "vocab")
         logits_BxTxP = jnp.where(ids_P < vocab, logits_BxTxP, -jnp.inf)  # ids that fill up a piece
         is_target = ids_P == targets_BxT[..., None]
