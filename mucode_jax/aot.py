@@ -146,8 +146,8 @@ def experiment(config: ConfigDict, topology: str, slices: int) -> Iterator[Progr
     for training in plan.trainings(config, mesh, **held):
         name = "SFT step" if training.kind == "sft" else "verifier step"
         about = f"{training.rows} × {training.length}"
-        if training.microbatches > 1:
-            about += f" in {training.microbatches} parts"
+        if training.recipe.microbatches > 1:
+            about += f" in {training.recipe.microbatches} parts"
         lower = functools.partial(training.lower, mesh)
         yield Program(name, mesh, lower, 0, about)
     if slices * len(devices(topology)) > local.size:

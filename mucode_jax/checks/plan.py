@@ -111,18 +111,16 @@ class Training:
       section: of the config.
       kind: sft, bradley_terry or bce.
       model: what is trained; see `models.llama`.
+      recipe: see `training.fit`.
       rows, length: of a batch. Where the config leaves them to the data: the most there can be.
-      microbatches, optimizer, lora: see `training.fit`.
     """
 
     section: str
     kind: str
     model: LlamaConfig
+    recipe: Recipe
     rows: int
     length: int
-    microbatches: int
-    optimizer: OptimizerConfig
-    lora: LoRA | None
 
     @property
     def params(self) -> llama.Params:
@@ -146,10 +144,10 @@ class Training:
             self.params,
             self.axes,
             self.batch,
-            self.optimizer,
+            self.recipe.optimizer,
             mesh,
-            microbatches=self.microbatches,
-            lora=self.lora,
+            microbatches=self.recipe.microbatches,
+            lora=self.recipe.lora,
         )
 
 
@@ -168,27 +166,24 @@ def trainings(config: ConfigDict, mesh: Mesh, **changes: Any) -> list[Training]:
     kinds = {"verifier_training": kind} if verified else {}
     planned = []
     for section, kind in (kinds | {"sft": "sft"}).items():
-        how = recipe(config[section], config.seed)
-        packing = how.packing(section, mesh, singles=kind == "bce")
-        if how.rows % packing.parts:
+        settings = config[section]
+        made_by = recipe(settings, config.seed)
+        packing = made_by.packing(section, mesh, singles=kind == "bce")
+        devices, parts = packing.parts // settings.microbatches, packing.parts
+        if settings.rows % parts:
             raise ValueError(
-                f"config.{section}.rows is {how.rows}, which cannot be divided over "
-                f"{how.microbatches} microbatches × data × fsdp = "
-                f"{packing.parts // how.microbatches} of the mesh; choose a multiple of "
-                f"{packing.parts}"
+                f"config.{section}.rows is {settings.rows}, which cannot be divided over "
+                f"{settings.microbatches} microbatches × data × fsdp = {devices} of the mesh; "
+                f"choose a multiple of {parts}"
             )
         trained = (model if kind == "sft" else verifier_model)(config, **changes)
-        if how.lora is not None and how.lora.rank > trained.d_model:
+        if settings.lora_rank > trained.d_model:
             raise ValueError(
-                f"config.{section}.lora_rank is {how.lora.rank}, but the model is "
+                f"config.{section}.lora_rank is {settings.lora_rank}, but the model is "
                 f"{trained.d_model} wide; choose a smaller one, or 0 to train all of it"
             )
         rows, length = packing.largest(2 if kind == "bradley_terry" else 1)
-        planned.append(
-            Training(
-                section, kind, trained, rows, length, how.microbatches, how.optimizer, how.lora
-            )
-        )
+        planned.append(Training(section, kind, trained, made_by, rows, length))
     return planned
 
 
@@ -218,10 +213,13 @@ def training_bytes(training: Training, mesh: Mesh) -> int:
 
     What a layer needs while it is computed comes on top; the compiler knows how much (`aot`).
     """
-    t = training
-    state, frozen = step.abstract_state(t.params, t.axes, t.optimizer, mesh, t.lora)
-    tokens = t.rows * t.length / t.microbatches / mesh.shape["data"] / mesh.shape["fsdp"]
-    kept = t.model.n_layers * tokens * t.model.d_model * np.dtype(t.model.dtype).itemsize
+    model, recipe = training.model, training.recipe
+    state, frozen = step.abstract_state(
+        training.params, training.axes, recipe.optimizer, mesh, recipe.lora
+    )
+    parts = recipe.microbatches * mesh.shape["data"] * mesh.shape["fsdp"]
+    tokens = training.rows * training.length / parts
+    kept = model.n_layers * tokens * model.d_model * np.dtype(model.dtype).itemsize
     return int(_bytes(frozen) + _bytes(state) + _bytes(state.params) + kept)
 
 

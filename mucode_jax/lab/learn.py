@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
 from mucode_jax.core import keys
 from mucode_jax.core.records import SFTExample, VerifierExample
@@ -19,10 +18,9 @@ from mucode_jax.models import huggingface, llama
 from mucode_jax.models import verifier as verifiers
 from mucode_jax.models.llama import LlamaConfig, Params
 from mucode_jax.rollouts.scorer import Scorer
-from mucode_jax.runtime import hosts, summaries
+from mucode_jax.runtime import summaries
 from mucode_jax.runtime.ledger import CHECKPOINTS
 from mucode_jax.training import batches, fit, losses, metrics
-from mucode_jax.training.checkpoints import OtherRun
 from mucode_jax.training.fit import Recipe
 
 Json = Any
@@ -210,46 +208,31 @@ def _fit(
     axes: Any,
     on_epoch: Callable[[int, Params], None] | None = None,
 ) -> Params:
-    """`training.fit` with progress, its checkpoints in the stage's folder until it is finished.
-
-    Where its checkpoints are those of another version of the program, training starts again.
-    """
+    """`training.fit` with progress, its checkpoints in the stage's folder until it is finished."""
     lab.forget()
     if packed.dropped:
         lab.progress.say(
             f"{name}: {packed.dropped} examples are longer than the section's length, left out"
         )
-    checkpoints = lab.workdir.address(path / CHECKPOINTS)
+    with (
+        lab.progress.task(name.replace("/", ": "), packed.steps, "steps") as advance,
+        summaries.watched(
+            lab.workdir.path / "tensorboard", name, profile_steps=lab.profile_steps
+        ) as note,
+    ):
 
-    def train() -> Params:
-        with (
-            lab.progress.task(name.replace("/", ": "), packed.steps, "steps") as advance,
-            summaries.watched(
-                lab.workdir.path / "tensorboard", name, profile_steps=lab.profile_steps
-            ) as note,
-        ):
+        def on_step(step: int, steps: int, values: dict[str, float]) -> None:
+            note(step, values)
+            advance(1, f"loss {values['loss']:.4f}")
 
-            def on_step(step: int, steps: int, values: dict[str, float]) -> None:
-                note(step, values)
-                advance(1, f"loss {values['loss']:.4f}")
-
-            return fit.fit(
-                loss,
-                params,
-                packed.epochs,
-                recipe,
-                axes=axes,
-                mesh=lab.mesh,
-                checkpoints=checkpoints,
-                on_step=on_step,
-                on_epoch=on_epoch,
-            )
-
-    try:
-        return train()
-    except OtherRun:
-        lab.progress.say(
-            f"{name}: its checkpoints are of another version of mucode_jax; trained from the start"
+        return fit.fit(
+            loss,
+            params,
+            packed.epochs,
+            recipe,
+            axes=axes,
+            mesh=lab.mesh,
+            checkpoints=lab.workdir.address(path / CHECKPOINTS),
+            on_step=on_step,
+            on_epoch=on_epoch,
         )
-        hosts.first_does(name, lambda: epath.Path(checkpoints).rmtree(), lab.progress.say)
-        return train()

@@ -79,20 +79,20 @@ class Batches(Sequence[Batch]):
     """The batches of one epoch, each built when it is asked for.
 
     Attributes:
-      steps: for each batch, for each of its filled rows, the examples (or pairs) in it.
+      contents: for each batch, for each of its filled rows, the examples (or pairs) in it.
       shape: of every batch.
-      build: (a step's rows, shape) -> the arrays.
+      build: (contents of a batch, shape) -> its arrays.
     """
 
-    steps: Sequence[Rows]
+    contents: Sequence[Rows]
     shape: Shape
     build: Callable[[Rows, Shape], Batch]
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.contents)
 
     def __getitem__(self, i):
-        return self.build(self.steps[i], self.shape)
+        return self.build(self.contents[i], self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,58 +278,53 @@ def first_fit_decreasing(sizes: np.ndarray, length: int) -> list[list[int]]:
 
 
 def _sft_batch(rows: Rows, shape: Shape) -> Batch:
-    batch, places = _laid_out([[e.ids[:-1] for e in row] for row in rows], shape)
-    batch["targets"] = np.zeros((shape.rows, shape.length), np.int32)
-    batch["weights"] = np.zeros((shape.rows, shape.length), np.float32)
-    for example, (row, _, span) in zip(itertools.chain(*rows), places, strict=True):
-        batch["targets"][row, span] = example.ids[1:]
-        batch["weights"][row, span] = example.weights[1:]
-    return batch
+    batch, _ = _texts([[e.ids[:-1] for e in row] for row in rows], shape)
+    targets = [np.concatenate([e.ids[1:] for e in row]) for row in rows]
+    weights = [np.concatenate([e.weights[1:] for e in row]) for row in rows]
+    return batch | {
+        "targets": _padded(targets, shape.rows, shape.length),
+        "weights": _padded(weights, shape.rows, shape.length, np.float32),
+    }
 
 
 def _singles_batch(rows: Rows, shape: Shape) -> Batch:
-    batch, places = _laid_out([[e.ids for e in row] for row in rows], shape)
-    batch["ends"] = np.zeros((shape.rows, shape.texts), np.int32)
-    batch["labels"] = np.zeros((shape.rows, shape.texts), np.float32)
-    batch["weights"] = np.zeros((shape.rows, shape.texts), np.float32)
-    for example, (row, text, span) in zip(itertools.chain(*rows), places, strict=True):
-        batch["ends"][row, text] = span.stop - 1
-        batch["labels"][row, text] = example.correct
-        batch["weights"][row, text] = 1
-    return batch
+    batch, ends = _texts([[e.ids for e in row] for row in rows], shape)
+    labels = [[e.correct for e in row] for row in rows]
+    weights = [np.ones(len(row)) for row in rows]
+    return batch | {
+        "ends": _padded(ends, shape.rows, shape.texts),
+        "labels": _padded(labels, shape.rows, shape.texts, np.float32),
+        "weights": _padded(weights, shape.rows, shape.texts, np.float32),
+    }
 
 
 def _pairs_batch(rows: Rows, shape: Shape) -> Batch:
-    members = [[member.ids for pair in row for member in pair] for row in rows]
-    batch, places = _laid_out(members, shape)
-    batch["ends"] = np.zeros((shape.rows, shape.texts), np.int32)
-    batch["weights"] = np.zeros((shape.rows, shape.texts // 2), np.float32)
-    for row, text, span in places:
-        batch["ends"][row, text] = span.stop - 1
-        batch["weights"][row, text // 2] = 1
-    return batch
+    batch, ends = _texts([[member.ids for pair in row for member in pair] for row in rows], shape)
+    weights = [np.ones(len(row)) for row in rows]
+    return batch | {
+        "ends": _padded(ends, shape.rows, shape.texts),
+        "weights": _padded(weights, shape.rows, shape.texts // 2, np.float32),
+    }
 
 
-def _laid_out(
-    rows: Sequence[Sequence[np.ndarray]], shape: Shape
-) -> tuple[Batch, list[tuple[int, int, slice]]]:
-    """Tokens, positions and segment ids [R, T] of rows of texts' ids; the texts' places in order.
+def _texts(rows: Sequence[Sequence[np.ndarray]], shape: Shape) -> tuple[Batch, list[np.ndarray]]:
+    """(tokens, positions and segment ids [R, T], the columns where texts end) of rows of texts."""
+    lengths = [[len(ids) for ids in row] for row in rows]
+    fields = {
+        "tokens": [np.concatenate(row) for row in rows],
+        "positions": [np.concatenate([np.arange(n) for n in row]) for row in lengths],
+        "segment_ids": [np.repeat(1 + np.arange(len(row)), row) for row in lengths],
+    }
+    batch = {name: _padded(lines, shape.rows, shape.length) for name, lines in fields.items()}
+    return batch, [np.cumsum(row) - 1 for row in lengths]
 
-    A place is (row, number within the row from 0, columns).
-    """
-    names = ("tokens", "positions", "segment_ids")
-    batch = {name: np.zeros((shape.rows, shape.length), np.int32) for name in names}
-    places = []
-    for row, texts in enumerate(rows):
-        start = 0
-        for text, ids in enumerate(texts):
-            span = slice(start, start + len(ids))
-            batch["tokens"][row, span] = ids
-            batch["positions"][row, span] = np.arange(len(ids))
-            batch["segment_ids"][row, span] = 1 + text
-            places.append((row, text, span))
-            start = span.stop
-    return batch, places
+
+def _padded(lines: Sequence[Any], rows: int, columns: int, dtype: Any = np.int32) -> np.ndarray:
+    """[rows, columns]: the lines from the top left, and zeros."""
+    array = np.zeros((rows, columns), dtype)
+    for row, line in zip(array, lines, strict=False):
+        row[: len(line)] = line
+    return array
 
 
 def make_pairs(

@@ -2,9 +2,9 @@
 
 Orbax writes under a temporary name and renames when everything is on disk, so that a half-written
 checkpoint is never found. Its files do not notice a flipped bit among the numbers, so a checkpoint
-carries a checksum per array, which does not depend on how the array is split over devices; one that
-does not give back its checksums is passed over, with a warning that names it, and the one before is
-taken.
+carries a checksum per array, which does not depend on how the array is split over devices. One that
+does not give back its checksums, or is of another run, is passed over with a warning that names it,
+and the one before is taken.
 """
 
 from __future__ import annotations
@@ -22,10 +22,6 @@ EVERY_S = 30.0  # least seconds between two saves
 KEPT = 2  # checkpoints
 
 _log = logging.getLogger(__name__)
-
-
-class OtherRun(ValueError):
-    """A checkpoint directory holds the checkpoints of a run with other settings."""
 
 
 @jax.jit
@@ -46,7 +42,7 @@ class Checkpoints:
 
     Args:
       directory: local or remote (`gs://…`) path; made if absent.
-      run: JSON-ready description of the run. It resumes from no checkpoint of another description.
+      run: JSON-ready description of the run; checkpoints of another description are passed over.
 
     Attributes:
       directory: as given.
@@ -129,9 +125,6 @@ class Checkpoints:
         Args:
           abstract: the state as `jax.ShapeDtypeStruct`s with the shardings to restore to; they need
             not be those it was saved with.
-
-        Raises:
-          ValueError: the checkpoint belongs to a run of another description.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -139,31 +132,17 @@ class Checkpoints:
                     step, args=ocp.args.Composite(run=ocp.args.JsonRestore())
                 )["run"]
                 expected = run.pop("checksums")
-                self._compare(step, run)
+                differing = [k for k in {**run, **self._run} if run.get(k) != self._run.get(k)]
+                if differing:
+                    raise ValueError(f"it is of a run with other {', '.join(differing)}")
                 state = self._manager.restore(
                     step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
                 )["state"]
-            except OtherRun:
-                raise
-            except Exception as error:  # whatever orbax raises for a damaged file
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                _log.warning("checkpoint %s of %s cannot be read: %s", step, self.directory, reason)
-                self._bad.add(step)
-                continue
-            if checksums(state) == expected:
+                if checksums(state) != expected:
+                    raise ValueError("it is damaged, its checksums differ")
                 return step, state
-            _log.warning(
-                "checkpoint %s of %s is damaged (its checksums differ); passing it over",
-                *(step, self.directory),
-            )
-            self._bad.add(step)
+            except Exception as error:  # also whatever orbax raises for a damaged file
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                _log.warning("passing over checkpoint %s of %s: %s", step, self.directory, reason)
+                self._bad.add(step)
         return None
-
-    def _compare(self, step: int, run: dict) -> None:
-        differing = [k for k in {**run, **self._run} if run.get(k) != self._run.get(k)]
-        if differing:
-            name = differing[0]
-            raise OtherRun(
-                f"checkpoint {step} in {self.directory} was made with {name} = {run.get(name)!r}, "
-                f"this run has {self._run.get(name)!r}; remove it or choose another directory"
-            )

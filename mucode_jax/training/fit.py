@@ -6,7 +6,6 @@ import bisect
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 import logging
 import math
@@ -116,8 +115,8 @@ def fit(
       recipe: its optimizer, microbatches, adapters and seed.
       axes: the parameters' logical axes (`llama.logical_axes`, `verifier.logical_axes`).
       mesh: `models.sharding.make_mesh`.
-      checkpoints: a directory for the checkpoints of this run alone, or None for none. It may be
-        removed when the result is stored.
+      checkpoints: a directory for the checkpoints of this run alone, or None for none; those of
+        another recipe are passed over. It may be removed when the result is stored.
       on_step: called with (step 1 …, steps, metrics): loss, grad_norm, learning_rate and the loss's
         own; one step late, so that the device never waits.
       on_epoch: called with (epoch, params) after each epoch, before any checkpoint of its end; the
@@ -130,8 +129,7 @@ def fit(
     Raises:
       Diverged: loss or gradient became NaN or infinite; the checkpoints are those of before.
       Interrupted: any host's process was asked to stop (`runtime.interruption`).
-      ValueError: no batch, rows that cannot be divided over the mesh, batches of unequal shapes, or
-        checkpoints of another run.
+      ValueError: no batch, or rows that cannot be divided over the mesh.
     """
     ends = list(itertools.accumulate(map(len, epochs)))
     steps = ends[-1] if ends else 0
@@ -145,13 +143,9 @@ def fit(
     frozen = None if lora is None else start
     merge = jax.jit(functools.partial(adapters.merge, lora))
     take_step = make_step(loss, abstract, optimizer, mesh, lora)
-    description = {
-        "steps": steps,
-        "epochs": ends,
-        "optimizer": dataclasses.asdict(optimizer),
-        "lora": None if lora is None else dataclasses.asdict(lora),
-        "model": _digest(abstract),
-    }
+    run = {"steps": ends} | dataclasses.asdict(recipe)
+    for name in ("rows", "microbatches"):  # how a step is worked through, not what it learns
+        del run[name]
 
     def result(state: State) -> Params:
         return state.params if lora is None else merge(frozen, state.params)
@@ -159,7 +153,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         saved = restored = None
         if checkpoints is not None:
-            saved = stack.enter_context(Checkpoints(checkpoints, description))
+            saved = stack.enter_context(Checkpoints(checkpoints, run))
             restored = saved.restore(abstract)
         if restored is None:
             first, state = 0, _fresh_state(start, recipe, abstract)
@@ -206,13 +200,6 @@ def _fresh_state(start: Params, recipe: Recipe, abstract: State) -> State:
 
     layout = jax.tree.map(lambda x: x.sharding, abstract)
     return jax.jit(begin, out_shardings=layout)(start)
-
-
-def _digest(abstract: State) -> str:
-    """Names, shapes and dtypes of the state in a few letters: what a checkpoint must match."""
-    named = jax.tree_util.tree_leaves_with_path(abstract)
-    text = "\n".join(f"{jax.tree_util.keystr(p)} {x.shape} {x.dtype}" for p, x in named)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _put(batch: Batch, mesh: Mesh, microbatches: int) -> dict[str, jax.Array]:

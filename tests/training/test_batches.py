@@ -25,7 +25,7 @@ def _completion(task_id, ids, correct):
 def _steps(packed):
     """Per epoch and step, the examples in it, in no order: what a step learns from."""
     return [
-        [sorted(id(example) for row in step for example in row) for step in epoch.steps]
+        [sorted(id(example) for row in step for example in row) for step in epoch.contents]
         for epoch in packed.epochs
     ]
 

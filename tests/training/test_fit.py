@@ -15,7 +15,6 @@ from mucode_jax.models import llama, sharding, verifier
 from mucode_jax.runtime import interruption
 from mucode_jax.training import batches, checkpoints, losses
 from mucode_jax.training.fit import Diverged, Interrupted, Recipe, fit
-from mucode_jax.training.step import OptimizerConfig
 
 from . import toys
 
@@ -107,7 +106,7 @@ def trained(case, devices, **recipe):
     steps = [
         sorted(id(example) for row in step for example in row)
         for epoch in packed.epochs
-        for step in epoch.steps
+        for step in epoch.contents
     ]
     return packed.epochs[0].shape, steps, found
 
@@ -192,7 +191,7 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(mesh, tmp_path, ca
     caplog.clear()
     with checkpoints.Checkpoints(str(tmp_path), {"run": 1}) as saved:
         assert saved.restore(abstract)[0] == saved.latest == 1
-        assert "checkpoint 2" in caplog.text and "cannot be read" in caplog.text
+        assert "passing over checkpoint 2" in caplog.text
         # The same step is reached again, and takes its place.
         saved.save(2, {"w": state["w"] + 2})
     with checkpoints.Checkpoints(str(tmp_path), {"run": 1}) as saved:
@@ -208,10 +207,19 @@ def test_a_file_in_the_place_of_checkpoints_goes(tmp_path, caplog):
         assert saved.latest == 1
 
 
-def test_a_checkpoint_of_other_settings_is_refused(mesh, tmp_path):
+def test_a_checkpoint_of_another_recipe_is_passed_over(mesh, undisturbed, tmp_path, caplog):
+    """Also where new ones are of earlier steps than it is."""
+    with checkpoints.Checkpoints(str(tmp_path), {"steps": [STEPS]}) as saved:
+        saved.save(STEPS + 90, {"w": jax.numpy.zeros(3)})
+        saved.save(STEPS + 91, {"w": jax.numpy.zeros(3)})
     _checkpointed(mesh, tmp_path)
-    with pytest.raises(checkpoints.OtherRun, match="optimizer = .*this run has"):
-        toys.fit(mesh, checkpoints=tmp_path, optimizer=OptimizerConfig(1e-3))
+    assert "of a run with other steps, epochs, batch" in caplog.text
+    steps = []
+    trained = toys.fit(
+        mesh, checkpoints=tmp_path, on_step=lambda step, of, metrics: steps.append(step)
+    )
+    equal(trained, undisturbed)
+    assert steps[0] > 2 and f"checkpoint {STEPS + 91}" in caplog.text
 
 
 def test_a_save_is_due_no_sooner_than_twenty_times_its_duration(tmp_path, monkeypatch):
