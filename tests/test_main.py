@@ -242,6 +242,8 @@ def test_interrupted_again_and_again_it_ends_with_the_same_results(undisturbed, 
     """And so two runs of one seed agree, too. tests/bench/interruptions.py does it 50 times."""
     directory, _ = undisturbed
     at = interruptions.moments(directory, 5, seed=1)
-    sessions = interruptions.disturbed(tmp_path, at, [signal.SIGKILL, signal.SIGTERM])
-    assert [s.status for s in sessions] == [-9, 143, -9, 143, -9, 0]
+    sessions = interruptions.disturbed(
+        tmp_path, at, [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+    )
+    assert [s.status for s in sessions] == [-9, 143, 130, -9, 143, 0]
     assert micro.results(tmp_path) == micro.results(directory)
