@@ -9,6 +9,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
+from mucode_jax.core.code_block import extract_code
 from mucode_jax.core.records import Grade, Problem, Rollout, Tests, Turn
 from mucode_jax.sampling.engine import Completion
 
@@ -36,6 +37,9 @@ class FakeChat:
 
     def text(self, ids: np.ndarray) -> str:
         return bytes((i - 2) for i in np.asarray(ids).tolist() if i != EOT).decode()
+
+    def code(self, text: str) -> str:
+        return extract_code(text)
 
 
 class FakeEngine:
