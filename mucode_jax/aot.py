@@ -118,6 +118,11 @@ def devices(topology: str, slices: int = 1) -> list[Any]:
     return list(described.devices)
 
 
+def memory(topology: str) -> int:
+    """The bytes of a device's memory that programs may use."""
+    return int(HBM_GIB[_parse(topology)[0]] * GIB)
+
+
 def _parse(topology: str) -> tuple[str, tuple[int, ...]]:
     """(kind, chips per axis) of a topology. Raises ValueError that says what is accepted."""
     kind, _, shape = topology.partition(":")
@@ -173,7 +178,7 @@ def sampling(
     judge = placed(judge, sharding.shardings(judge, of_judge, mesh))
     scored = any("lv" in choice for choice in config.search.choices) and config.search.methods
     beside = plan.nbytes(judge, of_judge, mesh) if scored else 0
-    free = int(HBM_GIB[topology.split(":")[0]] * GIB) - generator - beside
+    free = memory(topology) - generator - beside
     slots = r.slots or slots_in(max(0, free), base, r.context, mesh)
     shapes = jax.eval_shape(functools.partial(llama.init_cache, base, slots, r.context))
     spec = sharding.spec(llama.CACHE_AXES, shapes[0]["k"].shape, dict(mesh.shape), "cache")
@@ -264,7 +269,7 @@ def relayout(base: LlamaConfig, mesh: Mesh, local: Mesh) -> Program:
 
 _COLLECTIVE = re.compile(
     r"= (\(?[a-z0-9]+\[.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
-    r"(?:-start)?\((.*)"
+    r"(?:-start)?\("
 )
 _BETWEEN = re.compile(
     r"= \(([a-z0-9]+\[[0-9,]*\]).*? send\(.*_xla_megascale_transfer_type=\"([A-Z_]+)\""
@@ -273,30 +278,26 @@ _BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1, "u8": 1, "s8": 1, 
 
 
 def _size(shape: str) -> int:
-    total = 0
-    for kind, dims in re.findall(r"([a-z]+[0-9]*)\[([0-9,]*)\]", shape):
-        count = 1
-        for n in dims.split(","):
-            count *= int(n or 1)
-        total += _BYTES.get(kind, 4) * count
-    return total
+    return sum(
+        _BYTES.get(kind, 4) * math.prod(int(n or 1) for n in dims.split(","))
+        for kind, dims in re.findall(r"([a-z]+[0-9]*)\[([0-9,]*)\]", shape)
+    )
 
 
 def collectives(text: str) -> dict[str, tuple[int, int]]:
     """kind -> (number in a compiled program's text, bytes of their results); a loop's body once."""
-    found: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
-    for shape, kind, _ in _COLLECTIVE.findall(text):
-        found[kind][0] += 1
-        found[kind][1] += _size(shape)
-    return {k: tuple(v) for k, v in sorted(found.items())}
+    sizes: dict[str, list[int]] = collections.defaultdict(list)
+    for shape, kind in _COLLECTIVE.findall(text):
+        sizes[kind].append(_size(shape))
+    return {kind: (len(sizes[kind]), sum(sizes[kind])) for kind in sorted(sizes)}
 
 
 def between_slices(text: str) -> dict[str, int]:
     """kind -> bytes that one chip sends over the network between slices."""
-    found: dict[str, int] = collections.defaultdict(int)
+    sizes: collections.Counter[str] = collections.Counter()
     for shape, kind in _BETWEEN.findall(text):
-        found[kind.lower()] += _size(shape)
-    return dict(found)
+        sizes[kind.lower()] += _size(shape)
+    return dict(sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,13 +322,13 @@ def compile(program: Program) -> Fit:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        sizes = re.search(r"\(([0-9.]+\w)\) exceeds available HBM \(([0-9.]+\w)\)", str(error))
-        reason = f"needs {sizes[1]} of {sizes[2]}" if sizes else "more than a chip has"
+        needed = re.search(r"\(([0-9.]+\w)\) exceeds available HBM \(([0-9.]+\w)\)", str(error))
+        reason = f"needs {needed[1]} of {needed[2]}" if needed else "more than a chip has"
         return Fit(0, 0, time.process_time() - began, "", reason)
     seconds = time.process_time() - began
-    m = compiled.memory_analysis()
-    besides = m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
-    return Fit(m.argument_size_in_bytes, besides, seconds, _communication(compiled))
+    sizes = compiled.memory_analysis()
+    besides = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return Fit(sizes.argument_size_in_bytes, besides, seconds, _communication(compiled))
 
 
 def _communication(compiled: jax.stages.Compiled) -> str:
@@ -345,7 +346,7 @@ def _bytes(size: int) -> str:
 
 
 def table(chosen: Sequence[Program], limit: int) -> bool:
-    """Prints a row a program as it is compiled; whether each fits `limit` bytes a chip.
+    """Prints a row per program as it is compiled; whether each fits `limit` bytes a chip.
 
     Raises OSError where standard output does not take it.
     """
@@ -379,32 +380,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     if set(argv[1:]) & {"-h", "--help"}:
         return show(__doc__)
     jax.config.update("jax_platforms", "cpu")
-    found = flags.FlagValues()
+    values = flags.FlagValues()
     try:
         argv = config_file.locate(argv)
-        config_flags.DEFINE_config_file("config", flag_values=found, sys_argv=argv)
-        flags.DEFINE_string("topology", None, "", flag_values=found)
-        flags.DEFINE_integer("slices", 1, "", lower_bound=1, flag_values=found)
-        flags.DEFINE_list("only", [], "", flag_values=found)
-        left = found(argv)
-        if len(left) > 1:
-            raise ValueError(f"unexpected argument {left[1]!r}; settings are --config.NAME=VALUE")
-        config = found["config"].value
-        if config is None or found.topology is None:
+        config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+        flags.DEFINE_string("topology", None, "", flag_values=values)
+        flags.DEFINE_integer("slices", 1, "", lower_bound=1, flag_values=values)
+        flags.DEFINE_list("only", [], "", flag_values=values)
+        _, *unexpected = values(argv)
+        if unexpected:
+            raise ValueError(
+                f"unexpected argument {unexpected[0]!r}; settings are --config.NAME=VALUE"
+            )
+        config = values["config"].value
+        if config is None or values.topology is None:
             raise ValueError("give --config configs/NAME.py and --topology, like v5e:4x4")
         settings.validate(config)
         if config.experiment != "iterate":
             raise ValueError(f"aot compiles an experiment's programs, not {config.experiment!r}")
-        chosen = list(experiment(config, found.topology, found.slices))
-        unknown = set(found.only) - {program.name for program in chosen}
-        if unknown:
-            names = ", ".join(program.name for program in chosen)
+        by_name = {p.name: p for p in experiment(config, values.topology, values.slices)}
+        if unknown := set(values.only) - set(by_name):
+            names = ", ".join(by_name)
             raise ValueError(f"--only {unknown.pop()!r}: the programs are {names}")
     except (Exception, SystemExit) as error:  # a config file is a program: it may raise anything
         return fail("aot", faults.of_input(error, argv), 2)
-    wanted = [program for program in chosen if not found.only or program.name in found.only]
+    chosen = [by_name[name] for name in by_name if not values.only or name in values.only]
     try:
-        return 0 if table(wanted, int(HBM_GIB[found.topology.split(":")[0]] * GIB)) else 1
+        return 0 if table(chosen, memory(values.topology)) else 1
     except OSError as error:
         return unheard(error)
 

@@ -49,9 +49,9 @@ def export(trained: Trained, what: str, results: Json, out: pathlib.Path) -> Non
         licence = card.licence(card.base(what, results["config"]), trained.path)
         text = card.write(what, trained.method, trained.iteration, results, licence)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        told = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"results.json lacks what the card tells ({told}); run main again"
+            f"results.json lacks what the card tells ({reason}); run main again"
         ) from error
     whole = pathlib.Path(os.path.realpath(out))
     part = whole.with_name(f".{whole.name}.part")

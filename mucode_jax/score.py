@@ -32,18 +32,18 @@ def read_pairs(path: str) -> list[tuple[Row, str, str]]:
 
     Raises ValueError that names the line at fault, or says that there is none.
     """
-    found = [(row, row.text("prompt"), row.text("completion")) for row in read_jsonl(path)]
-    if not found:
+    pairs = [(row, row.text("prompt"), row.text("completion")) for row in read_jsonl(path)]
+    if not pairs:
         raise ValueError(f"{path}: no pair in it")
-    return found
+    return pairs
 
 
 def as_read(pairs: Sequence[tuple[Row, str, str]], chat: Chat, longest: int) -> list[np.ndarray]:
-    """int32 [n] for each: the ids that the verifier reads.
+    """int32 [T] for each pair: the ids that the verifier reads.
 
     Raises ValueError that names the line with more than `longest` ids.
     """
-    found = []
+    texts = []
     for row, prompt, completion in pairs:
         ids = np.concatenate([chat.first(prompt), chat.completion(completion)])
         if len(ids) > longest:
@@ -51,8 +51,8 @@ def as_read(pairs: Sequence[tuple[Row, str, str]], chat: Chat, longest: int) -> 
                 f"{row.where}: prompt and completion take {len(ids)} tokens; the verifier reads "
                 f"{longest}"
             )
-        found.append(ids)
-    return found
+        texts.append(ids)
+    return texts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,16 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--verifier", required=True, help="a verifier's directory or hub id")
     parser.add_argument("--pairs", required=True, help='JSONL of {"prompt", "completion"}')
     parser.add_argument("--out", required=True, help="where the lines go, with their score")
-    given = parser.parse_args(argv)
+    flags = parser.parse_args(argv)
     try:
         hosts.backend()
-        pairs = read_pairs(given.pairs)
-        directory = hub.resolve_verifier(given.verifier)
+        pairs = read_pairs(flags.pairs)
+        directory = hub.resolve_verifier(flags.verifier)
         config = huggingface.read_config(directory)
         eot_ids = huggingface.eot_ids(directory)
         chat = Chat(huggingface.load_tokenizer(directory), eot_ids)
         texts = as_read(pairs, chat, config.max_positions)
-        with writing(given.out, of=[given.pairs]) as out:
+        with writing(flags.out, of=[flags.pairs]) as out:
             scorer = Scorer(config, huggingface.load_verifier(directory, config))
             scores = scorer(texts)
             for (row, *_), score in zip(pairs, scores.tolist(), strict=True):

@@ -77,47 +77,48 @@ def open_solver(
       max_new_tokens: a completion's; None: what the model's context allows, at most 1000.
 
     Raises:
-      ValueError: a model is not there or of another kind, its tokenizer is not its own, the two
-        read different tokens, or the memory does not hold so many candidates.
+      ValueError: a model is missing or of another kind, its tokenizer does not belong to it, the
+        two read different tokens, or the memory does not hold so many candidates.
     """
-    home = _model(generator, "generator")
-    config = huggingface.read_config(home)
-    eot_ids = huggingface.eot_ids(home)
-    tokenizer = huggingface.load_tokenizer(home)
+    directory = _model(generator, "generator")
+    config = huggingface.read_config(directory)
+    eot_ids = huggingface.eot_ids(directory)
+    tokenizer = huggingface.load_tokenizer(directory)
     chat = Chat(tokenizer, eot_ids)
     if chat.vocab_size > config.vocab_size:
         raise ValueError(
-            f"the tokenizer of {home} has ids up to {chat.vocab_size - 1}, but the model has "
+            f"the tokenizer of {directory} has ids up to {chat.vocab_size - 1}, but the model has "
             f"embeddings for {config.vocab_size}; they do not belong together"
         )
     context = min(8192, config.max_positions)
-    (has, whose), needs = device_memory(), n * slot_bytes(config, context)
-    if needs > has:
+    memory, device = device_memory()
+    needed = n * slot_bytes(config, context)
+    if needed > memory:
         raise ValueError(
-            f"--n {n}: so many conversations of {context} tokens take {needs / 2**30:.0f} GiB, "
-            f"and {whose} has {has / 2**30:.0f} GiB; lower it"
+            f"--n {n}: so many conversations of {context} tokens take {needed / 2**30:.0f} GiB, "
+            f"and {device} has {memory / 2**30:.0f} GiB; lower it"
         )
-    new = max_new_tokens or min(1000, context // (2 * turns))
-    limits = Limits(turns, new, min(512, context // (4 * turns)), context)
+    max_new_tokens = max_new_tokens or min(1000, context // (2 * turns))
+    limits = Limits(turns, max_new_tokens, min(512, context // (4 * turns)), context)
     scorer = None
     if verifier != "none":
-        of_verifier = _model(verifier, "verifier")
-        if huggingface.load_tokenizer(of_verifier).get_vocab() != tokenizer.get_vocab():
+        scoring = _model(verifier, "verifier")
+        if huggingface.load_tokenizer(scoring).get_vocab() != tokenizer.get_vocab():
             raise ValueError(
                 f"verifier {verifier} reads other tokens than generator {generator}; give one that "
                 "has its tokenizer, or --verifier none"
             )
-        scoring = huggingface.read_config(of_verifier)
-        scorer = Scorer(scoring, huggingface.load_verifier(of_verifier, scoring), rows=n)
+        judge = huggingface.read_config(scoring)
+        scorer = Scorer(judge, huggingface.load_verifier(scoring, judge), rows=n)
     engine = Engine(
         config,
-        huggingface.load_generator(home, config),
+        huggingface.load_generator(directory, config),
         slots=n,
         context=context,
         eot_ids=chat.eot_ids,
         temperature=temperature,
     )
-    return Solver(engine, chat, scorer, limits, hub.is_embedded(home))
+    return Solver(engine, chat, scorer, limits, hub.is_embedded(directory))
 
 
 def _model(path: str, what: str) -> pathlib.Path:
@@ -193,6 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hosts.backend()
         asked = problem_file.read(flags.file)
         with Pool(isolation=flags.isolation) as pool:
+            isolation = pool.isolation
             solver = open_solver(
                 flags.generator,
                 flags.verifier,
@@ -207,15 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not flags.json:
                 show.say(problem.prompt)
                 show.say("")
-                verifier = flags.verifier
-                if verifier == "none":
-                    verifier += " (--verifier names one with the same tokenizer)"
-                show.say(
-                    f"generator {flags.generator}; verifier {verifier}; {flags.n} candidates "
-                    f"a turn, at most {flags.turns} turns; chosen by {flags.search}; sandbox "
-                    f"isolation {pool.isolation['level']}"
-                )
-            ((found,),) = best_of_n(
+                show.say(_introduction(flags, isolation["level"]))
+            ((search,),) = best_of_n(
                 [problem],
                 engine=solver.engine,
                 chat=solver.chat,
@@ -229,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 on_turn=None if flags.json else show.turn,
             )
         if not flags.json:
-            show.end(found)
+            show.end(search)
     except Unheard as error:
         return unheard(error)
     except (ValueError, IsolationError) as error:
@@ -241,11 +236,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return fail("solve", "out of memory; lower --n or --turns, or take a smaller model", 1)
     if flags.json:
-        told = story.as_json(found, problem, solver.chat, solver.limits)
-        about = {name: getattr(flags, name) for name in ("generator", "verifier", "search")}
-        if lost := command.show(json.dumps(told | about | {"isolation": pool.isolation})):
-            return lost
-    return 0 if story.chosen(found).grade.passed else 1
+        fields = story.as_json(search, problem, solver.chat, solver.limits)
+        fields |= {name: getattr(flags, name) for name in ("generator", "verifier", "search")}
+        if status := command.show(json.dumps(fields | {"isolation": isolation})):
+            return status
+    return 0 if story.chosen(search).grade.passed else 1
+
+
+def _introduction(flags: argparse.Namespace, isolation: str) -> str:
+    hint = " (--verifier names one with the same tokenizer)" if flags.verifier == "none" else ""
+    return (
+        f"generator {flags.generator}; verifier {flags.verifier}{hint}; {flags.n} candidates "
+        f"a turn, at most {flags.turns} turns; chosen by {flags.search}; sandbox "
+        f"isolation {isolation}"
+    )
 
 
 def _keep_compiled() -> None:

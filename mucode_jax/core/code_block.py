@@ -8,7 +8,6 @@ program holds outside a string. Each of these is an error of the program, never 
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -22,7 +21,16 @@ _REASONING = re.compile(
     re.S | re.M | re.I,
 )
 _PYTHON = re.compile(r"\W*(?:i?python|py)[\d.]*(?![\w-])\W*", re.I)
-_BEHIND_TEXT = re.compile(r".*[^\s`~][ \t]*(?=(?:`{3,}|~{3,})(?:i?python|py)[\d.]*[ \t]*$)", re.I)
+_BEHIND_TEXT = re.compile(
+    r".*[^\s`~][ \t]*(?=(?:`{3,}|~{3,})(?:i?python|py)[\d.]*[ \t]*$)"
+    r"|[^`~]*[^\s`~][ \t]*(?=(?:`{3,}|~{3,})[ \t]*$)",
+    re.I,
+)
+# A tagged block whose code is indented less than its fence, which ends it by CommonMark's rules.
+_OUTDENTED = re.compile(
+    r"^[^\n`~]*(`{3,}+|~{3,}+)[ \t]*(?:i?python|py)[\d.]*[ \t]*\n(.*?)(?:^[ \t]*\1|\Z)",
+    re.S | re.M | re.I,
+)
 _LINE_END = re.compile(r"\r\n?|\n")
 _FIRST_LINE = re.compile(r"^[ \t]*(?![#\s]).*", re.M)
 _STATEMENT = re.compile(
@@ -68,17 +76,21 @@ def _code(text: str, depth: int) -> str:
     fences = _fences(tokens)
     is_python = _begins_as_python(text)
     if is_python and fences and not fences[0].info.strip():
-        return "".join(f"{line}\n" for line in _LINE_END.split(text)[: fences[0].map[0]])
+        return _before(text, fences[0])
     blocks = list(_blocks(fences, depth))
     tagged, untagged = ([code for tag, code in blocks if tag is wanted] for wanted in (True, False))
+    if tagged:
+        tagged += [match[2] for match in _OUTDENTED.finditer(text)]
     untagged.sort(key=_begins_as_python, reverse=True)
     if blocks:
         return next(filter(str.strip, tagged + untagged), "")
-    indented = [token.content for token in tokens if token.type == "code_block"]
-    for content in [] if is_python else indented:
-        code = _code(content, depth - 1) if depth else content
-        if _begins_as_python(code):
-            return code
+    if is_python:
+        return _closed(text, "`")
+    for token in tokens:
+        if token.type == "code_block":
+            code = _code(token.content, depth - 1) if depth else token.content
+            if _begins_as_python(code):
+                return code
     return text
 
 
@@ -86,9 +98,7 @@ def _blocks(fences: Sequence[Token], depth: int) -> Iterator[tuple[bool, str]]:
     """(whether it is tagged python, code) of each block that has that tag or none."""
     for token in fences:
         tag = _PYTHON.match(token.info)
-        code = token.content
-        if closing := _closing(token.markup[0]).search(code):
-            code = code[: closing.end()] + "\n"
+        code = _closed(token.content, token.markup[0])
         beside = token.info[tag.end() :] if tag else token.info.strip()
         if _begins_as_python(beside) and not _ATTRIBUTES.fullmatch(beside):
             code, beside = f"{beside}\n{code}", ""
@@ -103,10 +113,23 @@ def _fences(tokens: Sequence[Token]) -> list[Token]:
     return [token for token in tokens if token.type == "fence"]
 
 
-@functools.cache
-def _closing(mark: str) -> re.Pattern[str]:
-    """Code before a fence that closes on the same line, the only one of its kind there."""
-    return re.compile(rf"^[^{mark}\n]*[^\s\"'{mark}](?=[ \t]*{mark * 3}+[ \t]*$)", re.M)
+def _before(text: str, token: Token) -> str:
+    """What stands before a fence, on its own line too."""
+    first = token.map[0] if token.map else 0
+    lines = [*_LINE_END.split(text)[:first], token.meta.get("text", "").rstrip()]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _closed(code: str, mark: str) -> str:
+    """Code up to a fence that closes behind it, the only one on its line.
+
+    Before another that closes something it is part of the code: of a docstring.
+    """
+    fence_line = re.compile(rf"^[ \t]*{mark * 3}+[ \t]*$", re.M)
+    begin = max((match.end() for match in fence_line.finditer(code)), default=0)
+    behind = re.compile(rf"^[^{mark}\n]*[^\s\"'{mark}](?=[ \t]*{mark * 3}+[ \t]*$)", re.M)
+    match = behind.search(code, begin)
+    return code if match is None else code[: match.end()] + "\n"
 
 
 def _begins_as_python(text: str) -> bool:
@@ -122,10 +145,11 @@ def _fence_behind_text(state: StateBlock, start: int, end: int, silent: bool) ->
     if text is None:
         return False
     state.tShift[start] += text.end()
-    try:
-        return fence(state, start, end, silent)
-    finally:
-        state.tShift[start] -= text.end()
+    is_fence = fence(state, start, end, silent)
+    state.tShift[start] -= text.end()
+    if is_fence and not silent:
+        state.tokens[-1].meta["text"] = text[0]
+    return is_fence
 
 
 # Blocks alone are read, and those that HTML would swallow: models write tags around code.

@@ -51,22 +51,24 @@ __all__ = [
 
 Path = str | pathlib.Path
 
-# Our path -> (their name, whether it is stored transposed).
-_EMBED = {"embed/embedding": ("model.embed_tokens.weight", False)}
-_NORM = {"norm/scale": ("model.norm.weight", False)}
-_HEAD = {"head/kernel": ("lm_head.weight", True)}
-_SCORE = {"head/kernel": ("score.weight", True)}
-_LAYER = {
-    "attention_norm/scale": ("input_layernorm.weight", False),
-    "attention/query/kernel": ("self_attn.q_proj.weight", True),
-    "attention/key/kernel": ("self_attn.k_proj.weight", True),
-    "attention/value/kernel": ("self_attn.v_proj.weight", True),
-    "attention/output/kernel": ("self_attn.o_proj.weight", True),
-    "mlp_norm/scale": ("post_attention_layernorm.weight", False),
-    "mlp/gate/kernel": ("mlp.gate_proj.weight", True),
-    "mlp/up/kernel": ("mlp.up_proj.weight", True),
-    "mlp/down/kernel": ("mlp.down_proj.weight", True),
+# Our path -> (their name, "{}" for the layer's number; whether it is stored transposed).
+_ENDS = {
+    "embed/embedding": ("model.embed_tokens.weight", False),
+    "norm/scale": ("model.norm.weight", False),
 }
+_LAYERS = {
+    "layers/attention_norm/scale": ("model.layers.{}.input_layernorm.weight", False),
+    "layers/attention/query/kernel": ("model.layers.{}.self_attn.q_proj.weight", True),
+    "layers/attention/key/kernel": ("model.layers.{}.self_attn.k_proj.weight", True),
+    "layers/attention/value/kernel": ("model.layers.{}.self_attn.v_proj.weight", True),
+    "layers/attention/output/kernel": ("model.layers.{}.self_attn.o_proj.weight", True),
+    "layers/mlp_norm/scale": ("model.layers.{}.post_attention_layernorm.weight", False),
+    "layers/mlp/gate/kernel": ("model.layers.{}.mlp.gate_proj.weight", True),
+    "layers/mlp/up/kernel": ("model.layers.{}.mlp.up_proj.weight", True),
+    "layers/mlp/down/kernel": ("model.layers.{}.mlp.down_proj.weight", True),
+}
+_HEAD = {GENERATOR: ("lm_head.weight", True), VERIFIER: ("score.weight", True)}
+_MODULE: dict[str, Any] = {GENERATOR: llama, VERIFIER: verifier}
 _CARRIED = (  # noqa: SIM905
     "tokenizer* special_tokens_map.json added_tokens.json vocab.json merges.txt *.jinja "
     "generation_config.json LICENSE* NOTICE*"
@@ -97,7 +99,7 @@ def is_verifier(directory: Path) -> bool:
 def load_generator(
     directory: Path, config: LlamaConfig, *, mesh: jax.sharding.Mesh | None = None
 ) -> Params:
-    """The parameters of a LlamaForCausalLM directory, in config.param_dtype.
+    """The parameters of a LlamaForCausalLM directory, stacked over layers, in config.param_dtype.
 
     Args:
       directory: a model directory.
@@ -108,8 +110,7 @@ def load_generator(
       ValueError: another architecture, tensors missing, in excess or misshapen, or values that are
         no numbers.
     """
-    abstract, axes = llama.abstract_params(config), llama.logical_axes(config)
-    return _load(pathlib.Path(directory), config, GENERATOR, abstract, axes, mesh)
+    return _load(pathlib.Path(directory), config, GENERATOR, mesh)
 
 
 def load_verifier(
@@ -119,23 +120,15 @@ def load_verifier(
 
     See `load_generator`.
     """
-    abstract, axes = verifier.abstract_params(config), verifier.logical_axes(config)
-    return _load(pathlib.Path(directory), config, VERIFIER, abstract, axes, mesh)
+    return _load(pathlib.Path(directory), config, VERIFIER, mesh)
 
 
 def check_weights(directory: Path, config: LlamaConfig) -> None:
-    """Raises ValueError where a model directory has not the tensors that `config` asks for.
+    """Raises ValueError where a model directory lacks the tensors that `config` asks for.
 
     Only the files' headers are read.
     """
-    directory = pathlib.Path(directory)
-    of_verifier = is_verifier(directory)
-    _stored(
-        directory,
-        config,
-        VERIFIER if of_verifier else GENERATOR,
-        (verifier if of_verifier else llama).abstract_params(config),
-    )
+    _stored(pathlib.Path(directory), config, VERIFIER if is_verifier(directory) else GENERATOR)
 
 
 def save_generator(
@@ -180,41 +173,48 @@ def save_verifier(
     _save(params, config, pathlib.Path(directory), VERIFIER, tokenizer_from)
 
 
-def _check_architecture(directory: pathlib.Path, expected: str) -> None:
-    names = architectures(directory) or [expected]
-    if expected not in names:
-        raise ValueError(f"{directory} holds a {' '.join(names)}, expected a {expected}")
-    labels = read_json(directory / "config.json").get("id2label") or {"0": ""}
-    if expected == VERIFIER and (not isinstance(labels, dict) or len(labels) != 1):
-        raise ValueError(f"{directory} has the labels {labels}; a verifier has one (num_labels=1)")
-
-
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-    """One of our arrays, and the tensors that it is made of: one, or one a layer."""
+    """One of our arrays, and the tensors that it is made of: one, or one per layer.
+
+    Attributes:
+      path: of the array in the tree of parameters.
+      names: of the tensors.
+      transposed: whether the tensors are.
+      array: its shape, stacked over layers where `stacked`, and its dtype.
+    """
 
     path: tuple[str, ...]
     names: tuple[str, ...]
     transposed: bool
+    array: jax.ShapeDtypeStruct
 
     @property
     def stacked(self) -> bool:
         return "layers" in self.path
 
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape of each of the tensors."""
+        shape = self.array.shape[1:] if self.stacked else self.array.shape
+        return shape[::-1] if self.transposed else shape
+
 
 def _entries(config: LlamaConfig, architecture: str) -> list[_Entry]:
-    trunk = () if architecture == GENERATOR else ("trunk",)
-    if architecture == VERIFIER:
-        ends = [(trunk, _EMBED), (trunk, _NORM), ((), _SCORE)]
-    else:
-        ends = [(trunk, _EMBED), (trunk, _NORM)] + ([] if config.tied else [(trunk, _HEAD)])
+    prefix = "trunk/" if architecture == VERIFIER else ""
+    has_head = architecture == VERIFIER or not config.tied
+    table = {
+        **{prefix + path: tensor for path, tensor in _ENDS.items()},
+        **({"head/kernel": _HEAD[architecture]} if has_head else {}),
+        **{prefix + path: tensor for path, tensor in _LAYERS.items()},
+    }
+    abstract = _MODULE[architecture].abstract_params(config)
     entries = []
-    for prefix, table in ends:
-        for path, (name, transposed) in table.items():
-            entries.append(_Entry((*prefix, *path.split("/")), (name,), transposed))
-    for path, (name, transposed) in _LAYER.items():
-        names = tuple(f"model.layers.{i}.{name}" for i in range(config.n_layers))
-        entries.append(_Entry((*trunk, "layers", *path.split("/")), names, transposed))
+    for path, (name, transposed) in table.items():
+        parts = tuple(path.split("/"))
+        layers = config.n_layers if "layers" in parts else 1
+        names = tuple(name.format(layer) for layer in range(layers))
+        entries.append(_Entry(parts, names, transposed, _at(abstract, parts)))
     return entries
 
 
@@ -228,34 +228,35 @@ def _load(
     directory: pathlib.Path,
     config: LlamaConfig,
     architecture: str,
-    abstract: Params,
-    axes: Params,
     mesh: jax.sharding.Mesh | None,
 ) -> Params:
-    stored = _stored(directory, config, architecture, abstract)
+    stored = _stored(directory, config, architecture)
+    module = _MODULE[architecture]
+    abstract = module.abstract_params(config)
     if mesh is None:
         places = jax.tree.map(lambda _: SingleDeviceSharding(jax.local_devices()[0]), abstract)
     else:
-        places = sharding.shardings(abstract, axes, mesh)
+        places = sharding.shardings(abstract, module.logical_axes(config), mesh)
     params: Params = {}
     for entry in _entries(config, architecture):
         node = params
         for part in entry.path[:-1]:
             node = node.setdefault(part, {})
-        node[entry.path[-1]] = _load_array(
-            [stored[name] for name in entry.names],
-            entry,
-            _at(abstract, entry.path),
-            _at(places, entry.path),
-        )
+        tensors = [stored[name] for name in entry.names]
+        node[entry.path[-1]] = _load_array(tensors, entry, _at(places, entry.path))
     return params
 
 
 def _stored(
-    directory: pathlib.Path, config: LlamaConfig, architecture: str, abstract: Params
+    directory: pathlib.Path, config: LlamaConfig, architecture: str
 ) -> dict[str, weights.Stored]:
     """Every tensor of a directory that holds all of them, in the right shapes, and no others."""
-    _check_architecture(directory, architecture)
+    names = architectures(directory) or [architecture]
+    if architecture not in names:
+        raise ValueError(f"{directory} holds a {' '.join(names)}, expected a {architecture}")
+    labels = read_json(directory / "config.json").get("id2label") or {"0": ""}
+    if architecture == VERIFIER and (not isinstance(labels, dict) or len(labels) != 1):
+        raise ValueError(f"{directory} has the labels {labels}; a verifier has one (num_labels=1)")
     entries = _entries(config, architecture)
     stored = weights.index(directory)
     # Copies that some files carry of what is known otherwise.
@@ -270,25 +271,20 @@ def _stored(
         some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         raise ValueError(f"{directory} {verb} {len(names)} tensor(s): {some}")
     for entry in entries:
-        shape = _at(abstract, entry.path).shape[1 if entry.stacked else 0 :]
-        shape = shape[::-1] if entry.transposed else shape
         for name in entry.names:
-            if stored[name].shape != shape:
+            if stored[name].shape != entry.stored_shape:
                 raise ValueError(
                     f"{directory}: tensor {name} has shape {stored[name].shape}; by config.json it"
-                    f" should be {shape}"
+                    f" should be {entry.stored_shape}"
                 )
     return stored
 
 
 def _load_array(
-    stored: list[weights.Stored],
-    entry: _Entry,
-    array: jax.ShapeDtypeStruct,
-    place: jax.sharding.Sharding,
+    stored: list[weights.Stored], entry: _Entry, place: jax.sharding.Sharding
 ) -> jax.Array:
     """One of our arrays, its layers read one after the other into the place where they will lie."""
-    single = place
+    array, single = entry.array, place
     if isinstance(place, NamedSharding):
         axes = (*place.spec, *[None] * (array.ndim - len(place.spec)))[1 if entry.stacked else 0 :]
         single = NamedSharding(
@@ -317,16 +313,13 @@ def _place(
 
 def _outgoing(params: Params, entry: _Entry, layer: int) -> weights.Outgoing:
     array = _at(params, entry.path, layer)
-    trunk = params.get("trunk", params)
-    cut = entry.stacked and not isinstance(trunk["layers"], tuple)
-    shape = array.shape[1:] if cut else array.shape
+    is_stacked = entry.stacked and not isinstance(params.get("trunk", params)["layers"], tuple)
 
     def fetch() -> np.ndarray:
-        values = _to_host(array[layer] if cut else array)
+        values = _to_host(array[layer] if is_stacked else array)
         return values.T if entry.transposed else values
 
-    shape = shape[::-1] if entry.transposed else shape
-    return weights.Outgoing(entry.names[layer], np.dtype(array.dtype), shape, fetch)
+    return weights.Outgoing(entry.names[layer], np.dtype(array.dtype), entry.stored_shape, fetch)
 
 
 def _save(

@@ -18,35 +18,38 @@ from mucode_jax.runtime.command import Unheard, spell_all
 Json = Any
 
 
-def why(found: Search, turn: int) -> str:
+def chosen(search: Search, turn: int = -1) -> Turn:
+    """The candidate that was chosen in a turn."""
+    return search.turns[turn].candidates[search.turns[turn].chosen]
+
+
+def why(search: Search, turn: int) -> str:
     """Why a turn's candidate was chosen, in words."""
-    candidates = found.turns[turn].candidates
-    failed = {chosen(found, t).code for t in range(turn)}
-    passed = [c for c in candidates if c.grade.passed]
-    fresh = [c for c in candidates if c.code not in failed]
-    said = []
+    candidates = search.turns[turn].candidates
+    failed = {chosen(search, earlier).code for earlier in range(turn)}
+    fresh = [candidate for candidate in candidates if candidate.code not in failed]
     left = fresh or list(candidates)
+    reasons = []
     if 0 < len(fresh) < len(candidates):
-        said.append(f"{len(candidates) - len(fresh)} repeat what failed before")
-    if found.choice.startswith("pt"):
-        if chosen(found, turn).grade.passed:
-            left = passed
-            one = len({c.code for c in passed}) == 1
-            said.append("it passes the tests" + ("" if one else f", as {len(passed)} do"))
+        reasons.append(f"{len(candidates) - len(fresh)} repeat what failed before")
+    if search.choice.startswith("pt"):
+        if chosen(search, turn).grade.passed:
+            left = [candidate for candidate in candidates if candidate.grade.passed]
+            alike = len({candidate.code for candidate in left}) == 1
+            reasons.append("it passes the tests" + ("" if alike else f", as {len(left)} do"))
         else:
-            said.append("none passes the tests")
-    copies = [count for _, count in collections.Counter(c.code for c in left).most_common()]
-    if len(copies) == 1:
-        pass
-    elif found.choice in ("lv", "pt+lv"):
-        said.append("the verifier scores it highest")
-    elif found.choice == "pt+lv+vote":
-        said.append("the highest by score and frequency")
-    elif found.choice == "pt+vote" and copies[0] > copies[1]:
-        said.append("the most frequent")
-    else:
-        said.append("at random among equals")
-    return "; ".join(said) or "they are all the same"
+            reasons.append("none passes the tests")
+    counts = [count for _, count in collections.Counter(c.code for c in left).most_common()]
+    if len(counts) > 1:
+        if search.choice in ("lv", "pt+lv"):
+            reasons.append("the verifier scores it highest")
+        elif search.choice == "pt+lv+vote":
+            reasons.append("the highest by score and frequency")
+        elif search.choice == "pt+vote" and counts[0] > counts[1]:
+            reasons.append("the most frequent")
+        else:
+            reasons.append("at random among equals")
+    return "; ".join(reasons) or "they are all the same"
 
 
 def printable(text: str) -> str:
@@ -64,53 +67,44 @@ class Show:
 
     def say(self, *parts: str | tuple[str, str]) -> None:
         """One line (or block) of text; a part may be (text, style). Raises Unheard."""
-        shown = [
-            (printable(p), "") if isinstance(p, str) else (printable(p[0]), p[1]) for p in parts
-        ]
+        styled = [(part, "") if isinstance(part, str) else part for part in parts]
+        text = rich.text.Text.assemble(*((printable(part), style) for part, style in styled))
         try:
-            self._console.print(rich.text.Text.assemble(*shown))
+            self._console.print(text)
         except OSError as error:
             raise Unheard(*error.args) from error
 
-    def code(self, text: str) -> None:
-        self.say((textwrap.indent(text.strip(), "    "), "bold"))
-
-    def turn(self, found: Search) -> None:
+    def turn(self, search: Search) -> None:
         """The latest turn: its candidates, the choice, and what the generator reads next."""
-        number = len(found.turns)
-        turn = found.turns[-1]
+        number, turn = len(search.turns), search.turns[-1]
         self.say("")
         self.say((f"turn {number}", "bold"))
-        for j, candidate in enumerate(turn.candidates):
+        for i, candidate in enumerate(turn.candidates):
             grade = candidate.grade
-            score = "" if turn.scores is None else f"  score {turn.scores[j]:+.2f}"
-            mark = "→" if j == turn.chosen else " "
+            mark = "→" if i == turn.chosen else " "
             style = "green" if grade.passed else "red"
-            told = f"{score}  {grade.summary}".rstrip()
-            self.say(f"{mark} {j + 1}  ", (f"{grade.status:<7}", style), told)
-        self.say(f"chosen: {turn.chosen + 1}, because " + why(found, number - 1))
-        taken = turn.candidates[turn.chosen]
-        self.code(taken.code)
-        if not taken.grade.passed and number < self._limits.turns:
+            score = "" if turn.scores is None else f"  score {turn.scores[i]:+.2f}"
+            details = f"{score}  {grade.summary}".rstrip()
+            self.say(f"{mark} {i + 1}  ", (f"{grade.status:<7}", style), details)
+        self.say(f"chosen: {turn.chosen + 1}, because " + why(search, number - 1))
+        candidate = chosen(search)
+        self.say((textwrap.indent(candidate.code.strip(), "    "), "bold"))
+        if not candidate.grade.passed and number < self._limits.turns:
             self.say("feedback:")
-            read = _feedback(self._problem, taken, self._chat, self._limits)
-            self.say(textwrap.indent(read, "    "))
+            feedback = _feedback(self._problem, candidate, self._chat, self._limits)
+            self.say(textwrap.indent(feedback, "    "))
 
-    def end(self, found: Search) -> None:
+    def end(self, search: Search) -> None:
         """How it ended, and what it took."""
-        sampled = [c for turn in found.turns for c in turn.candidates]
-        solved = chosen(found).grade.passed
+        candidates = [candidate for turn in search.turns for candidate in turn.candidates]
+        programs = len({candidate.code for candidate in candidates})
+        tokens = sum(len(candidate.completion_ids) for candidate in candidates)
+        solved = chosen(search).grade.passed
         self.say("")
         self.say(
             ("solved", "green") if solved else ("not solved", "red"),
-            f" at turn {len(found.turns)}: {len({c.code for c in sampled})} programs executed, "
-            f"{sum(len(c.completion_ids) for c in sampled)} tokens sampled",
+            f" at turn {len(search.turns)}: {programs} programs executed, {tokens} tokens sampled",
         )
-
-
-def chosen(found: Search, turn: int = -1) -> Turn:
-    """The candidate that was taken in a turn."""
-    return found.turns[turn].candidates[found.turns[turn].chosen]
 
 
 def _feedback(problem: Problem, failed: Turn, chat: Chat, limits: Limits) -> str:
@@ -118,28 +112,24 @@ def _feedback(problem: Problem, failed: Turn, chat: Chat, limits: Limits) -> str
     return chat.message(feedback_prompt(chat, problem, failed, limits), first=False)
 
 
-def as_json(found: Search, problem: Problem, chat: Chat, limits: Limits) -> Json:
+def as_json(search: Search, problem: Problem, chat: Chat, limits: Limits) -> Json:
     """A finished search for programs."""
     turns = []
-    for number, turn in enumerate(found.turns):
-        taken = turn.candidates[turn.chosen]
-        last = number + 1 == limits.turns or taken.grade.passed
+    for number, turn in enumerate(search.turns):
+        candidate = chosen(search, number)
+        is_last = number + 1 == limits.turns or candidate.grade.passed
         scores = [None] * len(turn.candidates) if turn.scores is None else turn.scores.tolist()
         turns.append(
             {
                 "candidates": [
-                    {
-                        "code": c.code,
-                        "status": c.grade.status,
-                        "summary": c.grade.summary,
-                        "score": score,
-                    }
+                    {"code": c.code, "status": c.grade.status, "summary": c.grade.summary}
+                    | {"score": score}
                     for c, score in zip(turn.candidates, scores, strict=True)
                 ],
                 "chosen": turn.chosen,
-                "why": why(found, number),
-                "feedback": None if last else _feedback(problem, taken, chat, limits),
+                "why": why(search, number),
+                "feedback": None if is_last else _feedback(problem, candidate, chat, limits),
             }
         )
-    final = chosen(found)
+    final = chosen(search)
     return {"solved": final.grade.passed, "code": final.code, "turns": turns}

@@ -1,5 +1,6 @@
 """The code in a completion: by CommonMark's rules, whatever surrounds it, in linear time."""
 
+import json
 import textwrap
 import time
 
@@ -39,6 +40,8 @@ def indented(text, columns):
         f"- a\n  - b:\n\n{indented(FENCED, 4)}\n  - c\n",
         f"1. Here: ```python\n{indented(F, 3)}   ```\n",
         f"  {FENCED}".replace("\n", "\n  "),
+        f"1. So:\n\n   ```python\n{F}   ```\n\nIt adds one.\n",  # indented less than its fence
+        f"- ```python\n{F}  ```\n",
         textwrap.indent(FENCED, "> "),
         f"<answer>\n{FENCED}</answer>\n",
         f"<details><summary>Code</summary>\n{FENCED}</details>\n",
@@ -58,6 +61,8 @@ def indented(text, columns):
         f"Here is the code: ```python\n{F}```\nIt adds one.\n",
         f"Sure!\nHere is the code: ```python\n{F}```\n",
         f"### Code ````python\n{F}````\n",
+        f"Here is the code: ```\n{F}```\nIt adds one.\n",
+        f"{F.rstrip()}```\nIt adds one.\n",
         # Other fences and tags.
         f"~~~python\n{F}~~~\n",
         f"~~~~ python\n{F}",
@@ -102,6 +107,10 @@ def test_the_code_is_found(text):
         ("a" * 1000, "a" * 1000),
         ("Here is the function you asked for.", "Here is the function you asked for."),
         ("def f(x:\n    y = 1\n\n    return y", "def f(x:\n    y = 1\n\n    return y"),
+        (
+            '```python\ndef f(x):\n    """So: ```\n    f(1)\n    ```\n    """\n```\n',
+            'def f(x):\n    """So: ```\n    f(1)\n    ```\n    """\n',
+        ),
         ("f(x) must be:\n```\ng(x)\n```\n", "g(x)\n"),
         (DOCUMENTED, DOCUMENTED),
         (f"```python\n{DOCUMENTED}```\n", DOCUMENTED),
@@ -178,6 +187,24 @@ def test_any_code_comes_out_of_any_wrapping(data):
     more = ["", "\n\nIt works.\n"] + ([f"\n\n{USE}"] if tag else [])
     after = draw(strategies.sampled_from(more)) if closing else ""
     assert extract_code(draw(OTHERS) + draw(PROSE) + block + after) == code
+
+
+def test_real_programs_come_out_of_every_wrapping(data_dir):
+    lines = (data_dir / "mbpp.jsonl").read_text().splitlines()
+    for line in lines:
+        code = "\n".join(json.loads(line)["code"].splitlines()).rstrip() + "\n"
+        listed = textwrap.indent(code, "   ", lambda line: True)
+        for text in (
+            f"```python\n{code}```\nDone.",
+            f"~~~py\n{code}",
+            f"```\n{code}```\n",
+            f"{code}```\nThis is it.\n",
+            f"Here is the code: ```python\n{code}```\n",
+            f"1. So:\n\n   ```python\n{listed}   ```\n",
+            f"````markdown\n```python\n{code}```\n````",
+            code,
+        ):
+            assert extract_code(text) == code
 
 
 @hypothesis.settings(deadline=None, max_examples=300)
