@@ -19,9 +19,7 @@ _REPLY = (
 )
 
 
-def function_prompt(
-    text: str, *, preamble: str = "", tests: str = "", signature: str = ""
-) -> str:
+def function_prompt(text: str, *, preamble: str = "", tests: str = "", signature: str = "") -> str:
     """The first message for a problem whose solution is a function.
 
     Args:

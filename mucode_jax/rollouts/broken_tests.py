@@ -77,12 +77,15 @@ class Trial:
         name = problem.entry_point
         program = problem.program(_STUB.format(name=name) if name.isidentifier() else "")
         yield program, tests
-        for text in tests.statements:
+        for number, text in enumerate(tests.statements):
             for statement in _single_statements(text):
-                yield program, dataclasses.replace(tests, statements=("assert True", statement))
+                # In its place, so that its line is told; and with something that is asserted.
+                alone = (*[""] * number, statement, "assert True")
+                yield program, dataclasses.replace(tests, statements=alone)
 
 
 def _single_statements(text: str) -> Iterator[str]:
+    """The statements of a text, each behind as many empty lines as stand before it there."""
     try:
         body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -90,7 +93,7 @@ def _single_statements(text: str) -> Iterator[str]:
     if len(body) > 1:
         for node in body:
             if isinstance(node, _SINGLE):
-                yield ast.get_source_segment(text, node) or ""
+                yield "\n" * (node.lineno - 1) + (ast.get_source_segment(text, node) or "")
 
 
 def find(

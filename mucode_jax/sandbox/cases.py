@@ -12,7 +12,6 @@ import functools
 import inspect
 import io
 import itertools
-import sys
 import types
 import unittest
 import unittest.case
@@ -69,25 +68,25 @@ class _Result(unittest.TestResult):
         self.problem: BaseException | None = None
         self.left = False
 
-    def addError(self, test: Any, err: Any) -> None:  # noqa: N802
+    def addError(self, test: Any, err: Any) -> None:
         if isinstance(err[1], self._fatal):
             raise err[1]
         self.problem = self.problem or err[1]
 
-    addFailure = addError  # noqa: N815
+    addFailure = addError
 
-    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
         if err is not None:
             self.addError(subtest, err)
 
-    def addExpectedFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+    def addExpectedFailure(self, test: Any, err: Any) -> None:
         if isinstance(err[1], self._fatal):
             raise err[1]
 
-    def addUnexpectedSuccess(self, test: Any) -> None:  # noqa: N802
+    def addUnexpectedSuccess(self, test: Any) -> None:
         self.problem = AssertionError(f"{test.id()} passes, which it is not expected to")
 
-    def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
+    def addSkip(self, test: Any, reason: str) -> None:
         self.left = True
 
 
@@ -137,7 +136,9 @@ class _Session:
         fixtures = {**self._fixtures, **_fixtures_of(dict(inspect.getmembers_static(kind)))}
         count = 0
         with contextlib.ExitStack() as stack:
-            before, after = (getattr(kind, name, None) for name in ("setup_class", "teardown_class"))
+            before, after = (
+                getattr(kind, name, None) for name in ("setup_class", "teardown_class")
+            )
             _hooks(stack, before, after, kind)
             for name in tests:
                 around = ("setup_method", "teardown_method")

@@ -361,9 +361,7 @@ class _Run:
         names = {*self._prepared.free, *self._theirs}
         if not asked:
             names -= {x for x, value in self._theirs.items() if type(value) is remote.Remote}
-        fault = blame.of(
-            error, self._texts, self._prepared, tuple(names), self._own, asked=asked
-        )
+        fault = blame.of(error, self._texts, self._prepared, tuple(names), self._own, asked=asked)
         if fault == "tests" and self._shared and asked:
             fault = "unclear"  # it may have come by the files
         if fault == "tests":

@@ -61,7 +61,7 @@ def main(*_: object, **__: object) -> int:
     return 0
 
 
-def exit(reason: str = "", returncode: int | None = None) -> None:  # noqa: A001 (pytest's word)
+def exit(reason: str = "", returncode: int | None = None) -> None:
     """Ends the text."""
     raise SystemExit(returncode or 0)
 
@@ -114,7 +114,7 @@ def raises(
     return info
 
 
-class approx:  # noqa: N801 (pytest's word)
+class approx:
     """A number, or a container of numbers, that what is near it equals."""
 
     __array_ufunc__ = None
@@ -233,6 +233,6 @@ class Values:
     marks: tuple[Mark, ...]
 
 
-def param(*values: Any, marks: Any = (), id: str | None = None) -> Values:  # noqa: A002
+def param(*values: Any, marks: Any = (), id: str | None = None) -> Values:
     """The values of one run of a parametrized test, with marks of its own."""
     return Values(values, tuple(marks) if isinstance(marks, (list, tuple)) else (marks,))

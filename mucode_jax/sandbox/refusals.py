@@ -62,7 +62,7 @@ def _modules(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _whole_name(node: ast.AST, modules: dict[str, str]) -> str:
-    """"unittest.mock.patch.object" of what names it; "" where it is no name of an import's."""
+    """Such as "unittest.mock.patch.object"; "" where it is no name of an import's."""
     if isinstance(node, ast.Name):
         return modules.get(node.id, "")
     if isinstance(node, ast.Attribute):
@@ -99,10 +99,11 @@ def _reason(node: ast.AST, modules: dict[str, str]) -> str:
 def _of_patch(function: str, arguments: list[ast.expr], modules: dict[str, str]) -> str:
     """Why a call of `unittest.mock.patch` and its kind has no effect on the program."""
     patch = "unittest.mock.patch"
+    of_names = (f"{patch}.dict", f"{patch}.multiple")
     match arguments:
         case [ast.Constant(value=str(target)), *_] if function == patch:
             return "" if target in _STREAMS else f"a test cannot replace the program's {target}"
-        case [ast.Constant(value=str(target)), *_] if function in (f"{patch}.dict", f"{patch}.multiple"):
+        case [ast.Constant(value=str(target)), *_] if function in of_names:
             return f"a test cannot replace the program's {target}"
         case [first, *rest] if function in (f"{patch}.object", f"{patch}.dict"):
             module = _whole_name(first, modules)
@@ -144,13 +145,17 @@ def _of_function(
     decorators = [*function.decorator_list, *decorators]
     texts = [x.value for d in decorators for x in ast.walk(d) if isinstance(x, ast.Constant)]
     given = {name.strip() for x in texts if isinstance(x, str) for name in x.split(",")}
-    if any("parametrize" not in ast.unparse(x) and "mark." not in ast.unparse(x) for x in decorators):
+    if not all("mark." in ast.unparse(x) for x in decorators):
         return  # what it takes is up to what decorates it
     parameters = [*function.args.posonlyargs, *function.args.args]
     needed = parameters[: len(parameters) - len(function.args.defaults)]
     for parameter in needed:
-        if parameter.arg not in {"self", "cls", *given, *fixtures}:
-            yield function, f"{function.name} asks for the fixture {parameter.arg!r}, which is not here"
+        name = parameter.arg
+        if name not in {"self", "cls", *given, *fixtures}:
+            yield (
+                function,
+                f"{function.name} asks for the fixture {name!r}, which is not here",
+            )
 
 
 # What makes code of a file: where programs write files too, that would be their code in the judge.

@@ -270,9 +270,7 @@ def _statements(body: list[ast.stmt], *, into_functions: bool = True) -> Iterato
         ):
             continue
         for field in ("body", "orelse", "finalbody"):
-            yield from _statements(
-                getattr(statement, field, []), into_functions=into_functions
-            )
+            yield from _statements(getattr(statement, field, []), into_functions=into_functions)
         for branch in (*getattr(statement, "handlers", []), *getattr(statement, "cases", [])):
             yield from _statements(branch.body, into_functions=into_functions)
 

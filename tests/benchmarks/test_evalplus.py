@@ -179,7 +179,11 @@ def test_a_program_cannot_bring_the_expected_values(tmp_path, pool):
         ("humaneval_plus", HUMAN | {"atol": "0"}, "line 1: 'atol' must be a number of at least 0"),
         ("humaneval_plus", HUMAN | {"plus_input": 3}, "'plus_input' must be a list of lists"),
         ("humaneval_plus", HUMAN | {"contract": None}, "field 'contract' must be text, not null"),
-        ("mbpp_plus", MBPP | {"prompt": "x"}, "'prompt' must be a docstring that ends in an assert"),
+        (
+            "mbpp_plus",
+            MBPP | {"prompt": "x"},
+            "'prompt' must be a docstring that ends in an assert",
+        ),
         ("mbpp_plus", MBPP | {"task_id": "Mbpp/x"}, "task id 'x' is not one of MBPP's 1 to 974"),
     ],
 )

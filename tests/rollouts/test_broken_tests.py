@@ -107,7 +107,9 @@ def test_a_run_stops_above_the_stated_share_and_where_nothing_is_left(pool, tmp_
     given = benchmark(SOUND, "1 / 0", SOUND)
     for benchmarks_given, most in ((given, 0.3), (benchmark("1 / 0"), 0.99)):
         workdir = Workdir(tmp_path / str(most))
-        with pytest.raises(ValueError, match="more than config.sandbox.broken_tests, .*1 / 0: Zero"):
+        with pytest.raises(
+            ValueError, match="more than config.sandbox.broken_tests, .*1 / 0: Zero"
+        ):
             broken_tests.leave_out(workdir, pool, [benchmarks_given], most=most, say=print)
         workdir.close()
 

@@ -174,11 +174,15 @@ def test_the_feedback_names_the_test_and_the_values(run):
 
 
 def test_values_are_those_of_the_assertion_that_failed(run):
-    test = SORTS + "        self.assertEqual(f(1), 2)\n        with self.assertRaises(ValueError):\n"
+    test = (
+        SORTS + "        self.assertEqual(f(1), 2)\n        with self.assertRaises(ValueError):\n"
+    )
     outcome = run(RIGHT, test + "            f(1)\n")
     assert outcome.status == "fail"
     assert outcome.feedback.endswith("AssertionError: ValueError not raised\n")
-    outcome = run(RIGHT, "import pytest\ndef test_a():\n    with pytest.raises(ValueError):\n        f(1)")
+    outcome = run(
+        RIGHT, "import pytest\ndef test_a():\n    with pytest.raises(ValueError):\n        f(1)"
+    )
     assert outcome.feedback.endswith("Failed: DID NOT RAISE ValueError\n")
 
 
@@ -209,7 +213,10 @@ REFUSED = [
     ("import pytest\npytest.warns(UserWarning)\n", "line 2: pytest.warns is not served"),
     ("from pytest import MonkeyPatch\n", "line 1: pytest.MonkeyPatch is not served"),
     ("async def test_a():\n    assert f(1) == 2\n", "line 1: a test cannot be a coroutine"),
-    ("import asyncio\nasync def g():\n    assert await f(1) == 2\nasyncio.run(g())", "line 3: a te"),
+    (
+        "import asyncio\nasync def g():\n    assert await f(1) == 2\nasyncio.run(g())",
+        "line 3: a te",
+    ),
     (
         "from unittest.mock import patch\n@patch('builtins.input', return_value='1')\n"
         "def test_a(i):\n    assert f(1) == 2\n",
@@ -219,10 +226,14 @@ REFUSED = [
     ("import io, sys\nsys.stdin = io.StringIO('1')\nassert f(1) == 2\n", "line 2: a test cannot"),
     ("import builtins\nbuiltins.input = lambda: 1\nassert f(1) == 2\n", "line 2: a test cannot"),
     (
-        "import unittest\nclass T(unittest.IsolatedAsyncioTestCase):\n    async def test_a(self): 0",
+        "import unittest\nclass T(unittest.IsolatedAsyncioTestCase):\n"
+        "    async def test_a(self): pass\n",
         "line 3: a test cannot be a coroutine",
     ),
-    ("class TestA:\n    def __init__(self): pass\n    def test_a(self): f(1)\n", "TestA has an __init"),
+    (
+        "class TestA:\n    def __init__(self): pass\n    def test_a(self): f(1)\n",
+        "TestA has an __init",
+    ),
 ]
 
 
@@ -302,9 +313,7 @@ def test_no_program_forges_a_pass(run, code, test):
         ("def f(x):\n    while True: pass", "timeout"),
     ],
 )
-def test_a_test_that_expects_any_exception_does_not_catch_the_programs_end(
-    run, code, status, test
-):
+def test_a_test_that_expects_any_exception_does_not_catch_the_programs_end(run, code, status, test):
     assert run(code, test, timeout_s=1.0).status == status
 
 
