@@ -8,7 +8,10 @@ fixtures of pytest's plugins), would give every program the same wrong verdict.
 from __future__ import annotations
 
 import ast
+import functools
+import importlib.util
 import re
+import sys
 from collections.abc import Iterator
 
 from . import pytest_words
@@ -36,6 +39,26 @@ def check(trees: list[ast.Module]) -> None:
                 raise BrokenTest(f"test {number}, line {node.lineno}: {reason}")
         for function, reason in _of_cases(tree, fixtures):
             raise BrokenTest(f"test {number}, line {function.lineno}: {reason}")
+
+
+@functools.lru_cache(256)
+def check_setup(setup: str) -> None:
+    """Raises BrokenTest where the text that runs with the program imports what is not there."""
+    try:
+        body = ast.parse(setup).body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return  # compiling it says so
+    for node in body:
+        match node:
+            case ast.Import(names=names):
+                modules = [alias.name for alias in names]
+            case ast.ImportFrom(module=str(module), level=0):
+                modules = [module]
+            case _:
+                continue
+        for root in (module.partition(".")[0] for module in modules):
+            if root not in sys.modules and importlib.util.find_spec(root) is None:
+                raise BrokenTest(f"the setup of the tests, line {node.lineno}: no module {root!r}")
 
 
 def _walk(tree: ast.AST) -> Iterator[ast.AST]:
