@@ -133,9 +133,9 @@ def grade(
         for future, tests in zip(futures, sides(problem.task_id), strict=True):
             outcome = future.result()
             grades.append(outcome.grade())
-            if outcome.in_tests and outcome.status == "error":
-                if reason := trial.reason(problem, tests):
-                    grades[-1] = Grade("infra", summary=reason)
+            unclear = outcome.in_tests and outcome.status == "error"
+            if unclear and (reason := trial.reason(problem, tests)):
+                grades[-1] = Grade("infra", summary=reason)
         return row, grades[0], grades[1] if len(grades) > 1 else None
 
     pending: collections.deque[tuple[Row, list[Future[Outcome]]]] = collections.deque()

@@ -35,6 +35,7 @@ from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Problem
 from mucode_jax.models import hub, huggingface
 from mucode_jax.report import trained
+from mucode_jax.rollouts.broken_tests import Trial
 from mucode_jax.rollouts.collect import Limits
 from mucode_jax.rollouts.grading import InfrastructureError, public_grader
 from mucode_jax.rollouts.scorer import Scorer
@@ -205,6 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             problem = problem_file.problem_of(asked, embedded=solver.embedded)
             check_room(solver, problem)
+            if reason := Trial(pool, {}).reason(problem, problem.public):
+                raise ValueError(f"{flags.file}: its tests cannot run: {reason}")
             show = story.Show(problem, solver.chat, solver.limits)
             if not flags.json:
                 show.say(problem.prompt)

@@ -100,6 +100,35 @@ def test_a_python_file_is_a_docstring_and_asserts(tmp_path):
     assert problem.prompt == "double: twice x\nassert double(2) == 4"
 
 
+def test_tests_in_classes_and_functions_are_tests_in_a_python_file(tmp_path):
+    path = tmp_path / "sort.py"
+    path.write_text(
+        "import unittest\nimport pytest\n\nLIMIT = 3\n\n\n"
+        'def task_func(xs):\n    """Sort xs."""\n\n\n'
+        "class T(unittest.TestCase):\n    def test_a(self):\n"
+        "        self.assertEqual(task_func([3, 1]), [1, 3])\n\n\n"
+        '@pytest.mark.parametrize("n", [1, 2])\ndef test_b(n):\n'
+        "    assert task_func([n]) == [n]\n\n\n"
+        'if __name__ == "__main__":\n    unittest.main()\n'
+    )
+    asked = problem_file.read(path)
+    assert (asked.words, asked.name, asked.setup) == ("Sort xs.", "task_func", "LIMIT = 3")
+    first, second = asked.tests
+    assert first.startswith("import unittest\nimport pytest\nclass T(unittest.TestCase):\n")
+    assert '@pytest.mark.parametrize("n", [1, 2])\ndef test_b(n):\n' in second
+
+
+def test_tests_that_cannot_run_are_told_before_anything_is_sampled(tmp_path, capsys):
+    path = tmp_path / "broken.json"
+    path.write_text(json.dumps({"prompt": "f: 1", "tests": ["assert f() == 1\n1 / 0"]}))
+    assert solve.main([str(path), "--verifier", "none"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert (
+        "broken.json: its tests cannot run: test 1, line 2 fails with any program: 1 / 0" in error
+    )
+
+
 def test_for_the_embedded_generator_a_problem_reads_as_in_its_suite(file):
     problem = problem_file.problem_of(problem_file.read(file), embedded=True)
     assert problem.prompt == TASK.problem.prompt

@@ -4,9 +4,9 @@ HumanEval+ v0.1.10 and MBPP+ v0.2.0 (github.com/evalplus, `*_release`) hold `bas
 `plus_input`, lists of arguments, with `canonical_solution` and `atol`. What is expected is what the
 reference returns; it is run in the sandbox when a problem is first graded (`ReferenceTests`).
 
-What counts as right is EvalPlus's rule (evalplus 0.3.1, `eval/__init__.py`, `unsafe_execute`): equal
-to the reference's value; where `atol` is given, or the value is a float or a non-empty list or
-tuple of floats (then `atol` is 1e-6), also of the same type and length and near it
+What counts as right is EvalPlus's rule (evalplus 0.3.1, `eval/__init__.py`, `unsafe_execute`): what
+equals the reference's value; where `atol` is given, or the value is a float or a non-empty list or
+tuple of floats (then `atol` is 1e-6), also what is of the same type and length and near it
 (`numpy.allclose`, `rtol` 1e-7). Some problems have rules of their own (`eval/_special_oracle.py`).
 Two things differ: what the program did to its arguments is not looked at where a rule needs them,
 and a numpy float is a float. `contract` says which inputs are valid; upstream's evaluation does not

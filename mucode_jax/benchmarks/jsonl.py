@@ -46,8 +46,8 @@ def read(row: Row, *, compat: bool, testless: bool) -> Entry:
         signature = name and f"def {name}(...):"
         prompt = prompts.function_prompt(text, preamble=preamble, signature=signature)
     else:
-        tests = "\n".join([setup, *shown])
-        prompt = prompts.function_prompt(text, preamble=preamble, tests=tests)
+        told = "\n".join([setup, *shown])
+        prompt = prompts.function_prompt(text, preamble=preamble, tests=told)
     problem = Problem(
         benchmark="jsonl",
         task_id=task_id,

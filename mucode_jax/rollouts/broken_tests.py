@@ -17,7 +17,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 
-from mucode_jax.core.records import Benchmark, Problem, Tests, encode
+from mucode_jax.core.records import Benchmark, Problem, ReferenceTests, Tests, encode
 from mucode_jax.rollouts.grading import InfrastructureError
 from mucode_jax.runtime.files import write_atomically
 from mucode_jax.runtime.workdir import Workdir
@@ -32,21 +32,30 @@ log = logging.getLogger(__name__)
 
 
 class Trial:
-    """Tries tests, each problem's once."""
+    """Tries tests, each problem's once.
+
+    Attributes:
+      executions: how many programs were executed for it.
+    """
 
     def __init__(self, pool: Pool, solutions: Mapping[str, str]) -> None:
         """`solutions`: reference solutions by task id, where there are any."""
         self._pool = pool
         self._solutions = solutions
         self._outcomes: dict[tuple[str, Tests], list[Future[Outcome]]] = {}
+        self.executions = 0
 
     def begin(self, problem: Problem, tests: Tests) -> list[Future[Outcome]]:
-        """Submits what `reason` will look at; how many programs that are tells its length."""
+        """Submits what `reason` will look at."""
         key = problem.task_id, tests
         if key not in self._outcomes:
-            outcomes = [self._pool.submit(*pair) for pair in self._programs(problem, tests)]
-            self._outcomes[key] = outcomes
+            pairs = self._programs(problem, tests)
+            self._outcomes[key] = [self._submit(*pair) for pair in pairs]
         return self._outcomes[key]
+
+    def _submit(self, program: str, tests: Tests) -> Future[Outcome]:
+        self.executions += 1
+        return self._pool.submit(program, tests)
 
     def reason(self, problem: Problem, tests: Tests) -> str:
         """Why `tests` cannot run, with their line; "" where they can. Waits for the sandbox.
@@ -58,6 +67,8 @@ class Trial:
             outcome = future.result()
             if outcome.status == "infra" and not outcome.in_tests:
                 raise InfrastructureError(f"the sandbox could not try tests: {outcome.summary}")
+            if outcome.status == "error" and (around := self._around(problem, tests)):
+                return around
             if not outcome.in_tests:
                 continue
             if outcome.status == "infra" and not self._is_of_its_place(outcome):
@@ -66,24 +77,42 @@ class Trial:
                 return f"the reference solution fails with {outcome.summary}, raised by the tests"
         return ""
 
+    def _around(self, problem: Problem, tests: Tests) -> str:
+        """What is wrong with the texts that run before and after the program."""
+        if problem.preamble and (reason := self._fault(problem.preamble)):
+            return f"what stands before the program fails: {reason}"
+        if tests.setup and problem.task_id in self._solutions:
+            program = problem.program(self._solutions[problem.task_id])
+            if not self._fault(program) and (reason := self._fault(program, tests.setup)):
+                return f"the setup of the tests fails: {reason}"
+        return ""
+
+    def _fault(self, program: str, setup: str = "") -> str:
+        outcome = self._submit(program, Tests(setup=setup)).result()
+        return outcome.summary if outcome.status == "error" else ""
+
     def _is_of_its_place(self, outcome: Outcome) -> bool:
         """Whether a statement that was tried alone lacks but a name that another one makes."""
         return "NameError: " in outcome.summary or "UnboundLocalError: " in outcome.summary
 
     def _programs(self, problem: Problem, tests: Tests) -> Iterator[tuple[str, Tests]]:
-        tests = dataclasses.replace(tests, timeout_s=min(tests.timeout_s, TIMEOUT_S))
+        if not isinstance(tests, ReferenceTests):  # there the reference is the test
+            tests = dataclasses.replace(tests, timeout_s=min(tests.timeout_s, TIMEOUT_S))
         if problem.task_id in self._solutions:
             yield problem.program(self._solutions[problem.task_id]), tests
             return
         name = problem.entry_point
         program = problem.program(_STUB.format(name=name) if name.isidentifier() else "")
         yield program, tests
-        for text in tests.statements:
+        for number, text in enumerate(tests.statements):
             for statement in _single_statements(text):
-                yield program, dataclasses.replace(tests, statements=("assert True", statement))
+                # In its place, so that its line is told; and with something that is asserted.
+                alone = (*[""] * number, statement, "assert True")
+                yield program, dataclasses.replace(tests, statements=alone)
 
 
 def _single_statements(text: str) -> Iterator[str]:
+    """The statements of a text, each behind as many empty lines as stand before it there."""
     try:
         body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -91,7 +120,7 @@ def _single_statements(text: str) -> Iterator[str]:
     if len(body) > 1:
         for node in body:
             if isinstance(node, _SINGLE):
-                yield ast.get_source_segment(text, node) or ""
+                yield "\n" * (node.lineno - 1) + (ast.get_source_segment(text, node) or "")
 
 
 def find(
@@ -117,13 +146,15 @@ def find(
         ]
         for problem in benchmark.problems
     }
-    executions = sum(len(trial.begin(p, tests)) for p, both in sides.items() for tests in both)
+    for problem, both in sides.items():
+        for tests in both:
+            trial.begin(problem, tests)
     reasons = {}
     for problem, both in sides.items():
         if reason := next(filter(None, (trial.reason(problem, tests) for tests in both)), ""):
             reasons[problem.task_id] = reason
         advance(1)
-    return reasons, executions
+    return reasons, trial.executions
 
 
 def leave_out(

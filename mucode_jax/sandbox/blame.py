@@ -29,8 +29,8 @@ def of(
     *,
     asked: bool,
 ) -> str:
-    """ "tests" where `error` would have come about with any program, "raised" where the tests raised
-    it on purpose, "unclear" where the program may be the reason.
+    """Whose: "tests", with which any program would have met `error`; "raised", for the tests raised
+    it on purpose; "unclear", for the program may be the reason.
 
     Args:
       error: raised in the judge, by no assertion, and not by the program.

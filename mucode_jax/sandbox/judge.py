@@ -219,6 +219,7 @@ def examine(
     """
     try:
         prepared = statements.prepare(texts, own)
+        refusals.check_setup(setup)
         if shared:
             refusals.check_shared(statements.parsed(texts))
     except refusals.BrokenTest as error:

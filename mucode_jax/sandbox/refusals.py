@@ -8,7 +8,10 @@ fixtures of pytest's plugins), would give every program the same wrong verdict.
 from __future__ import annotations
 
 import ast
+import functools
+import importlib.util
 import re
+import sys
 from collections.abc import Iterator
 
 from . import pytest_words
@@ -38,6 +41,26 @@ def check(trees: list[ast.Module]) -> None:
             raise BrokenTest(f"test {number}, line {function.lineno}: {reason}")
 
 
+@functools.lru_cache(256)
+def check_setup(setup: str) -> None:
+    """Raises BrokenTest where the text that runs with the program imports what is not there."""
+    try:
+        body = ast.parse(setup).body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return  # compiling it says so
+    for node in body:
+        match node:
+            case ast.Import(names=names):
+                modules = [alias.name for alias in names]
+            case ast.ImportFrom(module=str(module), level=0):
+                modules = [module]
+            case _:
+                continue
+        for root in (module.partition(".")[0] for module in modules):
+            if root not in sys.modules and importlib.util.find_spec(root) is None:
+                raise BrokenTest(f"the setup of the tests, line {node.lineno}: no module {root!r}")
+
+
 def _walk(tree: ast.AST) -> Iterator[ast.AST]:
     """As `ast.walk`, but past long displays of data: a text may consist of half a megabyte."""
     pending = [tree]
@@ -62,7 +85,7 @@ def _modules(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _whole_name(node: ast.AST, modules: dict[str, str]) -> str:
-    """ "unittest.mock.patch.object" of what names it; "" where it is no name of an import's."""
+    """Such as "unittest.mock.patch.object"; "" where it is no name of an import's."""
     if isinstance(node, ast.Name):
         return modules.get(node.id, "")
     if isinstance(node, ast.Attribute):
@@ -99,13 +122,11 @@ def _reason(node: ast.AST, modules: dict[str, str]) -> str:
 def _of_patch(function: str, arguments: list[ast.expr], modules: dict[str, str]) -> str:
     """Why a call of `unittest.mock.patch` and its kind has no effect on the program."""
     patch = "unittest.mock.patch"
+    of_names = (f"{patch}.dict", f"{patch}.multiple")
     match arguments:
         case [ast.Constant(value=str(target)), *_] if function == patch:
             return "" if target in _STREAMS else f"a test cannot replace the program's {target}"
-        case [ast.Constant(value=str(target)), *_] if function in (
-            f"{patch}.dict",
-            f"{patch}.multiple",
-        ):
+        case [ast.Constant(value=str(target)), *_] if function in of_names:
             return f"a test cannot replace the program's {target}"
         case [first, *rest] if function in (f"{patch}.object", f"{patch}.dict"):
             module = _whole_name(first, modules)
@@ -147,17 +168,16 @@ def _of_function(
     decorators = [*function.decorator_list, *decorators]
     texts = [x.value for d in decorators for x in ast.walk(d) if isinstance(x, ast.Constant)]
     given = {name.strip() for x in texts if isinstance(x, str) for name in x.split(",")}
-    if any(
-        "parametrize" not in ast.unparse(x) and "mark." not in ast.unparse(x) for x in decorators
-    ):
+    if not all("mark." in ast.unparse(x) for x in decorators):
         return  # what it takes is up to what decorates it
     parameters = [*function.args.posonlyargs, *function.args.args]
     needed = parameters[: len(parameters) - len(function.args.defaults)]
     for parameter in needed:
-        if parameter.arg not in {"self", "cls", *given, *fixtures}:
+        name = parameter.arg
+        if name not in {"self", "cls", *given, *fixtures}:
             yield (
                 function,
-                f"{function.name} asks for the fixture {parameter.arg!r}, which is not here",
+                f"{function.name} asks for the fixture {name!r}, which is not here",
             )
 
 

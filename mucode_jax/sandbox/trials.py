@@ -75,7 +75,8 @@ class Trials:
 
         Args:
           job: program, setup, statements, stdio, timeout_s, feedback (a mode of `feedback`), apart
-            (see `judge.examine`); and, where it is so tested, reference, record, reference_timeout_s.
+            (see `judge.examine`); and where it is so tested reference, record,
+            reference_timeout_s.
 
         Returns:
           status, feedback, summary, stdout, stderr, seconds, in_tests; `final` where trying again

@@ -1,7 +1,7 @@
 """A worker process: judge and fork server, started as a script by the pool.
 
-    python -s -P worker.py '{"handle": 5, "level": "landlock", "memory": 536870912, "shared": false, \
-        "path": [..]}'
+    python -s -P worker.py '{"handle": 5, "level": "landlock", "memory": 536870912,
+                             "shared": false, "path": [..]}'
 
 `path` is null where this interpreter is another than the caller's: it has its own.
 

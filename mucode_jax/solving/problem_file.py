@@ -77,13 +77,22 @@ def _of_python(path: str, source: str) -> Asked:
     tree = ast.parse(source)
     words, stub, name, written = ast.get_docstring(tree) or "", "", "", ""
     tests, setup = [], []
+    brought: list[str] = []  # what tests in classes and functions need beside themselves
     for node in tree.body[1:] if words else tree.body:
-        segment = ast.get_source_segment(source, node) or ""
+        segment = _segment(source, node)
+        if _runs_tests(node):
+            continue  # they are run without being asked to
         if isinstance(node, ast.Assert):
             tests.append(segment)
         elif isinstance(node, ast.FunctionDef) and _empty(node) and not stub:
             words, stub, name = words or ast.get_docstring(node) or "", segment, node.name
+        elif _is_case(node):  # it runs apart from the program, with what it imports
+            tests.append("\n".join([*brought, segment]))
+        elif "pytest.fixture" in segment or _imports(node, "unittest", "pytest"):
+            brought.append(segment)
         else:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                brought.append(segment)
             setup.append(segment)
             if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
                 written = written or node.name
@@ -91,6 +100,43 @@ def _of_python(path: str, source: str) -> Asked:
     if written and not words:
         raise ValueError(f"{path}: {written} has a body already; leave it empty (docstring only)")
     return Asked(words, stub, tuple(tests), "\n".join(setup), name or _called(tests))
+
+
+def _segment(source: str, node: ast.stmt) -> str:
+    """The text of a statement, with what decorates it."""
+    decorators = getattr(node, "decorator_list", [])
+    text = ast.get_source_segment(source, node) or ""
+    marks = [f"@{ast.get_source_segment(source, decorator)}" for decorator in decorators]
+    return "\n".join([*marks, text])
+
+
+def _imports(node: ast.stmt, *modules: str) -> bool:
+    match node:
+        case ast.Import(names=names):
+            return any(alias.name.partition(".")[0] in modules for alias in names)
+        case ast.ImportFrom(module=str(module)):
+            return module.partition(".")[0] in modules
+    return False
+
+
+def _runs_tests(node: ast.stmt) -> bool:
+    """Whether a statement is a main guard, or a call of `unittest.main` or `pytest.main`."""
+    match node:
+        case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
+            return True
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="main"))):
+            return name in ("unittest", "pytest")
+    return False
+
+
+def _is_case(node: ast.stmt) -> bool:
+    """Whether the sandbox runs a definition as a test: `test_...`, or a class of such."""
+    match node:
+        case ast.FunctionDef(name=name):
+            return name.startswith("test") and not _empty(node)
+        case ast.ClassDef(body=body):
+            return any(isinstance(x, ast.FunctionDef) and x.name.startswith("test") for x in body)
+    return False
 
 
 def _empty(function: ast.FunctionDef) -> bool:

@@ -73,6 +73,23 @@ def test_without_a_reference_a_stub_shows_what_fails_outside_of_the_program(pool
     assert (reason in reasons["0"]) if reason else reasons == {}
 
 
+@pytest.mark.parametrize(
+    ("setup", "preamble", "reason"),
+    [
+        ("data = [f(1)]", "BASE = 1\n", ""),
+        ("import nosuchpackage", "", "the setup of the tests, line 1: no module 'nosuchpackage'"),
+        ("data = open('/nonexistent')", "", "the setup of the tests fails: FileNotFoundError"),
+        ("", "import nosuchpackage\n", "what stands before the program fails: ModuleNotFoundError"),
+    ],
+)
+def test_what_stands_before_and_after_the_program_is_tried_too(pool, setup, preamble, reason):
+    given = benchmark(SOUND, setup=setup)
+    (problem,) = given.problems
+    problem = dataclasses.replace(problem, preamble=preamble)
+    reasons, _ = broken_tests.find(pool, dataclasses.replace(given, problems=(problem,)))
+    assert reasons.get("0", "").startswith(reason) and bool(reasons) is bool(reason)
+
+
 def test_private_tests_and_pairs_are_looked_at_too(pool):
     given = benchmark(SOUND, SOUND)
     given = dataclasses.replace(given, private={"1": Tests(("1 / 0",))})

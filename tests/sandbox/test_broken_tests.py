@@ -28,7 +28,7 @@ def run():
             "test 1, line 1 fails with any program: import nosuchpackage: ModuleNotFoundError: "
             "No module named 'nosuchpackage'",
         ),
-        (("assert f(1) == 2", "x = 1\n1 / 0"), "test 2, line 2 fails with any program: 1 / 0: Zero"),
+        (("assert f(1) == 2", "x = 1\n1 / 0"), "test 2, line 2 fails with any program: 1 / 0: Z"),
         (("from collections import nosuch",), "test 1, line 1 fails with any program: from coll"),
         (("open('/nonexistent')",), "test 1, line 1 fails with any program: open('/nonexistent')"),
         (("assert f(1) == 1 / 0",), "ZeroDivisionError: division by zero"),
@@ -43,7 +43,7 @@ def run():
              "    def test(self):\n        self.assertEqual(f(1), 2)\n",),
             "test 1, line 4 fails with any program: self.data = open('/nonexistent').read(): File",
         ),
-        (("def test_a():\n    import nosuchpackage\n    assert f(1) == 2",), "test 1, line 2 fails"),
+        (("def test_a():\n    import nosuchpackage\n    assert f(1) == 2",), "line 2 fails with"),
         (("exec('1 / 0')\nassert f(1) == 2",), "ZeroDivisionError"),
     ],
 )  # fmt: skip
@@ -71,8 +71,9 @@ def test_what_fails_outside_of_the_program_is_the_tests_fault(run, tests, summar
         ("def g(x): return 1", "assert f(1) == 1"),
         ("def g(x): return 1", "from solution import f\nassert f(1) == 1"),
         ("def f(x): return None", "import numpy as np\nassert np.array(f(1)).shape[3] == 1"),
-        ("def f(x): return 3", "import unittest\nclass T(unittest.TestCase):\n    def setUp(self):\n"
-         "        self.x = f(1)\n    def test(self):\n        self.assertEqual(self.x[0], 1)\n"),
+        ("def f(x): return 3", "import unittest\nclass T(unittest.TestCase):\n"
+         "    def setUp(self):\n        self.x = f(1)\n"
+         "    def test(self):\n        self.assertEqual(self.x[0], 1)\n"),
         ("def f(x): return 1", "if f(1) != 2:\n    raise ValueError('wrong')"),
         ("def f(x): raise ZeroDivisionError", "1 / f(1)"),
         ("import datetime\ndef f(x): return x", "assert f(1) == 1\ndatetime.now()"),

@@ -226,7 +226,8 @@ REFUSED = [
     ("import io, sys\nsys.stdin = io.StringIO('1')\nassert f(1) == 2\n", "line 2: a test cannot"),
     ("import builtins\nbuiltins.input = lambda: 1\nassert f(1) == 2\n", "line 2: a test cannot"),
     (
-        "import unittest\nclass T(unittest.IsolatedAsyncioTestCase):\n    async def test_a(self): 0",
+        "import unittest\nclass T(unittest.IsolatedAsyncioTestCase):\n"
+        "    async def test_a(self): pass\n",
         "line 3: a test cannot be a coroutine",
     ),
     (
