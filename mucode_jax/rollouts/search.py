@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
@@ -208,7 +208,7 @@ def best_of_n(
     executing: list[_Place] = []  # all candidates are sampled
     unscored: list[_Place] = []  # all candidates are executed
 
-    def submit(request_id: tuple, places: Sequence[_Place]) -> None:
+    def submit(request_id: Hashable, places: Sequence[_Place]) -> None:
         """One request for the candidates of places that stand in the same state.
 
         Candidates leave their slots as they finish: one that waited there for its siblings, of
@@ -269,7 +269,7 @@ def best_of_n(
             for chosen, followers in going_on.items():
                 message = feedback_prompt(chat, place.problem, turns[chosen], limits)
                 state = np.concatenate([place.state, turns[chosen].completion_ids, message])
-                request_id = (*place.handles[chosen][0], place.handles[chosen][1])
+                request_id = place.handles[chosen]
                 handles = [(request_id, position) for position in range(n)]
                 following = _Place(
                     place.problem, place.index, place.turn + 1, state, message, handles, followers
