@@ -269,12 +269,12 @@ def best_of_n(
             for chosen, followers in going_on.items():
                 message = feedback_prompt(chat, place.problem, turns[chosen], limits)
                 state = np.concatenate([place.state, turns[chosen].completion_ids, message])
-                request_id = place.handles[chosen]
-                handles = [(request_id, position) for position in range(n)]
+                parent = place.handles[chosen]
+                handles = [(parent, position) for position in range(n)]
                 following = _Place(
                     place.problem, place.index, place.turn + 1, state, message, handles, followers
                 )
-                submit(request_id, [following])
+                submit(parent, [following])
             task_id = place.problem.task_id
             open_count[task_id] -= len(place.searches) - sum(map(len, going_on.values()))
             if not open_count[task_id]:
