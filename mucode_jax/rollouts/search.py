@@ -232,7 +232,7 @@ def best_of_n(
         prompt_ids, request_id = first_prompts[problem.task_id], (problem.task_id,)
         places = []
         for index in range(searches):
-            handles = [(request_id, index * n + position) for position in range(n)]
+            handles: list[Handle] = [(request_id, index * n + position) for position in range(n)]
             here = [_Open(index, choice) for choice in choices]
             places.append(_Place(problem, index, 0, prompt_ids, prompt_ids, handles, here))
         opened[problem.task_id] = [search for place in places for search in place.searches]
