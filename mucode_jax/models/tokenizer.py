@@ -21,6 +21,8 @@ CODE = (
     'class A :\n\n  def f(self):\n    """It \'s ? they \'re ."""\n    1',
 )
 
+_SPECIAL = [f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
+
 
 def load_tokenizer(directory: Path) -> Any:
     """The tokenizer of a model directory, with its chat template (`transformers`).
@@ -34,20 +36,22 @@ def load_tokenizer(directory: Path) -> Any:
     """
     directory = pathlib.Path(directory)
     file = directory / "tokenizer.json"
-    if not any(
-        (directory / name).is_file() for name in (file.name, "tokenizer.model", "vocab.json")
-    ):
+    names = (file.name, "tokenizer.model", "vocab.json")
+    if not any((directory / name).is_file() for name in names):
         raise ValueError(f"{directory} holds no tokenizer (tokenizer.json or tokenizer.model)")
     # Nothing here needs torch; transformers would say at import that it is not there.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers
 
-    kind: Any = transformers.AutoTokenizer
-    if file.is_file():
-        kind = transformers.PreTrainedTokenizerFast
+    tidy = {"clean_up_tokenization_spaces": False}  # code is never tidied up
     try:
-        tokenizer = kind.from_pretrained(str(directory), clean_up_tokenization_spaces=False)
-        stored = tokenizers.Tokenizer.from_file(str(file)) if file.is_file() else None
+        if file.is_file():
+            described = _described(directory) | tidy
+            tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(file), **described)
+            tokenizer.name_or_path = str(directory)
+            _check_ids(tokenizer, file)
+        else:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory), **tidy)
     except Exception as error:  # the layers below raise all kinds for a damaged file
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"the tokenizer of {directory} cannot be read ({reason})") from error
@@ -59,20 +63,42 @@ def load_tokenizer(directory: Path) -> Any:
             raise ValueError(
                 f"the tokenizer of {directory} does not give code back: {text!r} becomes {back!r}"
             )
-    if stored is not None:
-        _check_ids(tokenizer, stored, file)
     return tokenizer
 
 
-def _check_ids(tokenizer: Any, stored: tokenizers.Tokenizer, file: pathlib.Path) -> None:
+def _described(directory: pathlib.Path) -> dict[str, Any]:
+    """The special tokens and the chat template that stand beside tokenizer.json."""
+    config, special = (
+        json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        for file in map(directory.joinpath, ("tokenizer_config.json", "special_tokens_map.json"))
+    )
+    # Where the config describes its tokens, the other file is a leftover.
+    settings = special | config if "added_tokens_decoder" in config else config | special
+    described = {
+        name: value["content"] if isinstance(value, dict) else value
+        for name, value in settings.items()
+        if name in _SPECIAL and value is not None
+    }
+    template = directory / "chat_template.jinja"
+    if template.is_file():
+        described["chat_template"] = template.read_text(encoding="utf-8")
+    elif config.get("chat_template"):
+        described["chat_template"] = config["chat_template"]
+    return described
+
+
+def _check_ids(tokenizer: Any, file: pathlib.Path) -> None:
     """Raises ValueError where `tokenizer` reads code otherwise than the file that it is made of."""
+    stored = tokenizers.Tokenizer.from_file(str(file))
     stored.no_truncation()
     stored.no_padding()
-    begin = tokenizer.bos_token or ""
+    begin = tokenizer.bos_token if tokenizer.bos_token in stored.get_vocab() else ""
     for text in (*CODE, *(begin + code for code in CODE)):
         ids = tokenizer.encode(text, add_special_tokens=False)
         if ids != stored.encode(text, add_special_tokens=False).ids:
-            raise ValueError(f"{file}: the installed transformers gives {text!r} other ids")
+            raise ValueError(
+                f"the installed transformers gives {text!r} other ids than {file.name}"
+            )
 
 
 def write_json(file: pathlib.Path, value: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Tokenizers: Llama 3's vectors, and what an export carries along."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import subprocess
@@ -144,6 +145,24 @@ def test_special_tokens_and_templates_come_from_all_their_files(tmp_path):
     assert loaded.decode(loaded.encode("def")) == "def"
 
 
+@pytest.mark.parametrize("described", [False, True])
+def test_tokens_described_otherwise_beside_it_change_no_id(described, tmp_path):
+    tokenizer = sentencepiece()
+    added = {"1": {"content": "<s>", "normalized": described, "special": True}}
+    loaded = huggingface.load_tokenizer(
+        save(tmp_path / "model", tokenizer, added_tokens_decoder=added)
+    )
+    for text in ("<s>    return a", "<s>a<s> b"):
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        assert loaded.encode(text, add_special_tokens=False) == ids
+
+
+def test_a_token_that_only_the_settings_name_is_added(tmp_path):
+    directory = save(tmp_path / "model", byte_level(), bos_token="<new>")
+    loaded = huggingface.load_tokenizer(directory)
+    assert loaded.bos_token_id == byte_level().get_vocab_size()
+
+
 @pytest.mark.parametrize(
     "loses",
     [
@@ -168,8 +187,9 @@ def test_a_tokenizer_that_does_not_give_code_back_is_refused(loses, tmp_path):
 def test_a_tokenizer_that_transformers_reads_otherwise_is_refused(tmp_path, monkeypatch):
     directory = save(tmp_path / "model", byte_level(pre_tokenizers.Digits(True)))
     (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
-    monkeypatch.setattr("transformers.PreTrainedTokenizerFast", transformers.GPT2Tokenizer)
-    with pytest.raises(ValueError, match=r"tokenizer.json: the installed transformers gives .* ot"):
+    other = functools.partial(transformers.AutoTokenizer.from_pretrained, str(directory))
+    monkeypatch.setattr("transformers.PreTrainedTokenizerFast", lambda **_: other())
+    with pytest.raises(ValueError, match=r"transformers gives .* other ids than tokenizer.json"):
         huggingface.load_tokenizer(directory)
 
 
