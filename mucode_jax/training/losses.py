@@ -110,27 +110,34 @@ def sft(config: LlamaConfig) -> Loss:
     return loss
 
 
-def bce_sums(
-    scores_BxE: jax.Array, labels_BxE: jax.Array, weights_BxE: jax.Array, l2: float
-) -> Sums:
-    """Binary cross-entropy of labels (1 = correct) under sigmoid(score), plus l2 · score².
+def bce_sums(scores_BxE: jax.Array, batch: Batch, l2: float) -> Sums:
+    """Binary cross-entropy of the labels under sigmoid(score), averaged over the examples.
 
-    All arrays are float32; see `bce`.
+    `l2` adds l2 · score², averaged likewise. Also gives `accuracy`, the fraction of examples whose
+    score has the label's sign.
+
+    Args:
+      scores_BxE: float32.
+      batch: of `pack_singles`.
     """
+    labels_BxE, weights_BxE = batch["labels"], batch["weights"]
     losses_BxE = jax.nn.softplus(scores_BxE) - labels_BxE * scores_BxE + l2 * scores_BxE**2
     count = jnp.sum(weights_BxE)
     right = jnp.sum(weights_BxE * ((scores_BxE > 0) == (labels_BxE > 0.5)))
     return jnp.sum(weights_BxE * losses_BxE), count, {"accuracy": (right, count)}
 
 
-def bradley_terry_sums(scores: jax.Array, weights: jax.Array, l2: float) -> Sums:
-    """-log sigmoid(chosen - rejected), plus l2 · score² over both; see `bradley_terry`.
+def bradley_terry_sums(scores_BxE: jax.Array, batch: Batch, l2: float) -> Sums:
+    """-log sigmoid(score of chosen - score of rejected), averaged over the pairs.
+
+    `l2` adds l2 · score², averaged over all scores. Also gives `accuracy`, the fraction of pairs in
+    order, and `margin`, the mean difference. Bradley & Terry 1952.
 
     Args:
-      scores: float32 [B, E], chosen and rejected in turn.
-      weights: float32 [B, E/2].
+      scores_BxE: float32, chosen and rejected in turn.
+      batch: of `pack_pairs`.
     """
-    chosen, rejected = scores[:, 0::2], scores[:, 1::2]
+    chosen, rejected, weights = scores_BxE[:, 0::2], scores_BxE[:, 1::2], batch["weights"]
     margin = chosen - rejected
     losses = jax.nn.softplus(-margin) + l2 * (chosen**2 + rejected**2) / 2
     count = jnp.sum(weights)
@@ -141,46 +148,27 @@ def bradley_terry_sums(scores: jax.Array, weights: jax.Array, l2: float) -> Sums
     return jnp.sum(weights * losses), count, extras
 
 
-def verifier_scores(config: LlamaConfig, params: Params, batch: Batch) -> jax.Array:
-    """float32 [B, E]: the score at each of a batch's ends."""
-    return verifier.scores(
-        config,
-        params,
-        batch["tokens"],
-        positions=batch["positions"],
-        segment_ids=batch["segment_ids"],
-        ends=batch["ends"],
-    )
-
-
 @functools.lru_cache
-def bce(config: LlamaConfig, *, l2: float = 0.0) -> Loss:
-    """Binary cross-entropy of the labels under sigmoid(score), averaged over the examples.
-
-    Batches: `pack_singles`. `l2` adds l2 · score², averaged likewise. Also gives `accuracy`, the
-    fraction of examples whose score has the label's sign.
-    """
+def _of_scores(sums: Callable[..., Sums], config: LlamaConfig, *, l2: float = 0.0) -> Loss:
+    """The loss of a verifier that is given by its scores."""
 
     def loss(params: Params, batch: Batch) -> Sums:
-        return bce_sums(
-            verifier_scores(config, params, batch), batch["labels"], batch["weights"], l2
+        scores = verifier.scores(
+            config,
+            params,
+            batch["tokens"],
+            positions=batch["positions"],
+            segment_ids=batch["segment_ids"],
+            ends=batch["ends"],
         )
+        return sums(scores, batch, l2)
 
     return loss
 
 
-@functools.lru_cache
-def bradley_terry(config: LlamaConfig, *, l2: float = 0.0) -> Loss:
-    """-log sigmoid(score of chosen - score of rejected), averaged over the pairs.
-
-    Batches: `pack_pairs`. `l2` adds l2 · score², averaged over all scores. Also gives `accuracy`,
-    the fraction of pairs in order, and `margin`, the mean difference. Bradley & Terry 1952.
-    """
-
-    def loss(params: Params, batch: Batch) -> Sums:
-        return bradley_terry_sums(verifier_scores(config, params, batch), batch["weights"], l2)
-
-    return loss
+# (config, l2=…) -> the loss; the same one for the same arguments, so that it compiles once.
+bce = functools.partial(_of_scores, bce_sums)
+bradley_terry = functools.partial(_of_scores, bradley_terry_sums)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,8 +176,7 @@ class VerifierLoss:
     """A way to train the verifier.
 
     Attributes:
-      make: (config, l2=…) -> the loss; the same one for the same arguments, so that it compiles
-        once.
+      make: as `bce` and `bradley_terry`.
       pairs: whether its batches are of `pack_pairs`, else of `pack_singles`.
     """
 

@@ -7,6 +7,8 @@ import pytest
 
 from mucode_jax.algorithms import common, mucode, multi_star
 from mucode_jax.lab import verifier_input
+from mucode_jax.training import batches
+from mucode_jax.training.batches import Packing
 from tests.fakes import EOT, FakeChat, rollout, turn
 
 KEY = (0, "expert", 0)
@@ -118,6 +120,21 @@ def test_identical_examples_are_merged_with_their_weights_added():
     merged = common.merge([one, two, one])
     assert [e.weights.max() for e in merged] == [2, 1]
     assert sum(e.weights.sum() for e in merged) == 2 * one.weights.sum() + two.weights.sum()
+
+
+def test_what_was_merged_weighs_the_same_on_any_mesh():
+    target = A1.turns[0].completion_ids
+    states = [common.example(r.task_id, r.state(0), target) for r in (A0, B0, A0)]
+    sampled = [types.SimpleNamespace(items=ROLLOUTS, labels=LABELS)] * 3
+    for parts in (1, 8):
+        packing = Packing(batch=2, length=8, parts=parts)
+        ((batch,),) = batches.pack_sft(common.merge(states), packing, KEY).epochs
+        assert [int((batch["weights"] == weight).sum()) for weight in (1, 2)] == [4, 4]
+
+        packing = Packing(batch=4, length=8, parts=parts)
+        (epoch,) = batches.pack_singles(common.verifier_examples(sampled), packing, KEY).epochs
+        assert [step["weights"].sum() for step in epoch] == [4, 4]
+        assert sum(step["labels"].sum() for step in epoch) == 2
 
 
 def test_the_verifier_reads_the_first_prompt_and_one_completion_never_the_history():

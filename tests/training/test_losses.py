@@ -62,14 +62,14 @@ def test_an_untied_head_that_is_the_embedding_has_the_tied_loss_and_gradient():
 
 def test_bce_and_bradley_terry_are_the_hand_computed_values():
     scores = jnp.array([[math.log(3), -math.log(3)]])  # sigmoids 3/4 and 1/4
-    numerator, count, extras = losses.bce_sums(
-        scores, jnp.array([[1.0, 1.0]]), jnp.array([[1.0, 1.0]]), l2=0.0
-    )
+    ones = jnp.array([[1.0, 1.0]])
+    numerator, count, extras = losses.bce_sums(scores, {"labels": ones, "weights": ones}, l2=0.0)
     np.testing.assert_allclose(numerator, math.log(4 / 3) + math.log(4), rtol=1e-6)
     assert count == 2 and extras["accuracy"] == (1, 2)
 
     # Margin 2·log 3: sigmoid 9/10. L2 adds half of both squares.
-    numerator, count, extras = losses.bradley_terry_sums(scores, jnp.array([[1.0]]), l2=0.1)
+    batch = {"weights": jnp.array([[1.0]])}
+    numerator, count, extras = losses.bradley_terry_sums(scores, batch, l2=0.1)
     np.testing.assert_allclose(numerator, math.log(10 / 9) + 0.1 * math.log(3) ** 2, rtol=1e-6)
     np.testing.assert_allclose(extras["margin"][0], 2 * math.log(3), rtol=1e-6)
     assert count == 1 and extras["accuracy"] == (1, 1)
@@ -87,7 +87,8 @@ def test_bce_and_bradley_terry_and_their_gradients_equal_torch():
     expected.backward()
 
     def bce(scores):
-        numerator, count, _ = losses.bce_sums(scores, labels, weights, l2=0.01)
+        batch = {"labels": labels, "weights": weights}
+        numerator, count, _ = losses.bce_sums(scores, batch, l2=0.01)
         return numerator / count
 
     value, gradient = jax.value_and_grad(bce)(scores)
@@ -100,7 +101,9 @@ def test_bce_and_bradley_terry_and_their_gradients_equal_torch():
     expected.backward()
 
     def bradley_terry(scores):
-        numerator, count, _ = losses.bradley_terry_sums(scores, weights[:, :2], l2=0.01)
+        numerator, count, _ = losses.bradley_terry_sums(
+            scores, {"weights": weights[:, :2]}, l2=0.01
+        )
         return numerator / count
 
     value, gradient = jax.value_and_grad(bradley_terry)(scores)
