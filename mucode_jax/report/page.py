@@ -101,7 +101,7 @@ def difference(points: float, interval: Sequence[float], pairs: str) -> str:
 def render(directory: pathlib.Path, results: Json) -> str:
     """The page. It names the curves and conversations whose stages are not in `directory`."""
     groups = text.groups(results["evaluations"])
-    searched = [_searched(directory, group) for group in groups]
+    shown = [_group(str(i), directory, group) for i, group in enumerate(groups)]
     title, lead = _headline(directory, groups[0]) if groups else ("Nothing was evaluated", "")
     places = dict.fromkeys(f"{group[0]['benchmark']}, {group[0]['split']}" for group in groups)
     talks_of, conversations = _conversations(directory, results)
@@ -113,11 +113,11 @@ def render(directory: pathlib.Path, results: Json) -> str:
         results["config"],
         about=" · ".join(["Report of a run", *places]),
         facts=_facts(results),
-        groups=[_group(str(i), group, searched[i]) for i, group in enumerate(groups)],
+        groups=shown,
         verifiers=text.verifier_rows(results["verifiers"]) if results["verifiers"] else [],
         verifiers_by_turn=text.verifier_turn_rows(results["evaluations"]),
         by_turn=text.BY_TURN,
-        verifier_plots=[p for i, of_group in enumerate(searched) for p in _curves(i, of_group)],
+        verifier_plots=[plot for group in shown for plot in group["verifiers"]],
         work=_work(results["stages"]),
         sampling=_sampling(results["stages"]),
         stages=_stages(results["stages"]),
@@ -182,15 +182,11 @@ def _facts(results: Json) -> dict[str, str]:
     }
 
 
-def _searched(directory: pathlib.Path, group: Sequence[Json]) -> list[stages.Searched]:
-    """What the stages say of each generator that was searched."""
-    searchers = {words.folder(e): e for e in group if e["search"] != "greedy"}
-    return [stages.searched(directory, e) for e in searchers.values()]
-
-
-def _group(name: str, group: Sequence[Json], searched: Sequence[stages.Searched]) -> dict[str, Any]:
-    """Tables and plots of the evaluations of one benchmark by one protocol."""
+def _group(name: str, directory: pathlib.Path, group: Sequence[Json]) -> dict[str, Any]:
+    """Tables and plots of one of the groups: of its evaluations, and of its verifiers."""
     greedy, by_n = text.apart(group)
+    searchers = {words.folder(e): e for e in group if e["search"] != "greedy"}
+    searched = [stages.searched(directory, e) for e in searchers.values()]
     shown: list[plots.Plot | None] = []
     if greedy:
         shown.append(plots.by_turn(name, greedy))
@@ -200,19 +196,15 @@ def _group(name: str, group: Sequence[Json], searched: Sequence[stages.Searched]
     if len(by_n) > 1:
         shown.append(plots.by_n(name, [e for searches in by_n.values() for e in searches]))
     shown += [plots.first_turn_by_n(f"{name}-{i}", s) for i, s in enumerate(searched)]
+    scored = [s for s in searched if len(s.scores)]
+    verifiers = [plots.scores(f"{name}-{i}", s) for i, s in enumerate(scored)]
     return {
         "first": group[0],
         "protocol": words.PROTOCOLS[group[0]["protocol"]],
         "tables": text.tables(group),
         "plots": [plot for plot in shown if plot is not None],
+        "verifiers": [plots.reliability(name, scored), *verifiers] if scored else [],
     }
-
-
-def _curves(group: int, searched: Sequence[stages.Searched]) -> list[plots.Plot]:
-    """The plots of the verifiers of one of the groups."""
-    scored = [s for s in searched if len(s.scores)]
-    scores = [plots.scores(f"{group}-{i}", s) for i, s in enumerate(scored)]
-    return [plots.reliability(str(group), scored), *scores] if scored else []
 
 
 def _work(stages: Sequence[Json]) -> Rows:
