@@ -17,7 +17,7 @@ import socket
 import time
 from typing import Any
 
-from . import channel, codec, feedback, remote, starvation, statements
+from . import channel, codec, errors, feedback, remote, standins, starvation, statements
 
 _FORK_GRACE_S = 0.5  # a fork of the judge knows its own deadline; this is for one that hangs
 _JUDGE_GRACE_S = 1.0  # of processor time, beyond what the program has
@@ -152,14 +152,11 @@ def _run(
 
     names[statements.KEEP] = keep
     try:
-        theirs = _theirs(link, program, setup, prepared)
-        names.update(theirs)
-        changing = [name for name, value in theirs.items() if type(value) is not remote.Remote]
+        link.load(program, setup, prepared.wanted, names)
         for piece in prepared.pieces:
-            for name in changing:
-                if name in piece.co_names:
-                    names[name] = link.value_of(name)
             exec(piece, names)
+        if link.fault is not None:
+            raise link.fault  # a test caught it
         return Verdict("pass")
     except remote.NeverStarted:
         return Verdict("unstarted")
@@ -169,26 +166,14 @@ def _run(
         return Verdict("late")
     except codec.Malformed as error:
         return Verdict("error", summary=f"no result: {error}")
-    except remote.Unsendable as error:
+    except standins.Unsendable as error:
         return Verdict("broken", summary=str(error))
     except _HandedOver:
         raise
     except BaseException as error:
-        if isinstance(error, MemoryError) and not hasattr(error, "remote"):
+        if isinstance(error, MemoryError) and errors.text_of(error) is None:
             return Verdict("oom", summary="MemoryError: the returned values are too large")
         return _raised(error, prepared, kept, asserted[0], link)
-
-
-def _theirs(
-    link: remote.Link, program: str, setup: str, prepared: statements.Prepared
-) -> dict[str, Any]:
-    """The names that are the program's, see `statements`."""
-    if prepared.free:
-        return link.load(program, setup, list(prepared.free))
-    found = link.load(program, setup, list(prepared.known))
-    if len(found) > 1:
-        found = {name: value for name, value in found.items() if name in prepared.innermost}
-    return found
 
 
 def _raised(
@@ -199,7 +184,7 @@ def _raised(
     link: remote.Link,
 ) -> Verdict:
     frames = feedback.test_frames(error, prepared.lines)
-    if (inside := getattr(error, "remote", None)) is not None:
+    if (inside := errors.text_of(error)) is not None:
         status = "oom" if isinstance(error, MemoryError) else "error"
         text = feedback.joined(frames, inside["text"])
         return Verdict(status, text, inside["last"].strip().split("\n")[-1])

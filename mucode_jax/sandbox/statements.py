@@ -1,9 +1,6 @@
 """Test statements, made ready for the judge: compiled, both sides of every comparison kept.
 
-A test is ordinary Python text. Which of its names are the program's and which the judge's own is
-decided here, so that a program cannot put its own `abs` or `sorted` under a test: the names that
-are neither built in, nor in the prelude, nor made by the tests are the program's; where there is no
-such name, the tested function itself is named like a built-in one (`assert sum(10, 15) == 6`).
+A test is ordinary Python text. Which of its names are the program's is decided in `names`.
 """
 
 from __future__ import annotations
@@ -16,6 +13,9 @@ import symtable
 import types
 from collections.abc import Iterator
 from typing import Any
+
+from . import names
+from .remote import Wanted
 
 FILE = "tests.py"
 KEEP = " keep"  # no program text can use this name
@@ -65,18 +65,14 @@ class Prepared:
       pieces: the statements, compiled.
       lines: all their source lines; the line numbers of the pieces count in these.
       comparisons: by the number that the compiled assertion reports.
-      free: names that only the program can give.
-      known: names of the judge that the tests use; the program's where it alone can be meant.
-      innermost: those of `known` that are called with no other call among the arguments.
+      wanted: what they want of the program.
       light: may be judged in the judge's own process.
     """
 
     pieces: tuple[types.CodeType, ...]
     lines: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
-    free: tuple[str, ...]
-    known: tuple[str, ...]
-    innermost: frozenset[str]
+    wanted: Wanted
     light: bool
 
 
@@ -100,7 +96,7 @@ def _prepare_small(statements: tuple[str, ...], prelude: frozenset[str]) -> Prep
 def _prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
     texts = [text.replace("\r\n", "\n").removeprefix("\ufeff") for text in statements]
     lines: list[str] = []
-    pieces, trees, comparisons = [], [], []
+    pieces, parsed, trees, comparisons = [], [], [], []
     loads: set[str] = set()
     made: set[str] = set()
     for number, text in enumerate(texts, 1):
@@ -115,6 +111,8 @@ def _prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
                     if at_top and (symbol.is_assigned() or symbol.is_imported()):
                         made.add(symbol.get_name())
             light_parts = list(ast.walk(tree)) if len(text) <= _LIGHT_CHARACTERS else []
+            parsed.append(ast.parse(text, FILE))
+            ast.increment_lineno(parsed[-1], len(lines))
             _keep_comparisons(tree, comparisons)
             ast.increment_lineno(tree, len(lines))
             pieces.append(compile(tree, FILE, "exec", dont_inherit=True))
@@ -122,7 +120,6 @@ def _prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
             raise BrokenTest(f"test {number} is no Python: {error}") from None
         trees.append(light_parts)
         lines += text.split("\n")
-    used = loads - made
     own = prelude | frozenset(dir(builtins))
     nodes = [node for parts in trees for node in parts]
     whole = all(trees) or not texts
@@ -130,10 +127,18 @@ def _prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
         pieces=tuple(pieces),
         lines=tuple(lines),
         comparisons=tuple(comparisons),
-        free=tuple(sorted(used - own)),
-        known=tuple(sorted(used & own)),
-        innermost=frozenset(_innermost(nodes, used & own)),
-        light=whole and _is_light(nodes, made | (used - own)),
+        wanted=_wanted(parsed, loads - own, (loads - made) & own),
+        light=whole and _is_light(nodes, made | (loads - own)),
+    )
+
+
+def _wanted(trees: list[ast.Module], free: set[str], known: set[str]) -> Wanted:
+    return Wanted(
+        names=tuple(sorted(free | known)),
+        judges=names.judges(trees, free, known),
+        classes=names.classes(trees, free | known),
+        guarded=names.guarded(trees),
+        stops=any(names.mentions(tree, "StopIteration") for tree in trees),
     )
 
 
@@ -141,14 +146,6 @@ def _scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
     yield table
     for child in table.get_children():
         yield from _scopes(child)
-
-
-def _innermost(nodes: list[ast.AST], names: set[str]) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            within = [part for x in (*node.args, *node.keywords) for part in ast.walk(x)]
-            if node.func.id in names and not any(isinstance(part, ast.Call) for part in within):
-                yield node.func.id
 
 
 def _is_light(nodes: list[ast.AST], others: set[str]) -> bool:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from . import channel, codec, feedback, judge, prelude, remote, server, starvation, statements
+from . import channel, codec, errors, feedback, judge, prelude, remote, server, starvation, statements
 
 _KEPT_OUTPUT = 128 << 10
 _WHOLE_OUTPUT = 16 << 20
@@ -205,8 +205,8 @@ def _run_whole(job: dict[str, Any], process: _Process, owner: socket.socket) -> 
         return judge.Verdict("unstarted")
     except codec.Malformed as error:
         return judge.Verdict("error", summary=f"no result: {error}")
-    except Exception as error:
-        inside = getattr(error, "remote", None)
+    except BaseException as error:
+        inside = errors.text_of(error)
         if inside is None:  # the description of an exception that made no sense
             return judge.Verdict("error", summary="no result")
         status = "oom" if isinstance(error, MemoryError) else "error"
