@@ -1,7 +1,7 @@
 """Exceptions of Python's own classes, on their way between the judge and a program.
 
-`["exception", number, class, args, names and values of its attributes, fields, cause, context]`:
-what arrives is an exception of the same class with the same
+`["exception", number, class, args, names and values of its attributes, fields, cause, context,
+whether that is suppressed]`: what arrives is an exception of the same class with the same
 contents, and the same object when it comes back (see `mirror`). An exception of a class that the
 program defines is an object of the program's, see `standins`.
 """
@@ -62,7 +62,8 @@ def parts(error: BaseException, encode: Callable[[Any], Any], depth: int) -> lis
         chain[1] = None
     values = [getattr(error, name) for name in _fields(type(error))]
     members = (arguments(error), own, own.values(), values)
-    return [*([encode(x) for x in part] for part in members), *map(encode, chain)]
+    suppressed = error.__suppress_context__ is True
+    return [*([encode(x) for x in part] for part in members), *map(encode, chain), suppressed]
 
 
 def made(kind: type, parts: list, decoded: Callable[[Any], list]) -> BaseException:
@@ -84,7 +85,7 @@ def made(kind: type, parts: list, decoded: Callable[[Any], list]) -> BaseExcepti
 
 def complete(error: BaseException, parts: list, decoded: Callable[[Any], list]) -> None:
     """Puts the rest of its contents in."""
-    _, names, values, fields, *chain = parts
+    _, names, values, fields, *chain, suppressed = parts
     own = dict(zip(map(str, names), decoded(values), strict=True))
     own.pop(TOLD, None)
     own_attributes(error).update(own)
@@ -95,3 +96,4 @@ def complete(error: BaseException, parts: list, decoded: Callable[[Any], list]) 
         error.__cause__ = cause
     if context is not None:
         error.__context__ = context
+    error.__suppress_context__ = suppressed is True

@@ -75,15 +75,29 @@ def classes(trees: list[ast.Module], names: set[str]) -> frozenset[str]:
                 shown |= {*_shown_names(left, right), *_shown_names(right, left)}
     for node in _walk(trees):
         match node:
-            case ast.Attribute(value=ast.Call(func=ast.Name(id=name)), attr=attribute):
-                asked.setdefault(name, set()).add(attribute)
             case ast.Attribute(value=value, attr=attribute):
                 if isinstance(value, ast.Name) and attribute not in _OF_FUNCTIONS:
                     shown.add(value.id)
-                if (text := ast.unparse(value)) in results:
-                    asked.setdefault(results[text], set()).add(attribute)
+                sources = {*_sources(value, results)}
+                if len(sources) == 1:
+                    asked.setdefault(sources.pop(), set()).add(attribute)
     shown |= {name for name, words in asked.items() if not any_plain_has(frozenset(words))}
     return frozenset(shown & names)
+
+
+def _sources(value: ast.expr, results: dict[str, str]) -> Iterator[str]:
+    """The names whose results an expression is, or is computed from by operators."""
+    match value:
+        case ast.BinOp(left=left, right=right):
+            yield from (*_sources(left, results), *_sources(right, results))
+        case ast.UnaryOp(operand=operand):
+            yield from _sources(operand, results)
+        case ast.Call(func=ast.Name(id=name)):
+            yield name
+        case ast.Constant():
+            pass
+        case _:
+            yield results.get(ast.unparse(value), "")
 
 
 def _shown_names(text: ast.expr, value: ast.expr) -> Iterator[str]:

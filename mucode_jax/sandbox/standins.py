@@ -13,8 +13,8 @@ the 10, nor say what becomes of it. So:
 - A comparison (`==`, `<` ...) of an object with anything that is not the program's is never asked.
   The object counts as what its class derives from, or as unequal.
 - An arithmetic operator, and `in`, are asked of an object that the test itself `MADE`: by calling a
-  class that its text uses as a class, or by such an operator. It is no longer that once the program
-  has given it back.
+  class that its text uses as a class, or by operators on such objects alone that gave a new one of
+  the same class. It is no longer that once the program has given it back.
 - Any other object, `GIVEN` by the program, answers an arithmetic operator only with an object,
   which is `TOLD` then: that one is good for nothing but comparisons with the program's objects,
   attributes that no plain value has, and a text that names its class. `in` goes through its items here.
@@ -36,8 +36,7 @@ GIVEN, MADE, TOLD = "given", "made", "told"
 HANDLE = " handle"  # no attribute of a program's has such a name
 _CLASS = " class"
 _LINE = " line"
-_CHAIN = ("__cause__", "__context__")
-_OF_EXCEPTIONS = ("__traceback__", "__suppress_context__", *_CHAIN)
+_OF_EXCEPTIONS = ("__traceback__", "__cause__", "__context__", "__suppress_context__")
 _OF_CLASSES = ("__name__", "__qualname__", "__module__", "__flags__")
 _PLAIN_WORDS = frozenset(dir(builtins)) | {"array", "deque", "Decimal", "Fraction", "datetime", "nan"}
 _PLAIN_TYPES: tuple[type, ...] = (
@@ -140,23 +139,17 @@ def _ask(value: Any, operation: str, *arguments: Any) -> Any:
     return handle.link.do(operation, (value, *arguments), {})
 
 
-def _operator(value: Any, operation: str, other: Any) -> Any:
+def _operator(value: Any, operation: str, *operands: Any) -> Any:
     """The answer to an arithmetic operator, by the rule above."""
-    handle = handle_of(value)
-    if is_theirs(other):
-        told = handle.standing is TOLD or (is_object(other) and handle_of(other).standing is TOLD)
-        result = handle.link.do(operation, (value, other), {})
-    elif handle.standing is MADE:
-        result = handle.link.do(operation, (value, other), {})
+    link = handle_of(value).link
+    standings = {handle_of(x).standing for x in (value, *operands) if is_object(x)}
+    result = link.do(operation, (value, *operands), {})
+    if standings == {MADE}:
         if result is value or (
-            type(result) is type(value) and handle_of(result).number in handle.link.fresh
+            type(result) is type(value) and handle_of(result).number in link.fresh
         ):
             handle_of(result).standing = MADE
-        return result
-    else:
-        told = True
-        result = handle.link.do(operation, (value, other), {})
-    if told:
+    elif TOLD in standings or not all(map(is_theirs, operands)):
         if not is_object(result):
             raise _refusal(value)
         handle_of(result).standing = TOLD
@@ -177,13 +170,8 @@ def _comparison(operation: str, library: Any = None) -> Callable[[Any, Any], Any
     return method
 
 
-def _binary(operation: str) -> Callable[..., Any]:
-    def method(self: Any, other: Any, *modulo: Any) -> Any:
-        if modulo:  # pow(x, y, m)
-            return _ask(self, operation, other, *modulo)
-        return _operator(self, operation, other)
-
-    return method
+def _arithmetic(operation: str) -> Callable[..., Any]:
+    return lambda self, *operands: _operator(self, operation, *operands)
 
 
 def _text(operation: str) -> Callable[..., Any]:
@@ -222,21 +210,22 @@ def _call(self: Any, *arguments: Any, **named: Any) -> Any:
     return handle_of(self).link.do("__call__", (self, *arguments), named)
 
 
-_ARITHMETIC = (
+_BINARY = (
     *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "divmod"),
     *("lshift", "rshift", "and", "or", "xor"),
 )
 _UNARY = (
     *("bool", "len", "hash", "int", "float", "complex", "index", "bytes", "fspath"),
-    *("length_hint", "iter", "next", "reversed", "abs", "neg", "pos", "invert", "trunc", "floor"),
-    *("ceil", "round", "getitem", "setitem", "delitem", "missing", "enter"),
+    *("length_hint", "iter", "next", "reversed", "trunc", "floor", "ceil"),
+    *("getitem", "setitem", "delitem", "missing", "enter"),
 )
 _COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
 FORWARDED: dict[str, Callable] = {
     **{f"__{x}__": _unary(f"__{x}__") for x in _UNARY},
+    **{f"__{x}__": _arithmetic(f"__{x}__") for x in ("neg", "pos", "abs", "invert", "round")},
     **{
-        f"__{prefix}{x}__": _binary(f"__{prefix}{x}__")
-        for x in _ARITHMETIC
+        f"__{prefix}{x}__": _arithmetic(f"__{prefix}{x}__")
+        for x in _BINARY
         for prefix in ("", "r", "i")
     },
     **{x: _comparison(x) for x in _COMPARISONS},
@@ -256,8 +245,8 @@ class StandIn:
         if name in ("__copy__", "__deepcopy__") or _forwards(type(self), name):
             return object.__getattribute__(self, name)
         if name in _OF_EXCEPTIONS and isinstance(self, BaseException):
-            own = object.__getattribute__(self, name)  # where a test has raised it
-            if own is not None or name not in _CHAIN:
+            own = object.__getattribute__(self, name)
+            if own or name == "__traceback__":  # it was raised here
                 return own
         if name == "with_traceback" and isinstance(self, BaseException):
             return types.MethodType(BaseException.with_traceback, self)

@@ -103,7 +103,7 @@ class {name}:
     parts = {
         "__len__": "return len(self.items)",
         "__iter__": pen.pick("return iter(self.items)", "yield from reversed(self.items)"),
-        "__contains__": "return {} in self.items".format(pen.pick("x", "-x")),
+        "__contains__": "return {} in self.items".format(pen.pick(*["x"] * 9, "-x")),
         "__getitem__": f"return {pen.pick('self.items[x]', f'{name}(self.items[x])')}",
         "__delitem__": "del self.items[x]",
         "__setitem__": "self.items[x] = v",
@@ -184,7 +184,7 @@ class {name}:
         "__floordiv__": f"return {one.format('//')}",
         "__mod__": "return self.x % o",
         "__pow__": f"return {one.format('**')}",
-        "__xor__": "return (self, o)",
+        "__xor__": f"return {name}(self.x, o.y)",
         "__and__": strict + "return min(self.x, o.x)",
         "__call__": "return self.x * o + self.y",
         "__float__": "return float(self.x)",
@@ -203,24 +203,28 @@ class {name}:
             extra = "" if method.strip("_") in unary else ", o=None" if "round" in method else ", o"
             code += f"    def {method}(self{extra}):\n        {body}\n"
     code += pen.maybe(f"    def scaled(self, k):\n        return {name}(self.x * k, self.y * k)\n")
+    code += f"    def move(self, dx):\n        self.x += dx\n        return {pen.pick('self', 'None', 'self.x')}\n"
     k, x = pen.number(), pen.integer(1, 5)
     steps = [
         *(f"!{v} = {name}({pen.number()}, {pen.number()})", f"!{w} = {name}({x}, {x})"),
         *(f"{v} + {w}", f"{v} - {w}", f"{v} * {k}", f"{k} * {v}", f"{v} * {w}", f"-{v}", f"abs({v})"),
         *(f"({v} + {w}).x", f"({w} * {k}).y", f"{v} == {w}", f"{v} != {name}({x})", f"{w} == {name}({x}, {x})"),
         *(f"{v} < {w}", f"{v} <= {w}", f"{v} > {w}", f"sorted([{v}, {w}])[0].x", f"max({v}, {w})"),
-        *(pen.pick(f"{v} == {k}", f"{k} == {v}", f"{w} == {x}", "3"), f"{v} is {v}", f"bool({name}(0))", f"{v}[0]", f"{v}['a']"),
+        *(f"{v} is {v}", f"bool({name}(0))", f"{v}[0]", f"{v}['a']"),
         *(f"list({w})", f"len({v})", f"{v} @ {w}", f"{w} / 2", f"{w} // 2", f"{w} % 2", f"{w} ** 2"),
-        *(f"({v} ^ {w})[0] is {v}", f"{v} & {w}", f"{v}(3)", f"float({v})", f"int({w})", f"{v}"),
+        *(f"{v} ^ {w}", f"{v} & {w}", f"{v}(3)", f"float({v})", f"int({w})", f"{v}"),
         *(f"round({v})", f"round({v}, 1)", f"f'{{{w}:5}}'", f"format({w}, '03d')", f"str({v})"),
         *(f"f'{{{v}}}|{{{w}!r:>12}}'", f"'%s' % {v}", f"{x} in {w}", f"range({w})[-1]", f"~{w}"),
         *(f"divmod({w}, 2)", f"!{v} += {w}", f"{v}.x", f"hash({w}) == hash({name}({x}, {x}))"),
         *(f"{{{w}, {name}({x}, {x})}}", f"{{{w}: 'a'}}[{name}({x}, {x})]", f"sum([{w}, {w}])"),
         *(f"[{v}, {w}].index({w})", f"({w} + {w}) * 2", f"{w} * 2 * 3", f"({w} * 2 + {w}).x"),
         *(f"{w}.scaled(2) * 2", f"{w}.scaled(3).x", f"{v} + 1", f"1 + {v}", f"{v} - 'a'", f"-{v} * 2"),
-        *(f"a, b = {w}", f"math.floor({v})", f"complex({v})", f"[{w}] * 2", f"({v},) == ({v},)"),
+        *(f"a, b = {w}", f"{v}.move(2)", f"{v}.move(1) is {v}", f"{v}.x", f"math.floor({v})", f"complex({v})", f"[{w}] * 2", f"({v},) == ({v},)"),
         *(f"{name}(1, 2) + {name}(2) == {name}(3, 2)", f"[10, 20, 30, 40, 50, 60][{name}(1)]"),
     ]
+    plain = [pen.pick(f"{v} == {k}", f"{k} == {v}", f"{w} == {x}", f"{w} != {x}")]  # a rare thing to ask
+    place = pen.chance.randrange(2, len(steps))
+    steps[place:place] = plain if pen.chance.random() < 0.2 else []
     return code, pen.some([s for s in steps if not s.startswith("a, b")], 0.45)
 
 
