@@ -172,12 +172,12 @@ def sampling(
     prepared = jax.eval_shape(functools.partial(programs.prepare, base), abstract)
     axes = llama.logical_axes(base, stacked=False)
     params = placed(prepared, sharding.shardings(prepared, axes, mesh))
-    generator = plan.nbytes(prepared, axes, mesh)
+    generator = plan.nbytes(params)
     of_judge = verifier.logical_axes(judging)
     judge = verifier.abstract_params(judging)
     judge = placed(judge, sharding.shardings(judge, of_judge, mesh))
     scored = any("lv" in choice for choice in config.search.choices) and config.search.methods
-    beside = plan.nbytes(judge, of_judge, mesh) if scored else 0
+    beside = plan.nbytes(judge) if scored else 0
     free = memory(topology) - generator - beside
     slots = r.slots or slots_in(max(0, free), base, r.context, mesh)
     shapes = jax.eval_shape(functools.partial(llama.init_cache, base, slots, r.context))
@@ -263,7 +263,11 @@ def relayout(base: LlamaConfig, mesh: Mesh, local: Mesh) -> Program:
         same = jax.jit(lambda x: x, out_shardings=NamedSharding(whole, place.spec))
         return same.lower(array)
 
-    beside = plan.nbytes(trained, axes, mesh) + plan.nbytes(shapes, axes, local)
+    lying = [
+        placed(trained, sharding.shardings(trained, axes, mesh)),
+        placed(shapes, sharding.shardings(shapes, axes, local)),
+    ]
+    beside = plan.nbytes(lying)
     return Program("re-layout", mesh, lower, beside, f"to {whole.shape['hosts']} hosts")
 
 

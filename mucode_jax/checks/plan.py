@@ -202,7 +202,7 @@ def batch_shapes(
     return {k: jax.ShapeDtypeStruct((rows, n), dtype) for k, (dtype, n) in fields.items()}
 
 
-def _bytes(placed: Any) -> int:
+def nbytes(placed: Any) -> int:
     """Bytes that one device holds of a tree of shapes with shardings."""
     arrays = jax.tree.leaves(placed)
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays)
@@ -220,14 +220,14 @@ def training_bytes(training: Training, mesh: Mesh) -> int:
     parts = recipe.microbatches * mesh.shape["data"] * mesh.shape["fsdp"]
     tokens = training.rows * training.length / parts
     kept = model.n_layers * tokens * model.d_model * np.dtype(model.dtype).itemsize
-    return int(_bytes(frozen) + _bytes(state) + _bytes(state.params) + kept)
+    return int(nbytes(frozen) + nbytes(state) + nbytes(state.params) + kept)
 
 
 def generator_bytes(base: LlamaConfig, mesh: Mesh) -> int:
     """Bytes that one device of a sampling mesh holds of the generator as it decodes."""
     params = jax.eval_shape(functools.partial(programs.prepare, base), llama.abstract_params(base))
     axes = llama.logical_axes(base, stacked=False)
-    return _bytes(step.placed(params, sharding.shardings(params, axes, mesh)))
+    return nbytes(step.placed(params, sharding.shardings(params, axes, mesh)))
 
 
 def check(config: ConfigDict) -> None:

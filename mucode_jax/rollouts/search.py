@@ -114,7 +114,7 @@ class _Candidate:
     outcome: Future[Outcome]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Place:
     """Where searches of one problem and index stand until their next N candidates are there.
 
@@ -253,8 +253,9 @@ def best_of_n(
         elif not unscored:
             outcomes = [c.outcome for place in executing for c in place.candidates.values()]
             wait([o for o in outcomes if not o.done()], return_when=FIRST_COMPLETED)
-        unscored += [place for place in executing if place.executed]
-        executing = [place for place in executing if not place.executed]
+        executed = [place for place in executing if place.executed]  # asked once: programs end now
+        unscored += executed
+        executing = [place for place in executing if place not in executed]
         # The verifier reads many texts together, unless slots would lie idle meanwhile.
         if score and engine.queued and len(unscored) * n < SCORED_TOGETHER:
             continue

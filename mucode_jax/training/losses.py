@@ -149,8 +149,8 @@ def bradley_terry_sums(scores_BxE: jax.Array, batch: Batch, l2: float) -> Sums:
 
 
 @functools.lru_cache
-def _of_scores(sums: Callable[..., Sums], config: LlamaConfig, *, l2: float = 0.0) -> Loss:
-    """The loss of a verifier that is given by its scores."""
+def of_scores(sums: Callable[..., Sums], config: LlamaConfig, *, l2: float = 0.0) -> Loss:
+    """The verifier's loss that `sums` makes of (scores float32 [B, E], batch, l2)."""
 
     def loss(params: Params, batch: Batch) -> Sums:
         scores = verifier.scores(
@@ -167,8 +167,8 @@ def _of_scores(sums: Callable[..., Sums], config: LlamaConfig, *, l2: float = 0.
 
 
 # (config, l2=…) -> the loss; the same one for the same arguments, so that it compiles once.
-bce = functools.partial(_of_scores, bce_sums)
-bradley_terry = functools.partial(_of_scores, bradley_terry_sums)
+bce = functools.partial(of_scores, bce_sums)
+bradley_terry = functools.partial(of_scores, bradley_terry_sums)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +176,7 @@ class VerifierLoss:
     """A way to train the verifier.
 
     Attributes:
-      make: as `bce` and `bradley_terry`.
+      make: as `bce` and `bradley_terry`; `of_scores` makes one of a function of scores.
       pairs: whether its batches are of `pack_pairs`, else of `pack_singles`.
     """
 

@@ -21,5 +21,4 @@ def test_the_baselines_forms_run_to_their_end_and_learn_from_their_own_choice(tm
     }
     assert 6 <= trained["rft_lv"]["examples"] <= 12
     assert 0 < trained["multi_star_all"]["examples"] <= trained["multi_star_balanced"]["examples"]
-    (verifier,) = found["verifiers"]
-    assert verifier["pairs"] > 8 and verifier["dropped"] == 0
+    assert [verifier["dropped"] for verifier in found["verifiers"]] == [0]

@@ -138,7 +138,8 @@ def disturbed(
         assert "Traceback" not in session.said, session.said
         if session.status > 0:
             last = session.said.strip().splitlines()[-1]
-            assert "goes on from" in last or "start again" in last, session.said
+            ways = ("resumes from", "goes on from", "start again")
+            assert any(way in last for way in ways), session.said
         sessions.append(session)
     last = Run(directory).end()
     assert last.status == 0, last.said

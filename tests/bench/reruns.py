@@ -55,6 +55,7 @@ CHANGES = {
     "rollout.temperature": 1.2,
     "rollout.top_p": 0.5,
     "rollout.top_k": 3,
+    "rollout.code_block": "published",
     "rollout.max_new_tokens": 30,
     "rollout.max_feedback_tokens": 30,
     "rollout.context": 180,
@@ -83,6 +84,8 @@ CHANGES = {
     "search.top_k": 3,
     "sandbox.memory_mb": 256,
     "sandbox.feedback": "none",
+    "sandbox.share_folder": True,
+    "sandbox.python": sys.executable,
 }
 # How the work is done, not what: devices, memory, processes, sweeps.
 IDLE = (
@@ -105,6 +108,7 @@ UNTRIED = (
     "generator.shape",
     "verifier.shape",
     "train.benchmark",
+    "sandbox.broken_tests",
     "train.data",
     "train.compat",
     "train.testless",

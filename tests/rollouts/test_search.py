@@ -1,5 +1,7 @@
 """Multi-turn Best-of-N: what is chosen, when it stops, and what the choices share."""
 
+from concurrent.futures import Future
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,27 @@ def test_no_search_waits_for_another():
     assert [found[0].task_id for found in searches] == ["a", "b"]
     assert turns[0] == ("a", 1, 3)  # none of the three candidates of "b" is there
     assert not engine.kept
+
+
+def test_a_program_that_ends_while_it_is_asked_about_loses_no_search(monkeypatch):
+    """Every outcome is there at the second time that it is asked for."""
+    asked = []
+
+    class Slow(Future):
+        def done(self):
+            asked.append(self)
+            return asked.count(self) > 1
+
+    class SlowPool(FakePool):
+        def submit(self, program, tests):
+            outcome = Slow()
+            outcome.set_result(super().submit(program, tests).result())
+            return outcome
+
+    monkeypatch.setattr("tests.rollouts.test_search.FakePool", SlowPool)
+    found, _ = run(lambda request, sample: CODES[sample])
+    assert {(s.task_id, s.index) for s in found} == {(t, i) for t in "ab" for i in range(2)}
+    assert len(found) == 2 * 2 * len(search.CHOICES)
 
 
 def test_the_verifier_reads_the_first_prompt_and_the_candidate():
