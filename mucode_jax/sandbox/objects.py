@@ -86,7 +86,7 @@ class Objects:
     def encode_name(self, value: Any) -> list:
         """What a global name is bound to: a list of its JSON; of a container too deep a number."""
         name = library.name_of(value)
-        if name is not None:
+        if name is not None and (not isinstance(value, type) or library.is_plain(value)):
             return [name]
         try:
             return [self.encode(value)]

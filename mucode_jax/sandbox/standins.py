@@ -351,12 +351,14 @@ class StandInType(type):
     def __instancecheck__(cls, value: Any) -> bool:
         if is_theirs(value) and "__instancecheck__" in class_handle(cls).asks:
             return _link(cls).do("isinstance", (value, cls), {}) is True
-        return type.__instancecheck__(cls, value)
+        known = class_handle(cls).library
+        return type.__instancecheck__(cls, value) or (known is not None and isinstance(value, known))
 
     def __subclasscheck__(cls, other: Any) -> bool:
         if type(other) is StandInType and "__subclasscheck__" in class_handle(cls).asks:
             return _link(cls).do("issubclass", (other, cls), {}) is True
-        return type.__subclasscheck__(cls, other)
+        known = class_handle(cls).library
+        return type.__subclasscheck__(cls, other) or (known is not None and issubclass(other, known))
 
     def __bool__(cls) -> bool:
         if class_handle(cls).asks & {"__bool__", "__len__"}:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import dataclasses
 import functools
 import symtable
@@ -137,11 +138,18 @@ def parsed(statements: tuple[str, ...]) -> list[ast.Module]:
     """The trees of the statements, with line numbers of their own; raises BrokenTest."""
     trees = []
     for number, text in enumerate(statements, 1):
-        try:
+        with _numbered(number):
             trees.append(ast.parse(_plain(text), FILE))
-        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-            raise BrokenTest(f"test {number} is no Python: {error}") from None
     return trees
+
+
+@contextlib.contextmanager
+def _numbered(number: int) -> Iterator[None]:
+    """What is wrong with the text of a test is told with its number, from 1."""
+    try:
+        yield
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise BrokenTest(f"test {number} is no Python: {error}") from None
 
 
 def _plain(text: str) -> str:
@@ -150,60 +158,69 @@ def _plain(text: str) -> str:
 
 def _prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
     lines: list[str] = []
-    pieces, starts, comparisons = [], [], []
+    starts = []
     loads: set[str] = set()
     made: set[str] = set()
     asked: set[str] = set()  # names that are used before the tests import them from the program
     taken: set[str] = set()  # names that they have imported from it
-    trees, untouched = parsed(statements), parsed(statements)
+    trees = parsed(statements)
     refusals.check(trees)
     imported = {name for tree in trees for name in _imported(tree)}
     small = sum(map(len, statements)) <= _LIGHT_CHARACTERS
     nodes = [node for tree in trees for node in ast.walk(tree)] if small else []
     for number, (text, tree) in enumerate(zip(map(_plain, statements), trees, strict=True), 1):
-        try:
-            loaded = set()
-            taken |= set(_taken(tree))
+        loaded = set()
+        taken |= set(_taken(tree))
+        with _numbered(number):
             table = symtable.symtable(text, FILE, "exec")
-            for scope in _scopes(table):
-                for symbol in scope.get_symbols():
-                    at_top = scope is table
-                    if symbol.is_referenced() and (at_top or symbol.is_global()):
-                        loaded.add(symbol.get_name())
-                    if at_top and (symbol.is_assigned() or symbol.is_imported()):
-                        made.add(symbol.get_name())
-            loads |= loaded
-            asked |= loaded - taken
-            ast.increment_lineno(untouched[number - 1], len(lines))
-            _drop_star_imports(tree)
-            _keep_comparisons(tree, comparisons)
-            ast.increment_lineno(tree, len(lines))
-            pieces.append(compile(tree, FILE, "exec", dont_inherit=True))
-        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-            raise BrokenTest(f"test {number} is no Python: {error}") from None
+        for scope in _scopes(table):
+            for symbol in scope.get_symbols():
+                at_top = scope is table
+                if symbol.is_referenced() and (at_top or symbol.is_global()):
+                    loaded.add(symbol.get_name())
+                if at_top and (symbol.is_assigned() or symbol.is_imported()):
+                    made.add(symbol.get_name())
+        loads |= loaded
+        asked |= loaded - taken
+        ast.increment_lineno(tree, len(lines))
         starts.append(len(lines))
         lines += text.split("\n")
     own = prelude | frozenset(dir(builtins))
     # Where the program is imported, nothing but what is asked of it by name is the program's.
     served = bool(imported & set(PROGRAM_MODULES))
     known = set() if served else (loads - made) & own
+    wanted = _wanted(statements, trees, asked - own, known, served=served)
+    cases = tuple(tuple(_cases(tree.body, loads)) for tree in trees)
+    pieces, comparisons = [], []
+    for number, tree in enumerate(trees, 1):
+        _drop_star_imports(tree)
+        _keep_comparisons(tree, comparisons)
+        with _numbered(number):
+            pieces.append(compile(tree, FILE, "exec", dont_inherit=True))
     return Prepared(
         pieces=tuple(pieces),
         starts=tuple(starts),
         lines=tuple(lines),
         comparisons=tuple(comparisons),
-        wanted=_wanted(untouched, asked - own, known, served=served),
+        wanted=wanted,
         free=tuple(sorted(loads - made - own)),
-        cases=tuple(tuple(_cases(tree.body, loads)) for tree in trees),
+        cases=cases,
         served=served or "pytest" in imported,
         light=(small and _is_light(nodes, made | (loads - own))) or not statements,
     )
 
 
-def _wanted(trees: list[ast.Module], free: set[str], known: set[str], *, served: bool) -> Wanted:
+def _wanted(
+    statements: tuple[str, ...],
+    trees: list[ast.Module],
+    free: set[str],
+    known: set[str],
+    *,
+    served: bool,
+) -> Wanted:
     named, words = trees, free | known
     if served:
-        named = [names.of_program(tree) for tree in trees]
+        named = [names.of_program(tree) for tree in parsed(statements)]
         words = {x.id for tree in named for x in ast.walk(tree) if isinstance(x, ast.Name)}
     return Wanted(
         names=tuple(sorted(free | known)),
