@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .refusals import PROGRAM_MODULES
+from .refusals import PROGRAM_MODULES, walk
 
 _PLAIN_TYPES = (
     *(int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range),
@@ -41,7 +41,6 @@ _CLASS_CHECKS = frozenset(
 )
 # Nothing of `typing` is of use to a test that checks something.
 _NO_HELPERS = frozenset(typing.__all__) - frozenset(collections.__all__)
-_LONG = 100
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -50,17 +49,17 @@ def any_plain_has(names: frozenset[str]) -> bool:
     return any(names <= attributes for attributes in _ATTRIBUTES)
 
 
-def classes(trees: list[ast.Module], names: set[str]) -> frozenset[str]:
+def classes(nodes: list[ast.AST], names: set[str]) -> frozenset[str]:
     """Those of `names` that the tests use as a class, in a way that fits no function.
 
     That is: an attribute is asked of it; it is checked against; what is asked of the result of
     calling it, no single plain type has; or what an object shows is expected to begin with it
-    (`repr(p) == "Point(1)"`, `type(p).__name__ == "Point"`).
+    (`repr(p) == "Point(1)"`, `type(p).__name__ == "Point"`). `nodes` are those of the tests.
     """
     shown: set[str] = set()
     results: dict[str, str] = {}  # a variable -> the name whose result it is
     asked: dict[str, set[str]] = {}  # a name -> attributes that its results are asked for
-    for node in _walk(trees):
+    for node in nodes:
         match node:
             case ast.Assign(targets=[target], value=ast.Call(func=ast.Name(id=name))):
                 results[ast.unparse(target)] = name
@@ -82,7 +81,7 @@ def classes(trees: list[ast.Module], names: set[str]) -> frozenset[str]:
                     shown |= {x.id for x in parts if isinstance(x, ast.Name)} - called
             case ast.Compare(left=left, comparators=[right]):
                 shown |= {*_shown_names(left, right), *_shown_names(right, left)}
-    for node in _walk(trees):
+    for node in nodes:
         match node:
             case ast.Attribute(value=value, attr=attribute):
                 if isinstance(value, ast.Name) and attribute not in _OF_FUNCTIONS:
@@ -126,7 +125,7 @@ def _is_call_of_name(node: ast.AST) -> bool:
 def of_program(tree: ast.Module) -> ast.Module:
     """The text with the program's names as the program has them: without aliases, `solution.`."""
     modules, aliases = set(), {}
-    for node in _walk([tree]):
+    for node in walk(tree):
         match node:
             case ast.Import(names=names):
                 modules |= {x.asname or x.name for x in names if x.name in PROGRAM_MODULES}
@@ -157,6 +156,8 @@ def judges(trees: list[ast.Module], free: set[str], known: set[str]) -> frozense
     variable does with both. Of known names that are mixed with each other alone, the most frequent
     is the one under test.
     """
+    if not known:
+        return frozenset()
     links: dict[str, set[str]] = {}
     counts: collections.Counter[str] = collections.Counter()
     for words in _together(trees):
@@ -187,7 +188,7 @@ def _together(trees: list[ast.Module]) -> Iterator[set[str]]:
 
     A function gives away what any of its lines asks for, and a method is known by its name.
     """
-    nodes = [node for tree in trees for node in ast.walk(tree)]
+    nodes = (node for tree in trees for node in walk(tree))
     defined = {node.name for node in nodes if isinstance(node, _DEFINITIONS)}
     for tree in trees:
         for statement in tree.body:
@@ -196,7 +197,7 @@ def _together(trees: list[ast.Module]) -> Iterator[set[str]]:
 
 def _names(statement: ast.stmt, defined: set[str]) -> Iterator[str]:
     """Args: the statement; the names of the tests' own functions, classes and methods."""
-    for node in ast.walk(statement):
+    for node in walk(statement):
         if isinstance(node, ast.Name):
             yield node.id
         elif isinstance(node, _DEFINITIONS):
@@ -209,11 +210,11 @@ def _names(statement: ast.stmt, defined: set[str]) -> Iterator[str]:
             yield node.name
 
 
-def guarded(trees: list[ast.Module]) -> tuple[tuple[int, int], ...]:
+def guarded(nodes: list[ast.AST]) -> tuple[tuple[int, int], ...]:
     """First and last lines of the `with` blocks whose body asserts something."""
     return tuple(
         (node.lineno, node.end_lineno or node.lineno)
-        for node in _walk(trees)
+        for node in nodes
         if isinstance(node, (ast.With, ast.AsyncWith)) and any(map(_asserts, node.body))
     )
 
@@ -227,18 +228,3 @@ def _asserts(body: ast.stmt) -> bool:
             if name.startswith("assert") or name == "fail":
                 return True
     return False
-
-
-def mentions(tree: ast.Module, name: str) -> bool:
-    """Whether the text uses that name, or an attribute of that name."""
-    return any(name in (getattr(x, "id", ""), getattr(x, "attr", "")) for x in _walk([tree]))
-
-
-def _walk(nodes: list) -> Iterator[ast.AST]:
-    """All nodes below `nodes`, but past long displays of data: tests may hold half a megabyte."""
-    pending = list(nodes)
-    while pending:
-        node = pending.pop()
-        yield node
-        if max(len(getattr(node, "elts", ())), len(getattr(node, "keys", ()))) <= _LONG:
-            pending += ast.iter_child_nodes(node)

@@ -38,6 +38,8 @@ HANDLE = " handle"  # no attribute of a program's has such a name
 _CLASS = " class"
 _LINE = " line"
 _OF_EXCEPTIONS = ("__traceback__", "__cause__", "__context__", "__suppress_context__")
+# numpy asks everything for these: to compute in its place, or for an address in memory.
+_PROTOCOLS = "__array"
 _OF_CLASSES = ("__name__", "__qualname__", "__module__", "__flags__")
 _PLAIN_WORDS = frozenset(dir(builtins)) | {
     "array",
@@ -265,8 +267,7 @@ class StandIn:
                 return own
         if name == "with_traceback" and isinstance(self, BaseException):
             return types.MethodType(BaseException.with_traceback, self)
-        # Such protocols are asked of everything by numpy; one of them is an address in memory.
-        if name.startswith("__array"):
+        if name.startswith(_PROTOCOLS):
             raise AttributeError(name)
         handle = handle_of(self)
         if handle.standing is TOLD and any(hasattr(kind, name) for kind in _plain_types()):
@@ -340,6 +341,10 @@ class StandInType(type):
             return type
         if name in _OF_CLASSES or name == "__copy__" or class_handle(cls).link is None:
             return type.__getattribute__(cls, name)
+        if _forwards(cls, name):
+            return type.__getattribute__(cls, name)
+        if name.startswith(_PROTOCOLS):
+            raise AttributeError(name)
         return _link(cls).do("getattr", (cls, name), {})
 
     def __setattr__(cls, name: str, value: Any) -> None:
@@ -352,13 +357,17 @@ class StandInType(type):
         if is_theirs(value) and "__instancecheck__" in class_handle(cls).asks:
             return _link(cls).do("isinstance", (value, cls), {}) is True
         known = class_handle(cls).library
-        return type.__instancecheck__(cls, value) or (known is not None and isinstance(value, known))
+        return type.__instancecheck__(cls, value) or (
+            known is not None and isinstance(value, known)
+        )
 
     def __subclasscheck__(cls, other: Any) -> bool:
         if type(other) is StandInType and "__subclasscheck__" in class_handle(cls).asks:
             return _link(cls).do("issubclass", (other, cls), {}) is True
         known = class_handle(cls).library
-        return type.__subclasscheck__(cls, other) or (known is not None and issubclass(other, known))
+        return type.__subclasscheck__(cls, other) or (
+            known is not None and issubclass(other, known)
+        )
 
     def __bool__(cls) -> bool:
         if class_handle(cls).asks & {"__bool__", "__len__"}:

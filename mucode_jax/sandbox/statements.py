@@ -164,10 +164,11 @@ def _prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
     asked: set[str] = set()  # names that are used before the tests import them from the program
     taken: set[str] = set()  # names that they have imported from it
     trees = parsed(statements)
-    refusals.check(trees)
+    nodes_of = [refusals.walk(tree) for tree in trees]
+    refusals.check(trees, nodes_of)
+    nodes = [node for inside in nodes_of for node in inside]
     imported = {name for tree in trees for name in _imported(tree)}
     small = sum(map(len, statements)) <= _LIGHT_CHARACTERS
-    nodes = [node for tree in trees for node in ast.walk(tree)] if small else []
     for number, (text, tree) in enumerate(zip(map(_plain, statements), trees, strict=True), 1):
         loaded = set()
         taken |= set(_taken(tree))
@@ -189,7 +190,8 @@ def _prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
     # Where the program is imported, nothing but what is asked of it by name is the program's.
     served = bool(imported & set(PROGRAM_MODULES))
     known = set() if served else (loads - made) & own
-    wanted = _wanted(statements, trees, asked - own, known, served=served)
+    wanted = _wanted(statements, trees, nodes, asked - own, known, served=served)
+    light = (small and _is_light(trees, made | (loads - own))) or not statements
     cases = tuple(tuple(_cases(tree.body, loads)) for tree in trees)
     pieces, comparisons = [], []
     for number, tree in enumerate(trees, 1):
@@ -206,28 +208,29 @@ def _prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
         free=tuple(sorted(loads - made - own)),
         cases=cases,
         served=served or "pytest" in imported,
-        light=(small and _is_light(nodes, made | (loads - own))) or not statements,
+        light=light,
     )
 
 
 def _wanted(
     statements: tuple[str, ...],
     trees: list[ast.Module],
+    nodes: list[ast.AST],
     free: set[str],
     known: set[str],
     *,
     served: bool,
 ) -> Wanted:
-    named, words = trees, free | known
+    named, words = nodes, free | known
     if served:
-        named = [names.of_program(tree) for tree in parsed(statements)]
-        words = {x.id for tree in named for x in ast.walk(tree) if isinstance(x, ast.Name)}
+        named = [x for tree in parsed(statements) for x in refusals.walk(names.of_program(tree))]
+        words = {x.id for x in named if isinstance(x, ast.Name)}
     return Wanted(
         names=tuple(sorted(free | known)),
         judges=names.judges(trees, free, known),
         classes=names.classes(named, words),
-        guarded=names.guarded(trees),
-        stops=any(names.mentions(tree, "StopIteration") for tree in trees),
+        guarded=names.guarded(nodes),
+        stops=any("StopIteration" in (getattr(x, "id", ""), getattr(x, "attr", "")) for x in nodes),
     )
 
 
@@ -271,8 +274,9 @@ def _cases(body: list[ast.stmt], loads: set[str]) -> Iterator[str]:
                 yield name
 
 
-def _is_light(nodes: list[ast.AST], others: set[str]) -> bool:
-    """Args: all nodes of the tests; the functions that are the tests' own or the program's."""
+def _is_light(trees: list[ast.Module], others: set[str]) -> bool:
+    """Args: the tests; the functions that are the tests' own or the program's."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
     parameters = {node.arg for node in nodes if isinstance(node, ast.arg)}
     functions = _LIGHT_FUNCTIONS | others | parameters
     for node in nodes:

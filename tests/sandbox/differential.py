@@ -19,11 +19,13 @@ import json
 import os
 import pathlib
 import random
+import re
 import resource
 import subprocess
 import sys
 import traceback
 import types
+import unittest
 from collections.abc import Iterator
 from typing import Any
 
@@ -285,14 +287,31 @@ def _on_exception(
     )
 
 
+def _run_cases(values: list[Any]) -> None:
+    """Runs those of `values` that are test classes or functions."""
+    for value in values:
+        if isinstance(value, type) and issubclass(value, unittest.TestCase):
+            result = unittest.TestResult()
+            unittest.defaultTestLoader.loadTestsFromTestCase(value).run(result)
+            assert result.wasSuccessful()
+        elif getattr(value, "__name__", "").startswith("test_"):
+            try:
+                value()
+            except BaseException as error:
+                if type(error).__name__ != "Skipped":  # as pytest does
+                    raise
+
+
 def plain(pair: Pair) -> str:
     """What plain Python says of a pair."""
     space = _module()
+    before = {*space}
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(pair.program, PROGRAM, "exec"), space)
             for text in pair.tests:
                 exec(compile(text, TESTS, "exec"), space)
+            _run_cases([space[name] for name in space if name not in before])
     except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if frame.filename in (PROGRAM, TESTS)]
@@ -304,28 +323,46 @@ def plain(pair: Pair) -> str:
 
 def reason(outcome: Outcome) -> str:
     """What the sandbox says, in the same words."""
+    if outcome.status == "infra":  # a test that fails by itself; the exception is named last
+        return (re.findall(r": (\w+)(?=: |$)", outcome.summary.split("\n")[0]) or ["infra"])[-1]
     if outcome.status != "error":
         return outcome.status
     return outcome.summary.partition(":")[0].rpartition(".")[2].strip()
 
 
 def drawn(seeds: list[int]) -> list[Pair]:
-    """The pairs of these seeds with plain Python's verdicts, by a process that has nothing else."""
-    command = [sys.executable, str(pathlib.Path(__file__).resolve()), "--draw"]
+    """The pairs of these seeds, with plain Python's verdicts."""
+    rows = _apart("draw", seeds)
+    return [Pair(**{k: tuple(v) if type(v) is list else v for k, v in x.items()}) for x in rows]
+
+
+def judged(pairs: list[Pair]) -> list[str]:
+    """What plain Python says of these pairs."""
+    return _apart("judge", [dataclasses.asdict(pair) for pair in pairs])
+
+
+def _apart(what: str, values: list) -> list:
+    """The results of a process that has nothing else: one line for each of `values`."""
+    command = [sys.executable, str(pathlib.Path(__file__).resolve()), "--apart", what]
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        command,
-        input=json.dumps(seeds),
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
+        command, input=json.dumps(values), env=environment, capture_output=True, text=True
     )
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    return [
-        Pair(**{**row, "tests": tuple(row["tests"]), "features": tuple(row["features"])})
-        for row in rows
-    ]
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _serve(what: str) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+    out = sys.stdout
+    for value in json.loads(sys.stdin.read()):
+        if what == "draw":
+            pair = draw(value)
+            result: Any = dataclasses.asdict(dataclasses.replace(pair, verdict=plain(pair)))
+        else:
+            result = plain(Pair(**value))
+        out.write(json.dumps(result) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,15 +386,6 @@ def compared(pool: Pool, pairs: list[Pair]) -> list[Disagreement]:
     return [Disagreement(p, o) for p, o in both if p.verdict != reason(o)]
 
 
-def _draw() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-    out = sys.stdout
-    for seed in json.loads(sys.stdin.read()):
-        pair = draw(seed)
-        row = dataclasses.asdict(dataclasses.replace(pair, verdict=plain(pair)))
-        out.write(json.dumps(row) + "\n")
-
-
 def main() -> None:
     """The command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -365,10 +393,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--show", type=int, default=0, help="disagreements to print in full")
-    parser.add_argument("--draw", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--apart", choices=("draw", "judge"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.draw:
-        _draw()
+    if given.apart:
+        _serve(given.apart)
         return
     chance = random.Random(given.seed)
     seeds = [chance.getrandbits(48) for _ in range(given.pairs)]
