@@ -162,7 +162,8 @@ def decode(data: Any, refer: Refer) -> Any:
             raise Malformed("a bare JSON object")
         return data
     try:
-        return _decode(data, refer)
+        decoder = _DECODERS.get(data[0])
+        return refer(data) if decoder is None else decoder(refer, *data[1:])
     except Malformed:
         raise
     except (TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
@@ -176,53 +177,38 @@ def decoded_items(parts: Any, refer: Refer) -> list:
     return [x if type(x) is not list else decode(x, refer) for x in parts]
 
 
-def _decode(data: list, refer: Refer) -> Any:
-    tag, *rest = data
-    match tag:
-        case "tuple" | "frozenset":
-            return _KINDS[tag](decoded_items(rest[0], refer))
-        case "int":
-            return int(rest[0], 16)
-        case "complex":
-            return complex(float(rest[0]), float(rest[1]))
-        case "bytes":
-            return bytes.fromhex(rest[0])
-        case "range":
-            made = range(*decoded_items(rest[0], refer))
-            return made if len(made) <= _SHORT else refer(data)
-        case "slice":
-            return slice(*decoded_items(rest[0], refer))
-        case "keys":
-            return dict.fromkeys(decoded_items(rest[0], refer)).keys()
-        case "values":
-            return dict(enumerate(decoded_items(rest[0], refer))).values()
-        case "items":
-            return dict(decoded_items(rest[0], refer)).items()
-        case "mappingproxy":
-            pairs = zip(*(decoded_items(part, refer) for part in rest), strict=True)
-            return types.MappingProxyType(dict(pairs))
-        case "Decimal":
-            return _decimal(rest[0])
-        case "Fraction":
-            return _fraction(*decoded_items(rest, refer))
-        case "datetime" | "time":
-            parts, zone, fold = decoded_items(rest[0], refer), decode(rest[1], refer), rest[2]
-            return _KINDS[tag](*parts, tzinfo=zone, fold=fold)
-        case "date" | "timedelta":
-            return _KINDS[tag](*decoded_items(rest[0], refer))
-        case "timezone":
-            offset = datetime.timedelta(*decoded_items(rest[0], refer))
-            return datetime.timezone(*(offset, rest[1]) if rest[1] is not None else (offset,))
-    return _DECODERS[tag](*rest) if type(tag) is str and tag in _DECODERS else refer(data)
+def _decode_range(refer: Refer, parts: Any) -> Any:
+    made = range(*decoded_items(parts, refer))
+    return made if len(made) <= _SHORT else refer(["range", parts])
 
 
-_KINDS: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (
-        *(tuple, frozenset),
-        *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta),
-    )
-}
+def _decode_datetime(kind: Any) -> Callable[..., Any]:
+    def decoder(refer: Refer, parts: Any, zone: Any, fold: Any) -> Any:
+        return kind(*decoded_items(parts, refer), tzinfo=decode(zone, refer), fold=fold)
+
+    return decoder
+
+
+def _decode_timezone(refer: Refer, offset: Any, name: Any) -> datetime.timezone:
+    interval = datetime.timedelta(*decoded_items(offset, refer))
+    return datetime.timezone(interval) if name is None else datetime.timezone(interval, name)
+
+
+def _decode_mapping(refer: Refer, keys: Any, values: Any) -> types.MappingProxyType:
+    pairs = zip(decoded_items(keys, refer), decoded_items(values, refer), strict=True)
+    return types.MappingProxyType(dict(pairs))
+
+
+def _made_of_all(make: Callable[[list], Any]) -> Callable[..., Any]:
+    return lambda refer, parts: make(decoded_items(parts, refer))
+
+
+def _made_of_each(make: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda refer, parts: make(*decoded_items(parts, refer))
+
+
+def _made_of_words(make: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda refer, *words: make(*words)
 
 
 def _decimal(text: str) -> decimal.Decimal:
@@ -233,7 +219,8 @@ def _decimal(text: str) -> decimal.Decimal:
     return value
 
 
-def _fraction(above: int, below: int) -> fractions.Fraction:
+def _fraction(refer: Refer, *parts: Any) -> fractions.Fraction:
+    above, below = decoded_items(list(parts), refer)
     # Fraction("1e9999999999") would take for ever.
     if not (isinstance(above, int) and isinstance(below, int)):
         raise Malformed("a fraction of what are no integers")
@@ -273,10 +260,28 @@ def _zone(key: str) -> Any:
 
 
 _DECODERS: dict[str, Callable[..., Any]] = {
-    "Ellipsis": lambda: ...,
-    "NotImplemented": lambda: NotImplemented,
-    "scalar": _scalar,
-    "path": _path,
-    "UUID": _uuid,
-    "ZoneInfo": _zone,
+    "int": lambda refer, digits: int(digits, 16),
+    "complex": lambda refer, real, imaginary: complex(float(real), float(imaginary)),
+    "bytes": lambda refer, digits: bytes.fromhex(digits),
+    "tuple": _made_of_all(tuple),
+    "frozenset": _made_of_all(frozenset),
+    "keys": _made_of_all(lambda keys: dict.fromkeys(keys).keys()),
+    "values": _made_of_all(lambda values: dict(enumerate(values)).values()),
+    "items": _made_of_all(lambda pairs: dict(pairs).items()),
+    "range": _decode_range,
+    "slice": _made_of_each(slice),
+    "mappingproxy": _decode_mapping,
+    "Ellipsis": lambda refer: ...,
+    "NotImplemented": lambda refer: NotImplemented,
+    "Decimal": _made_of_words(_decimal),
+    "Fraction": _fraction,
+    "date": _made_of_each(datetime.date),
+    "timedelta": _made_of_each(datetime.timedelta),
+    "datetime": _decode_datetime(datetime.datetime),
+    "time": _decode_datetime(datetime.time),
+    "timezone": _decode_timezone,
+    "scalar": _made_of_words(_scalar),
+    "path": _made_of_words(_path),
+    "UUID": _made_of_words(_uuid),
+    "ZoneInfo": _made_of_words(_zone),
 }

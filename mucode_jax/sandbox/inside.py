@@ -116,10 +116,11 @@ def _remember_source(name: str, source: str) -> None:
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
 
 
-class _Session:
-    """The program's side of the conversation."""
+class Session:
+    """The program's side of the conversation; made before there is a program, for all of them."""
 
     def __init__(self, connection: int, namespace: dict[str, Any], prelude: dict[str, Any]):
+        """Args: the file descriptor; the namespace of `__main__`; what it holds at first."""
         self._connection = connection
         self._namespace = namespace
         self._prelude = prelude
@@ -127,20 +128,51 @@ class _Session:
         self._names: dict[str, Any] = {}  # what the judge knows of the global names it asked for
         self._turn = threading.RLock()
 
+    def begin(self) -> None:
+        """Says so before the program is read, so that no program can say that it never began."""
+        channel.write(self._connection, _READY)
+
     def run(self) -> None:
         """Loads the program, then serves the judge until it hangs up."""
         job = channel.read(self._connection)
         self._names = dict.fromkeys(job["names"], _UNBOUND)
         try:
-            self.load(job["program"], job["setup"], guarded=False)
+            self._load(job["program"], job["setup"], guarded=False)
             message = ["loaded", self._changes()]
         except BaseException as error:
-            self._send(self.raised(error))
+            self._send(self._raised(error))
             return
         self._send(message)
         self._serve()
 
-    def load(self, program: str, setup: str, *, guarded: bool) -> None:
+    def run_whole(self) -> int:
+        """Runs a whole program; its exit status."""
+        job = channel.read(self._connection)
+        try:
+            self._load(job["program"], job["setup"], guarded=True)
+        except SystemExit as error:
+            return _exit_status(error.code)
+        except BaseException as error:
+            self._send(self._raised(error))
+            return 1
+        return 0
+
+    def end(self) -> None:
+        """What the interpreter does at its end."""
+        # It waits for threads, runs the exit handlers, flushes.
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        _flush(sys.stdout, sys.stderr)
+        # Then objects go: files are closed, `__del__` is called. The last first, so that it finds
+        # what it needs; what was there before the program goes with the process.
+        names = [name for name in self._namespace if name not in self._prelude]
+        for name in reversed(names):
+            self._namespace.pop(name, None)
+        gc.collect()
+        _flush(sys.__stdout__, sys.__stderr__)
+        self._send(["ended"])
+
+    def _load(self, program: str, setup: str, *, guarded: bool) -> None:
         """Runs both; of the program with `guarded` what stands under a main guard too."""
         program = program.removeprefix("\ufeff")
         _remember_source(FILE, program)
@@ -162,7 +194,7 @@ class _Session:
         changed, forgotten = self._objects.changes()
         return [changed, forgotten, names] if changed or forgotten or names else []
 
-    def raised(self, error: BaseException) -> list:
+    def _raised(self, error: BaseException) -> list:
         """The message that `error` was raised."""
         self._objects.unwritten()
         texts = describe(error)
@@ -179,7 +211,7 @@ class _Session:
         data = channel.pack(message)
         if len(data) > codec.MAX_BYTES:
             error = ValueError("a value is too large to be carried out of the sandbox")
-            data = channel.pack(self.raised(error))
+            data = channel.pack(self._raised(error))
         self._objects.written()
         channel.write(self._connection, data)
 
@@ -217,7 +249,7 @@ class _Session:
             del result
             return ["value", encoded, self._changes()]
         except BaseException as error:
-            return self.raised(error)
+            return self._raised(error)
 
     def _global(self, name: str) -> Any:
         """What the program has made of a global name; raises NameError."""
@@ -234,15 +266,11 @@ class _Session:
             return self._serve(calling_back=True)
 
 
-def run(
-    connection: int, namespace: dict[str, Any], prelude: dict[str, Any], *, stdio: bool
-) -> NoReturn:
-    """Runs the program that arrives on `connection` in `namespace`; ends the process.
+def run(session: Session, *, stdio: bool) -> NoReturn:
+    """Runs the program that arrives; ends the process.
 
     Args:
-      connection: file descriptor of the connection to the judge.
-      namespace: that of `__main__`, with the prelude.
-      prelude: what `namespace` holds now (a copy made here would touch every value's page).
+      session: made beforehand.
       stdio: the program is a whole one that reads standard input; its process ends as it would.
     """
     # As deep as a program may go when it is run alone: what stands below it here comes on top.
@@ -250,32 +278,12 @@ def run(
     while frame := frame.f_back:
         below += 1
     sys.setrecursionlimit(sys.getrecursionlimit() + below)
-    # Said before the program is read, so that no program can say that it never began.
-    channel.write(connection, _READY)
-    session = _Session(connection, namespace, prelude)
+    session.begin()
     if not stdio:
         session.run()
         os._exit(0)
-    job = channel.read(connection)
-    status = 0
-    try:
-        session.load(job["program"], job["setup"], guarded=True)
-    except SystemExit as error:
-        status = _exit_status(error.code)
-    except BaseException as error:
-        status = 1
-        session._send(session.raised(error))
-    # What the interpreter does at its end: waits for threads, runs the exit handlers, flushes.
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    _flush(sys.stdout, sys.stderr)
-    # Then objects go: files are closed, `__del__` is called. The last first, so that it finds what
-    # it needs; what was there before the program goes with the process.
-    for name in reversed([name for name in namespace if name not in prelude]):
-        namespace.pop(name, None)
-    gc.collect()
-    _flush(sys.__stdout__, sys.__stderr__)
-    session._send(["ended"])
+    status = session.run_whole()
+    session.end()
     os._exit(status)
 
 

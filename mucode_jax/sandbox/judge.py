@@ -133,6 +133,8 @@ class _Conversation(channel.Guarded):
 
     def send(self, message: Any) -> None:
         self.sent += 1
+        if _is_redirected():
+            self._shown = [os.fstat(handle).st_size for handle in self._output]
         try:
             super().send(message)
         except (channel.Gone, channel.Late) as error:
@@ -146,7 +148,8 @@ class _Conversation(channel.Guarded):
             self.ended = error
             raise
         finally:
-            self._show()
+            if _is_redirected():
+                self._show()
 
     def _show(self) -> None:
         """Writes what the program has written to where a test has redirected the judge's output."""
@@ -156,6 +159,10 @@ class _Conversation(channel.Guarded):
                 data = os.pread(self._output[i], size - self._shown[i], self._shown[i])
                 stream.write(data.decode("utf-8", "replace"))
             self._shown[i] = size
+
+
+def _is_redirected() -> bool:
+    return sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__
 
 
 class _Solution(types.ModuleType):

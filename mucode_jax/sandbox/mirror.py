@@ -232,7 +232,11 @@ _NOBODY_ELSE = _holders({0: []}, 0)
 
 
 class Mirror:
-    """The containers that one side shares with the other."""
+    """The containers that one side shares with the other.
+
+    Attributes:
+      new: numbers that were given in the message that is being written.
+    """
 
     def __init__(self, first: int):
         """Args: the first number that this side gives; the others follow in twos."""
@@ -241,12 +245,13 @@ class Mirror:
         self._kinds: dict[int, Kind] = {}
         self._before: dict[int, Any] = {}  # contents as they were at the last exchange
         self._numbers: dict[int, int] = {}  # by the container's id
-        self._kept: set[int] = set()  # the other side says when these are forgotten
-        self._new: list[int] = []  # of the message that is being written
+        self._kept: dict[int, bool] = {}  # the other side says when these are forgotten
+        self.new: list[int] = []
 
     def number(self) -> int:
         """A number for something else that this side shares."""
         self._next += 2
+        self.new.append(self._next - 2)
         return self._next - 2
 
     def is_theirs(self, number: Any) -> bool:
@@ -261,16 +266,6 @@ class Mirror:
     def held(self, number: int) -> Any:
         """What is shared under that number; raises KeyError."""
         return self._held[number]
-
-    def written(self) -> None:
-        """The message is on its way."""
-        self._new.clear()
-
-    def unwritten(self) -> None:
-        """The message will not be sent, and what was new in it is still unknown over there."""
-        for number in self._new:
-            self.forget(number)
-        self._new.clear()
 
     def encode(self, value: Any, items: Items) -> list | None:
         """The JSON of a container; None where `value` is none."""
@@ -289,7 +284,6 @@ class Mirror:
     def add(self, value: Any, kind: Kind = _FIXED) -> int:
         """Shares `value` under a number that is new, and given back."""
         number = self.number()
-        self._new.append(number)
         self._hold(number, value, kind)
         return number
 
@@ -303,7 +297,7 @@ class Mirror:
         """Keeps the contents of object `number` alike; with `kept` until `forget` is called."""
         self._hold(number, value, kind)
         if kept:
-            self._kept.add(number)
+            self._kept[number] = True
 
     def _hold(self, number: int, value: Any, kind: Kind) -> None:
         self._held[number] = value
@@ -316,13 +310,11 @@ class Mirror:
         if number in self._held:
             self._numbers.pop(id(self._held.pop(number)), None)
             del self._kinds[number], self._before[number]
-            self._kept.discard(number)
+            self._kept.pop(number, None)
 
     def decode(self, data: list, decoded: Decoded) -> Any:
         """What such JSON stands for; raises Malformed, and what odd data makes Python raise."""
         tag, number, *parts = data
-        if tag == "at":
-            return self._held[number]
         kind = KINDS[tag]
         made = kind.empty(parts, decoded)
         self.receive(number, made, kind)
@@ -332,7 +324,8 @@ class Mirror:
 
     def changes(self, items: Items) -> tuple[list, list[int]]:
         """([number, contents] of all that changed since the last exchange, numbers to forget)."""
-        changed, forgotten = [], []
+        changed: list = []
+        forgotten: list[int] = []
         for number in list(self._held):
             if number not in self._held:
                 continue
@@ -347,7 +340,7 @@ class Mirror:
                 self.forget(number)
         return changed, forgotten
 
-    def apply(self, changed: list, forgotten: list, decoded: Decoded) -> None:
+    def apply(self, changed: list, forgotten: Iterable[int], decoded: Decoded) -> None:
         """Makes the other side's changes here; raises as `decode`."""
         for number, *parts in changed:
             value, kind = self._held[number], self._kinds[number]

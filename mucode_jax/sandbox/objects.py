@@ -73,7 +73,6 @@ class Objects:
         self._mirror = Mirror(2)
         self._objects: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}  # by the object's id
-        self._new: list[int] = []  # of the message that is being written
         self._test: dict[int, Any] = {}
         self._test_numbers: dict[int, int] = {}  # by the id of the stand-in
 
@@ -135,7 +134,6 @@ class Objects:
 
     def _register(self, value: Any) -> int:
         number = self._mirror.number()
-        self._new.append(number)
         self._objects[number] = value
         self._numbers[id(value)] = number
         return number
@@ -177,25 +175,24 @@ class Objects:
 
     def written(self) -> None:
         """The message is on its way."""
-        self._new.clear()
-        self._mirror.written()
+        self._mirror.new.clear()
 
     def unwritten(self) -> None:
         """The message will not be sent: what was new in it has no number."""
-        for number in self._new:
+        for number in self._mirror.new:
             self._forget(number)
-        self._new.clear()
-        self._mirror.unwritten()
+        self._mirror.new.clear()
 
     def apply(self, changes: list) -> None:
         """Makes here what the judge says has changed there."""
         if changes:
             changed, forgotten = changes
-            self._mirror.apply(changed, forgotten, self.decoded)
+            self._mirror.apply(changed, (), self.decoded)
             for number in forgotten:
                 self._forget(number)
 
     def _forget(self, number: int) -> None:
+        self._mirror.forget(number)
         if number in self._objects:
             del self._numbers[id(self._objects.pop(number))]
 
@@ -206,9 +203,13 @@ class Objects:
         return codec.decoded_items(data, self._refer)
 
     def _refer(self, data: list) -> Any:
+        if data[0] == "object":
+            return self._objects[data[1]]
+        if data[0] in KINDS:
+            return self._mirror.decode(data, self.decoded)
         match data:
-            case ["object", number]:
-                return self._objects[number]
+            case ["at", number]:
+                return self._mirror.held(number)
             case ["test", number]:
                 return self._test[number]
             case ["test", number, *what]:
@@ -226,7 +227,7 @@ class Objects:
                 return error
             case ["range", parts]:
                 return range(*self.decoded(parts))
-        return self._mirror.decode(data, self.decoded)
+        raise codec.Malformed(f"unknown tag {data[0]}")
 
     def _of_test(self, number: int, what: str, *details: Any) -> Any:
         def ask(action: str, *arguments: Any, **named: Any) -> Any:

@@ -170,7 +170,7 @@ class Link:
         if self.fault is not None:
             raise self.fault
         try:
-            sent = [self._encode(x) for x in arguments]
+            sent = [_told(x) if is_theirs(x) else self._encode(x) for x in arguments]
             sent_named = {key: self._encode(x) for key, x in named.items()}
             self._send(["do", operation, sent, sent_named])
             result = self._answer("value")
@@ -187,7 +187,7 @@ class Link:
 
     def _send(self, message: list) -> None:
         self._guarded.send([*message, self._changes()])
-        self._mirror.written()
+        self._mirror.new.clear()
 
     def _changes(self) -> list:
         """What changed here since the last message."""
@@ -270,7 +270,7 @@ class Link:
 
     def _other(self, value: Any, depth: int) -> list:
         if is_theirs(value) and standins.number_of(value):
-            return ["object", standins.number_of(value)]
+            return _told(value)
         shared = self._mirror.encode(value, lambda x: codec.items(x, self._other, depth))
         if shared is not None:
             return shared
@@ -356,8 +356,11 @@ class Link:
 
     def _refer(self, data: list) -> Any:
         match data:
-            case ["at", number] if is_theirs(self._mirror.held(number)):
-                return self._known_object(number)
+            case [str(tag), _, *_] if tag in KINDS:
+                return self._mirror.decode(data, self._decoded)
+            case ["at", number]:
+                value = self._mirror.held(number)
+                return self._known_object(number) if is_theirs(value) else value
             case ["object", number]:
                 return self._known_object(number)
             case ["object", number, kind, contents]:
@@ -380,8 +383,6 @@ class Link:
             case ["range", list(parts)]:
                 self._before_heavy()
                 return range(*self._decoded(parts))
-            case ["at", _] | [str(), _, _, *_]:
-                return self._mirror.decode(data, self._decoded)
         raise codec.Malformed(f"unknown tag {str(data[:1])[:50]}")
 
     def _exception(self, number: Any, kind: Any, parts: list) -> BaseException:
@@ -487,6 +488,11 @@ _ACTIONS: dict[str, Callable[..., Any]] = {
     "throw": lambda generator, error: generator.throw(error),
     "close": lambda generator: generator.close(),
 }
+
+
+def _told(value: Any) -> list:
+    """The JSON of what a stand-in stands for."""
+    return ["object", standins.number_of(value)]
 
 
 def _name_of_called(value: Any) -> str:

@@ -91,12 +91,13 @@ class ClassHandle:
       number: the class's own.
       library: the class of the library that it stands for, None for one of the program's.
       plain: the plain type that it derives from, if any.
+      made_by: whose `__new__` makes a stand-in: the plain type, an exception class, or `object`.
       asks: the special methods of its metaclass.
       stops: an exception of it may end a loop of the judge's as StopIteration does.
       shown: the tests use it as a class, so that calling it makes an object (see above).
     """
 
-    __slots__ = ("link", "number", "library", "plain", "asks", "stops", "shown")
+    __slots__ = ("link", "number", "library", "plain", "made_by", "asks", "stops", "shown")
 
     def __init__(
         self,
@@ -108,6 +109,7 @@ class ClassHandle:
         stops: bool = False,
     ):
         self.link, self.number, self.library, self.plain = link, number, library, plain
+        self.made_by: type = plain or object
         self.asks, self.stops, self.shown = asks, stops, False
 
 
@@ -222,9 +224,10 @@ def _exit(self: Any, kind: Any, error: Any, trace: Any) -> Any:
 
 
 def _call(self: Any, *arguments: Any, **named: Any) -> Any:
-    if handle_of(self).standing is TOLD:
+    handle = handle_of(self)
+    if handle.standing is TOLD:
         raise _refusal(self)
-    return handle_of(self).link.do("__call__", (self, *arguments), named)
+    return handle.link.do("__call__", (self, *arguments), named)
 
 
 _BINARY = (
@@ -424,6 +427,7 @@ def make_class(
     solid = handle.plain or next((x for x in line if _is_exception(x)), None)
     if solid in (StopIteration, StopAsyncIteration) and not handle.stops:
         solid, line = Exception, [x for x in line if x is not solid]
+    handle.made_by = solid or object
     rest = [kind for kind in line if type(kind) is not StandInType]
     if solid is not None:
         rest += [kind for kind in solid.__mro__[:-1] if kind not in rest]
@@ -478,14 +482,12 @@ def make_object(kind: type, handle: Handle, contents: Any) -> Any:
       contents: what makes it the same as a plain value: the value of an immutable type, the
         arguments of an exception; otherwise None.
     """
-    plain = class_handle(kind).plain
-    if plain is None:
-        line = type.__getattribute__(kind, "__mro__")
-        base = next((x for x in line if _is_exception(x)), object)
-        made = base.__new__(kind, *(contents or ()))
-    elif contents is None:
-        made = plain.__new__(kind)
+    base = class_handle(kind).made_by
+    if contents is None:
+        made = base.__new__(kind)
+    elif issubclass(base, BaseException):
+        made = base.__new__(kind, *contents)
     else:
-        made = plain.__new__(kind, contents)
+        made = base.__new__(kind, contents)
     object.__getattribute__(made, "__dict__")[HANDLE] = handle
     return made
