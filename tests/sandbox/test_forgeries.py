@@ -129,7 +129,7 @@ FORGERIES = {
         ("assert f(3) == {'a': 1}",),
     ),
     "a class in the place of a function": (
-        EVIL.replace("def f(*rest): return N()\n", "class f(N):\n    def __init__(s, *a): 0\n"), CLOSE,
+        EVIL.replace("def f(*rest): return N()", "class f(N):\n    def __init__(s, *a): 0"), CLOSE,
     ),
     "a class that says that it is int": (
         "class M(type):\n    __eq__ = lambda c, o: True\n    __hash__ = lambda c: hash(int)\n"
@@ -328,6 +328,6 @@ def test_what_is_compared_with_does_not_go_inside(run, test):
 
 
 def test_what_an_assertion_in_a_callback_says_does_not_go_inside(run):
-    code = "def f(g):\n    try:\n        g(1)\n    except Exception as error:\n        return repr(error)\n"
+    code = "def f(g):\n    try:\n        g(1)\n    except Exception as e:\n        return repr(e)\n"
     test = "def g(x):\n    assert x == 73519, 'not 73519'\nassert f(g) == 'AssertionError()'"
     assert run(code, test).status == "pass"
