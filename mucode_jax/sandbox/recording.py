@@ -50,7 +50,9 @@ def decode(data: Any) -> Any:
         match data:
             case ["range", parts]:
                 return range(*decoded(parts))
-            case [str(tag), _, *_] if tag in KINDS or tag == "at":
+            case ["at", number]:
+                return mirror.held(number)
+            case [str(tag), _, *_] if tag in KINDS:
                 return mirror.decode(data, decoded)
         raise codec.Malformed(f"unknown tag {str(data[:1])[:50]}")
 
