@@ -14,8 +14,10 @@ from typing import Any
 
 from .codec import Malformed
 
-TOLD = " told"  # under which an exception of the program's keeps the text that came with it
 _MAX_CHAIN = 5
+_MAX_TEXTS = 10
+# By the exception's id: an exception of the program's, with the text that came with it.
+_texts: dict[int, tuple[BaseException, dict[str, str]]] = {}
 _LIBRARY = BaseException.__dict__
 # What an exception keeps beside its args, by class.
 _FIELDS: dict[type, tuple[str, ...]] = {
@@ -37,9 +39,23 @@ def own_attributes(error: BaseException) -> dict[str, Any]:
     return _LIBRARY["__dict__"].__get__(error)
 
 
+def keep_text(error: BaseException, text: dict[str, str]) -> None:
+    """Keeps what the program's process says of an exception that it raised, of the last ones."""
+    _texts.pop(id(error), None)
+    _texts[id(error)] = error, text
+    if len(_texts) > _MAX_TEXTS:
+        del _texts[next(iter(_texts))]
+
+
+def forget_texts() -> None:
+    """Another program begins."""
+    _texts.clear()
+
+
 def text_of(error: BaseException) -> dict[str, str] | None:
     """What the program's process said of an exception that it raised; None of another one's."""
-    return own_attributes(error).get(TOLD)
+    known = _texts.get(id(error))
+    return known[1] if known else None
 
 
 def _fields(kind: type) -> Iterator[str]:
@@ -56,7 +72,7 @@ def parts(error: BaseException, encode: Callable[[Any], Any], depth: int) -> lis
       encode: of what is in it.
       depth: how deep it lies in the whole; of a long chain of causes the first are told.
     """
-    own = {key: value for key, value in own_attributes(error).items() if key != TOLD}
+    own = own_attributes(error)
     chain = [error.__cause__, error.__context__] if depth < _MAX_CHAIN else [None, None]
     if chain[0] is chain[1]:
         chain[1] = None
@@ -87,7 +103,6 @@ def complete(error: BaseException, parts: list, decoded: Callable[[Any], list]) 
     """Puts the rest of its contents in."""
     _, names, values, fields, *chain, suppressed = parts
     own = dict(zip(map(str, names), decoded(values), strict=True))
-    own.pop(TOLD, None)
     own_attributes(error).update(own)
     for name, value in zip(_fields(type(error)), decoded(fields), strict=True):
         setattr(error, name, value)

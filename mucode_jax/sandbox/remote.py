@@ -152,6 +152,7 @@ class Link:
         self._answer("ended")
 
     def _start(self, job: dict[str, Any]) -> None:
+        errors.forget_texts()
         with contextlib.suppress(channel.Gone):  # whether it began, the next line tells
             self._guarded.send(job)
         try:
@@ -232,8 +233,7 @@ class Link:
         if not isinstance(error, BaseException):
             raise codec.Malformed("what was raised is no exception")
         if not self._mirror.is_ours(error):
-            told = {key: _text(texts.get(key)) for key in ("text", "last")}
-            errors.own_attributes(error)[errors.TOLD] = told
+            errors.keep_text(error, {key: _text(texts.get(key)) for key in ("text", "last")})
         return error
 
     def _call_back(
@@ -505,6 +505,8 @@ def _name_of_called(value: Any) -> str:
 def _elsewhere(error: BaseException) -> Exception:
     substitute = StoppedElsewhere(*errors.arguments(error))
     errors.own_attributes(substitute).update(errors.own_attributes(error))
+    if text := errors.text_of(error):
+        errors.keep_text(substitute, text)
     return substitute
 
 

@@ -340,10 +340,14 @@ def reason(outcome: Outcome) -> str:
     return outcome.summary.partition(":")[0].rpartition(".")[2].strip()
 
 
+def lines_of(outcome: Outcome) -> list[int]:
+    """The lines of all tests through which the sandbox came to its verdict, the outermost first."""
+    return list(map(int, re.findall(f'File "{TESTS}", line ([0-9]+)', outcome.feedback)))
+
+
 def line_of(outcome: Outcome) -> int:
-    """The line of all tests at which the sandbox ended; 0 where it says none."""
-    lines = re.findall(f'File "{TESTS}", line ([0-9]+)', outcome.feedback)
-    return int(lines[0]) if lines else 0
+    """The first of them; 0 where there is none."""
+    return next(iter(lines_of(outcome)), 0)
 
 
 def drawn(seeds: list[int]) -> list[Pair]:
@@ -399,10 +403,9 @@ class Disagreement:
         """Which difference of the sandbox's README it is; "" where it is none."""
         if "is no plain value, which this wants" in self.outcome.summary:
             return "2, arithmetic of an object that was given"
-        if (statement := _statement(self.pair.tests, line_of(self.outcome))) is None:
-            return ""
-        asserted = [x.test for x in ast.walk(statement) if isinstance(x, ast.Assert)]
-        compared = [x for x in ast.walk(statement) if isinstance(x, ast.Compare)]
+        ended = [x for y in _statements(self.pair.tests, self.outcome) for x in ast.walk(y)]
+        asserted = [x.test for x in ended if isinstance(x, ast.Assert)]
+        compared = [x for x in ended if isinstance(x, ast.Compare)]
         members = any(isinstance(x.ops[0], (ast.In, ast.NotIn)) for x in compared)
         if members and "__contains__" in self.pair.program:
             return "3, membership in an object that was given"
@@ -413,12 +416,12 @@ class Disagreement:
         return ""
 
 
-def _statement(tests: tuple[str, ...], line: int) -> ast.stmt | None:
-    """The statement of the tests that has that line of all of them."""
+def _statements(tests: tuple[str, ...], outcome: Outcome) -> Iterator[ast.stmt]:
+    """The statements of the tests through which the sandbox came to its verdict."""
+    lines = lines_of(outcome)
     for node in ast.parse("\n".join(tests)).body:
-        if node.lineno <= line <= (node.end_lineno or node.lineno):
-            return node
-    return None
+        if any(node.lineno <= line <= (node.end_lineno or node.lineno) for line in lines):
+            yield node
 
 
 def compared(pool: Pool, pairs: list[Pair]) -> list[Disagreement]:

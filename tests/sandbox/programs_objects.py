@@ -94,7 +94,7 @@ class {name}:
 
     def push(self, x):
         self.items.append(x)
-        return {pen.pick("self", "None", "len(self.items)")}
+        return {pen.pick("self", *["None"] * 4, "len(self.items)")}
 
     def pop(self):
         if not self.items:
@@ -119,8 +119,11 @@ class {name}:
         "__hash__": "return hash(tuple(self.items))",
         "__call__": "return [x, *self.items]",
     }
+    methods = {method for method in parts if pen.chance.random() < 0.6}
+    if "__contains__" in methods and pen.chance.random() < 0.8:
+        methods.add("__iter__")
     for method, body in parts.items():
-        if pen.chance.random() < 0.6:
+        if method in methods:
             extra = {"__setitem__": ", x, v"}.get(method, ", x")
             none = method in ("__len__", "__iter__", "__reversed__", "__bool__", "__repr__")
             extra = "" if none or method == "__hash__" else extra
@@ -249,7 +252,7 @@ class {name}:
         *(f"{{{w}, {name}({x}, {x})}}", f"{{{w}: 'a'}}[{name}({x}, {x})]", f"sum([{w}, {w}])"),
         *(f"[{v}, {w}].index({w})", f"({w} + {w}) * 2", f"{w} * 2 * 3", f"({w} * 2 + {w}).x"),
         *(
-            f"{w}.scaled(2) * 2",
+            pen.pick(f"{w}.scaled(2) * 2", *[f"({w}.scaled(2) * 2).x"] * 4),
             f"{w}.scaled(3).x",
             f"{v} + 1",
             f"1 + {v}",
