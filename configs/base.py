@@ -106,6 +106,7 @@ def get_config() -> ConfigDict:
     c.search.searches = 10
     c.search.choices = ("random", "pt", "lv", "pt+lv", "oracle")
     c.search.skip_failed = True
+    c.search.agree_inputs = 16  # further inputs per problem, of the choice "agree"
 
     c.sandbox = ConfigDict()
     c.sandbox.isolation = "landlock"  # the weakest level accepted: namespaces, landlock, rlimits

@@ -47,7 +47,7 @@ from mucode_jax.lab import Lab, Sampling, sample, scratch, sweep
 from mucode_jax.lab.results import results
 from mucode_jax.models import hub, huggingface
 from mucode_jax.rollouts import broken_tests, evaluate
-from mucode_jax.rollouts.search import CHOICES
+from mucode_jax.rollouts.search import CHOICES, goes_by_score
 from mucode_jax.runtime import bucket, command, hosts
 from mucode_jax.runtime.progress import Progress
 from mucode_jax.runtime.workdir import Workdir
@@ -179,7 +179,7 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
 
 def _generators(config: ConfigDict, lab: Lab, problems: Benchmark) -> Iterator[common.Trained]:
     """The base, then what each method's iterations yield."""
-    scored = any("lv" in choice for choice in config.search.choices)
+    scored = any(map(goes_by_score, config.search.choices))
     judged = scored and "base" in config.search.methods  # by a verifier that saw its rollouts
     visited = [common.roll_out(config, lab, problems, lab.base)] if judged else []
     yield common.Trained(lab.base, visited)
@@ -222,7 +222,7 @@ def _best_of_n(
     # The upper bound is read off the searches that go by the public tests.
     choices = [c for c in CHOICES if c in wanted or (c == "pt" and "oracle" in wanted)]
     verifier = None
-    if any("lv" in choice for choice in choices):
+    if any(map(goes_by_score, choices)):
         verifier = common.train_verifier(config, lab, trained.visited)
         if verifier is None:  # there is nothing to train one on, and a line has said so
             wanted = [choice for choice in wanted if "lv" not in choice]
@@ -241,6 +241,7 @@ def _best_of_n(
         sampling=common.sampling(config.search),
         key=(config.seed, "search", trained.generator.iteration),
         skip_failed=config.search.skip_failed,
+        agree_inputs=config.search.agree_inputs,
     )
     evaluations = []
     for choice in wanted:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from mucode_jax.report import words
+from mucode_jax.rollouts.search import goes_by_score
 from mucode_jax.runtime.ledger import Stage
 
 
@@ -21,7 +22,7 @@ def stages(config: ConfigDict) -> collections.Counter[str]:
     m, methods = config.iterations, set(config.methods)
     several, guided = methods - {"star"}, methods & {"mucode", "rft_lv"}
     searched = set(config.search.methods) & (methods | {"base"})
-    verified = any("lv" in choice for choice in config.search.choices)
+    verified = any(map(goes_by_score, config.search.choices))
 
     def verifier(method: str, i: int) -> tuple[str, int, bool]:
         """It is named after the generator whose rollouts it saw last; STaR's are others."""

@@ -225,6 +225,7 @@ ITERATE = {
     "search.searches": whole(1, 100_000),
     "search.choices": some_of("oracle", among=CHOICES),
     "search.skip_failed": FLAG,
+    "search.agree_inputs": whole(1, 1000),
     "sandbox.isolation": one_of(*LEVELS),
     "sandbox.workers": whole(0, 1024),
     "sandbox.memory_mb": whole(64, 2**20),

@@ -23,6 +23,7 @@ CHOICES = {
     "pt+lv": "public tests first, then the verifier",
     "pt+vote": "public tests, then the most frequent code",
     "pt+lv+vote": "public tests, then score and frequency",
+    "agree": "public tests, then what most return on further inputs",
     "oracle": "knows the private tests (upper bound)",
 }
 PROTOCOLS = {
