@@ -65,6 +65,7 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
     problems, held_out = _problems(config)
     plan.check(config)
     evaluations: list[dict[str, Json]] = []
+    budgets: list[dict[str, Json]] = []
     sandbox = Pool(
         workers=config.sandbox.workers or None,
         isolation=config.sandbox.isolation,
@@ -87,6 +88,11 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
         for doubt in preflight.doubts(config, lab.base.path, problems, held_out):
             progress.say(doubt)
         for trained in _generators(config, lab, problems):
+            budgets.append(budget := common.budget(config, trained))
+            progress.say(
+                f"{trained.generator.name}: {budget['drawn']} completions drawn to learn from, "
+                f"of at most {budget['most']}"
+            )
             last = trained.generator.iteration in (0, config.iterations)
             for benchmark in held_out:
                 interruption.check()
@@ -98,7 +104,7 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
                 evaluations += evaluated
             if workdir.made and (left := estimate.left(config, workdir.stages)):
                 progress.say(left)
-    return results(config.to_dict(), pool.isolation, workdir.stages, evaluations)
+    return results(config.to_dict(), pool.isolation, workdir.stages, evaluations, budgets)
 
 
 def _problems(config: ConfigDict) -> tuple[Benchmark, list[Benchmark]]:
@@ -186,8 +192,8 @@ def _generators(config: ConfigDict, lab: Lab, problems: Benchmark) -> Iterator[c
     for method in config.methods:
         if method == "mucode":
             yield from mucode.iterate(config, lab, problems)
-        elif method == "star":
-            yield from star.iterate(config, lab, problems)
+        elif method in ("star", "ssd"):
+            yield from star.iterate(config, lab, problems, method)
         else:
             yield from multi_star.iterate(config, lab, problems, method)
 

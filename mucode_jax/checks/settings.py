@@ -24,7 +24,10 @@ from mucode_jax.training import losses
 
 # What `generator.path` begins with for a random model of `generator.shape`; then the tokenizer.
 RANDOM = "random:"
-METHODS = ("star", "multi_star", "multi_star_all", "multi_star_balanced", "rft_lv", "mucode")
+METHODS = (
+    *("ssd", "star", "multi_star", "multi_star_all", "multi_star_balanced"),
+    *("rft_lv", "mucode"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +210,7 @@ ITERATE = {
     "rollout.slots": whole(0),
     "expert.kind": one_of("lv", "ov", "ov+lv"),
     "expert.scope": one_of("all_turns", "final"),
+    "expert.pool": one_of("iteration", "all"),
     "expert.drop_unsolved": FLAG,
     "expert.max_unsuccessful": whole(0),
     **section("verifier_training", TRAINING),

@@ -175,12 +175,16 @@ def searches(
 def scores(lab: Lab, verifier: Model | None, rollouts: LabelledRollouts) -> Scores:
     """The verifier's score of every turn; 0 throughout where there is no verifier.
 
-    Its input is the first prompt and the turn's completion, never the history.
+    Its input is the first prompt and the turn's completion, never the history. The stage is named
+    after the rollouts where they are not the last that the verifier was trained on.
     """
+    name = "scores"
+    if verifier is not None and rollouts.generator.name != verifier.name:
+        name = f"scores_{rollouts.generator.name}"
     if verifier is None:
         return Scores([np.zeros(len(r.turns), np.float32) for r in rollouts.items], rollouts.stage)
     stage, scores = lab.in_pieces(
-        f"{verifier.name}/scores",
+        f"{verifier.name}/{name}",
         {},
         {"verifier": verifier.stage, "rollouts": rollouts.stage},
         rollouts.items,

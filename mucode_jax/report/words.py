@@ -9,6 +9,7 @@ Json = Any
 
 METHODS = {
     "base": "base",
+    "ssd": "SSD",
     "star": "STaR",
     "multi_star": "Multi-STaR",
     "multi_star_all": "Multi-STaR, own turns",
