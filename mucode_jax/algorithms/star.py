@@ -1,7 +1,7 @@
 """Single-turn samples, fine-tuning on the correct ones or on all of them.
 
 `star`: on the correct ones (STaR, Zelikman et al., 2022). `ssd`: on all of them, correct or not
-(simple self-distillation, arXiv 2604.01193), the control that tells what is learned from being
+(simple self-distillation, Zhang et al., 2026), the control that tells what is learned from being
 right from what any samples of one's own teach. The same budget of completions as the multi-turn
 methods: N·T samples per problem.
 """

@@ -2,7 +2,8 @@
 
 Programs that return the same on every further input (`inputs`) form a group, and the largest group
 comes first: right programs agree, wrong ones mostly differ (AlphaCode's clusters, Li et al., 2022;
-MBR-exec, Shi et al., 2022). Inputs are made of the public tests and nothing else.
+MBR-exec, Shi et al., 2022). Inputs are made of the public tests and nothing else. What comes out of
+a program's process is its own word: it is compared with that of the others and decides no verdict.
 """
 
 from __future__ import annotations

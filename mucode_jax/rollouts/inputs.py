@@ -112,7 +112,11 @@ def _calls(problem: Problem) -> Iterator[_Call]:
     """The calls of the problem's function whose arguments are all written out."""
     name = problem.entry_point
     for statement in problem.public.statements:
-        for node in ast.walk(ast.parse(statement.removeprefix("\ufeff"))):
+        try:
+            tree = ast.parse(statement.removeprefix("\ufeff"))
+        except SyntaxError:
+            continue
+        for node in ast.walk(tree):
             match node:
                 case ast.Call(func=ast.Name(id=called)) if not name and not _is_builtin(called):
                     name = called

@@ -86,7 +86,12 @@ def test_only_calls_with_plain_values_of_the_problems_function_are_varied():
     assert made == inputs.Inputs()  # the first name called is g's, with no plain values
     made = inputs.further(problem("assert sorted(f(20)) == sorted(other(5))", name=""), 8)
     assert {arguments(call)[0][0] for call in made.calls} <= set(range(21)) - {20}
-    for bare in (problem(), problem("s = Stack()\ns.push(3)"), problem("assert f(*[1]) == 1")):
+    for bare in (
+        problem(),
+        problem("s = Stack()\ns.push(3)"),
+        problem("assert f(*[1]) == 1"),
+        problem("f(1) ==="),
+    ):
         assert len(inputs.further(bare, 8)) == 0
     assert len(inputs.further(problem("assert f(True) == 1"), 8)) == 1  # there is but one other
 
