@@ -90,8 +90,8 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
         for trained in _generators(config, lab, problems):
             budgets.append(budget := common.budget(config, trained))
             progress.say(
-                f"{trained.generator.name}: {budget['drawn']} completions drawn to learn from, "
-                f"of at most {budget['most']}"
+                f"{trained.generator.name}: {budget['drawn']} completions of training problems so "
+                f"far, of at most {budget['most']}"
             )
             last = trained.generator.iteration in (0, config.iterations)
             for benchmark in held_out:

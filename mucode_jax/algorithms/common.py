@@ -61,10 +61,13 @@ def roll_out(
 
 
 def budget(config: ConfigDict, trained: Trained) -> dict[str, Any]:
-    """How many completions a method has drawn to learn from, of how many it might have.
+    """How many completions of training problems a method has drawn, of how many it might have.
 
-    Returns `method`, `iteration`, `drawn` and `most`. Rollouts that pass the public tests end
+    The base's are those that its verifier learns from. Rollouts that pass the public tests end
     early, so methods with the same `most` draw different numbers. Reference solutions do not count.
+
+    Returns:
+      `method`, `iteration`, `drawn`, `most`.
     """
     settings = config.rollout
     drawn = most = 0

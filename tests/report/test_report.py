@@ -148,6 +148,11 @@ def test_without_scores_there_is_no_best_of_k_by_verifier():
     assert stages.best_of_k(search_turn([True], None), [True], "pt+lv") is None
 
 
+def test_what_each_method_drew_is_a_row_beside_what_it_might_have_drawn():
+    budget = {"method": "ssd", "iteration": 2, "drawn": 1773, "most": 4320}
+    assert page._budgets([budget])[1:] == [["SSD 2", "1\u202f773", "4\u202f320"]]
+
+
 def test_a_vote_has_no_best_of_k_because_it_depends_on_the_company():
     turn = search_turn([True], np.zeros(1, np.float32))
     for way in ("pt+vote", "pt+lv+vote", "agree"):
