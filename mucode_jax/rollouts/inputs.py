@@ -117,18 +117,13 @@ def _calls(problem: Problem) -> Iterator[_Call]:
         except SyntaxError:
             continue
         for node in ast.walk(tree):
-            match node:
-                case ast.Call(func=ast.Name(id=called)) if not name and not _is_builtin(called):
-                    name = called
-            match node:
-                case ast.Call(func=ast.Name(id=called)) if called == name:
-                    call = _plain(node, name)
-                    if call is not None and call.arguments and len(str(call)) <= _LONGEST:
-                        yield call
-
-
-def _is_builtin(name: str) -> bool:
-    return hasattr(builtins, name)
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            if not name and not hasattr(builtins, node.func.id):
+                name = node.func.id
+            call = _plain(node, name) if node.func.id == name else None
+            if call is not None and call.arguments and len(str(call)) <= _LONGEST:
+                yield call
 
 
 def _plain(node: ast.Call, name: str) -> _Call | None:

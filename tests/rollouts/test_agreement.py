@@ -1,6 +1,9 @@
 """Agreement: further inputs of the tests' own types, programs grouped by what they return."""
 
 import ast
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -79,6 +82,26 @@ def test_the_same_problem_has_the_same_inputs_and_another_has_others():
     first = problem("assert f([1, 2, 3]) == 6")
     other = Problem("own", "2", "test", "Write f.", first.public, entry_point="f")
     assert inputs.further(first, 8) == inputs.further(first, 8) != inputs.further(other, 8)
+
+
+def test_sets_of_texts_are_written_alike_in_every_process():
+    code = (
+        "from mucode_jax.core.records import Problem, Tests\n"
+        "from mucode_jax.rollouts import inputs\n"
+        'tests = Tests((\'assert f({"ab", "cd", "ef", "gh"}) == 1\',))\n'
+        "print(inputs.further(Problem('own', '1', 'test', 'f', tests, entry_point='f'), 20))"
+    )
+    shown = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(shown) == 1 and "calls=(" in shown.pop()
 
 
 def test_only_calls_with_plain_values_of_the_problems_function_are_varied():
