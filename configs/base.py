@@ -13,7 +13,8 @@ def get_config() -> ConfigDict:
     c.seed = 0
     c.seeds = ()  # several: a run of each, and their evidence (`mucode_jax.lab.sweep`)
     c.cells = ()  # (name, settings) pairs: a run of each with every seed, and their evidence
-    c.methods = ("mucode",)  # star, multi_star, multi_star_all, multi_star_balanced, rft_lv, mucode
+    # ssd, star, multi_star, multi_star_all, multi_star_balanced, rft_lv, mucode
+    c.methods = ("mucode",)
     c.iterations = 2  # M
     c.profile_steps = 0  # steps of each training that JAX's profiler captures
 
@@ -59,6 +60,7 @@ def get_config() -> ConfigDict:
     c.expert = ConfigDict()
     c.expert.kind = "ov+lv"  # lv, ov, ov+lv
     c.expert.scope = "all_turns"  # or "final"
+    c.expert.pool = "iteration"  # or "all": the best code seen in any iteration so far
     c.expert.drop_unsolved = True
     c.expert.max_unsuccessful = 3  # relabelled rollouts a problem and iteration
 
@@ -106,6 +108,7 @@ def get_config() -> ConfigDict:
     c.search.searches = 10
     c.search.choices = ("random", "pt", "lv", "pt+lv", "oracle")
     c.search.skip_failed = True
+    c.search.agree_inputs = 16  # further inputs per problem, of the choice "agree"
 
     c.sandbox = ConfigDict()
     c.sandbox.isolation = "landlock"  # the weakest level accepted: namespaces, landlock, rlimits
@@ -201,6 +204,7 @@ def compat(c: ConfigDict) -> ConfigDict:
     """The published code's choices where ours differ (README says what and why)."""
     c.rollout.code_block = "published"
     c.expert.scope = "final"
+    c.expert.pool = "iteration"
     c.expert.drop_unsolved = False
     c.search.skip_failed = False
     c.evaluation.protocol = "paper"

@@ -48,6 +48,7 @@ from mucode_jax.models import llama, sharding, verifier
 from mucode_jax.models.llama import LlamaConfig
 from mucode_jax.rollouts import scorer
 from mucode_jax.rollouts.collect import Limits
+from mucode_jax.rollouts.search import goes_by_score
 from mucode_jax.runtime import config_file
 from mucode_jax.runtime.command import fail, show, spell_all, unheard
 from mucode_jax.sampling import engine, programs
@@ -176,7 +177,7 @@ def sampling(
     of_judge = verifier.logical_axes(judging)
     judge = verifier.abstract_params(judging)
     judge = placed(judge, sharding.shardings(judge, of_judge, mesh))
-    scored = any("lv" in choice for choice in config.search.choices) and config.search.methods
+    scored = config.search.methods and any(map(goes_by_score, config.search.choices))
     beside = plan.nbytes(judge) if scored else 0
     free = memory(topology) - generator - beside
     slots = r.slots or slots_in(max(0, free), base, r.context, mesh)

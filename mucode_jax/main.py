@@ -47,7 +47,7 @@ from mucode_jax.lab import Lab, Sampling, sample, scratch, sweep
 from mucode_jax.lab.results import results
 from mucode_jax.models import hub, huggingface
 from mucode_jax.rollouts import broken_tests, evaluate
-from mucode_jax.rollouts.search import CHOICES
+from mucode_jax.rollouts.search import CHOICES, goes_by_score
 from mucode_jax.runtime import bucket, command, hosts
 from mucode_jax.runtime.progress import Progress
 from mucode_jax.runtime.workdir import Workdir
@@ -65,6 +65,7 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
     problems, held_out = _problems(config)
     plan.check(config)
     evaluations: list[dict[str, Json]] = []
+    budgets: list[dict[str, Json]] = []
     sandbox = Pool(
         workers=config.sandbox.workers or None,
         isolation=config.sandbox.isolation,
@@ -87,6 +88,11 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
         for doubt in preflight.doubts(config, lab.base.path, problems, held_out):
             progress.say(doubt)
         for trained in _generators(config, lab, problems):
+            budgets.append(budget := common.budget(config, trained))
+            progress.say(
+                f"{trained.generator.name}: {budget['drawn']} completions of training problems so "
+                f"far, of at most {budget['most']}"
+            )
             last = trained.generator.iteration in (0, config.iterations)
             for benchmark in held_out:
                 interruption.check()
@@ -98,7 +104,7 @@ def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, J
                 evaluations += evaluated
             if workdir.made and (left := estimate.left(config, workdir.stages)):
                 progress.say(left)
-    return results(config.to_dict(), pool.isolation, workdir.stages, evaluations)
+    return results(config.to_dict(), pool.isolation, workdir.stages, evaluations, budgets)
 
 
 def _problems(config: ConfigDict) -> tuple[Benchmark, list[Benchmark]]:
@@ -179,15 +185,15 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
 
 def _generators(config: ConfigDict, lab: Lab, problems: Benchmark) -> Iterator[common.Trained]:
     """The base, then what each method's iterations yield."""
-    scored = any("lv" in choice for choice in config.search.choices)
+    scored = any(map(goes_by_score, config.search.choices))
     judged = scored and "base" in config.search.methods  # by a verifier that saw its rollouts
     visited = [common.roll_out(config, lab, problems, lab.base)] if judged else []
     yield common.Trained(lab.base, visited)
     for method in config.methods:
         if method == "mucode":
             yield from mucode.iterate(config, lab, problems)
-        elif method == "star":
-            yield from star.iterate(config, lab, problems)
+        elif method in ("star", "ssd"):
+            yield from star.iterate(config, lab, problems, method)
         else:
             yield from multi_star.iterate(config, lab, problems, method)
 
@@ -222,7 +228,7 @@ def _best_of_n(
     # The upper bound is read off the searches that go by the public tests.
     choices = [c for c in CHOICES if c in wanted or (c == "pt" and "oracle" in wanted)]
     verifier = None
-    if any("lv" in choice for choice in choices):
+    if any(map(goes_by_score, choices)):
         verifier = common.train_verifier(config, lab, trained.visited)
         if verifier is None:  # there is nothing to train one on, and a line has said so
             wanted = [choice for choice in wanted if "lv" not in choice]
@@ -241,6 +247,7 @@ def _best_of_n(
         sampling=common.sampling(config.search),
         key=(config.seed, "search", trained.generator.iteration),
         skip_failed=config.search.skip_failed,
+        agree_inputs=config.search.agree_inputs,
     )
     evaluations = []
     for choice in wanted:

@@ -35,6 +35,7 @@ from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Problem
 from mucode_jax.models import hub, huggingface
 from mucode_jax.report import trained
+from mucode_jax.rollouts.agreement import Agreement
 from mucode_jax.rollouts.broken_tests import Trial
 from mucode_jax.rollouts.collect import Limits
 from mucode_jax.rollouts.grading import InfrastructureError, public_grader
@@ -224,6 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 searches=1,
                 choices=(flags.search,),
                 key=(flags.seed, "solve"),
+                agreement=Agreement(pool),
                 on_turn=None if flags.json else show.turn,
             )
         if not flags.json:

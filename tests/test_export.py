@@ -138,15 +138,19 @@ def test_each_method_has_the_verifier_of_its_own_rollouts(tmp_path):
         "base/verifier_singles",
         "mucode_1/verifier",
         "star_1/generator",
+        "ssd_1/verifier_singles",
     ):
         (tmp_path / "stages" / stage).mkdir(parents=True)
         (tmp_path / "stages" / stage / "stage.json").write_text("{}")
-    found = {m: export.find(tmp_path, "verifier", m).path for m in ("star", "mucode", "multi_star")}
+    methods = ("star", "ssd", "mucode", "multi_star")
+    found = {m: export.find(tmp_path, "verifier", m).path for m in methods}
     assert {m: str(path.relative_to(tmp_path / "stages")) for m, path in found.items()} == {
         "star": "base/verifier_singles/model",
+        "ssd": "ssd_1/verifier_singles/model",
         "mucode": "mucode_1/verifier/model",
         "multi_star": "base/verifier/model",
     }
+    assert export.find(tmp_path, "verifier", "ssd", 0).path.parent.parent.name == "base"
 
 
 def test_the_licence_of_the_base_is_passed_on(tmp_path):

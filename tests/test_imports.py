@@ -11,7 +11,7 @@ import pytest
 
 import mucode_jax
 from mucode_jax.core import records
-from mucode_jax.rollouts import collect, search
+from mucode_jax.rollouts import agreement, collect, inputs, search
 
 ROOT = pathlib.Path(mucode_jax.__file__).parent
 
@@ -125,7 +125,9 @@ def behind_the_wall(source: str) -> set[str]:
     return used & forbidden
 
 
-@pytest.mark.parametrize("function", [collect.collect, search.best_of_n])
+@pytest.mark.parametrize(
+    "function", [collect.collect, search.best_of_n, agreement.passing, inputs.further]
+)
 def test_rollout_and_search_see_nothing_private(function):
     source = inspect.getsource(inspect.getmodule(function))
     assert function.__name__ in source

@@ -351,6 +351,24 @@ def test_why_a_candidate_was_chosen_is_said_in_words():
             "it passes the tests, as 2 do; the highest by score and frequency",
         ),
         ("random", ((bad, bad), None, 0), "they are all the same"),
+        (
+            "agree",
+            ((best, good, good), None, 1, np.array([1, 2, 2])),
+            "it passes the tests, as 3 do; 2 of these return the same on further inputs",
+        ),
+        (
+            "agree",
+            ((best, good), scores, 0, np.array([1, 1])),
+            "it passes the tests, as 2 do; no two of these return the same on further inputs; "
+            "the verifier scores it highest",
+        ),
+        (
+            "agree",
+            ((best, good), None, 0),
+            "it passes the tests, as 2 do; the tests give no further inputs to compare them on; "
+            "at random among equals",
+        ),
+        ("agree", ((bad, good), None, 1, np.array([0, 1])), "it passes the tests"),
     ]
     for choice, of, expected in cases:
         assert story.why(search_of(choice, of), 0) == expected

@@ -60,6 +60,31 @@ def roll_out(
     )
 
 
+def budget(config: ConfigDict, trained: Trained) -> dict[str, Any]:
+    """How many completions of training problems a method has drawn, of how many it might have.
+
+    The base's are those that its verifier learns from. Rollouts that pass the public tests end
+    early, so methods with the same `most` draw different numbers. Reference solutions do not count.
+
+    Returns:
+      `method`, `iteration`, `drawn`, `most`.
+    """
+    settings = config.rollout
+    drawn = most = 0
+    for rollouts in trained.visited:
+        n = settings.n * settings.turns if rollouts.name == "singles" else settings.n
+        sampled = [rollout for rollout in rollouts.items if rollout.index < n]
+        drawn += sum(len(rollout.turns) for rollout in sampled)
+        most += settings.n * settings.turns * len({rollout.task_id for rollout in sampled})
+    generator = trained.generator
+    return {
+        "method": generator.method,
+        "iteration": generator.iteration,
+        "drawn": drawn,
+        "most": most,
+    }
+
+
 def train_verifier(
     config: ConfigDict, lab: Lab, visited: Sequence[LabelledRollouts]
 ) -> Model | None:

@@ -2,7 +2,9 @@
 
 From any state of a conversation the right code is one turn away, so no credit has to be assigned
 over turns: a verifier scores single completions, the best one seen for a problem becomes the target
-of *every* state visited on that problem, and the generator imitates it.
+of *every* state visited on that problem, and the generator imitates it. The best one is sought in
+the iteration's own rollouts. With `expert.pool` = `all` it is sought in those of all iterations so
+far, all scored by the latest verifier, and the states of earlier iterations get new targets too.
 
     for i = 0 … M-1
       roll out π_i                                 collect
@@ -39,25 +41,31 @@ def iterate(config: ConfigDict, lab: Lab, benchmark: Benchmark) -> Iterator[comm
         rollouts = common.roll_out(config, lab, benchmark, generator)
         visited.append(rollouts)
         verifier = common.train_verifier(config, lab, visited)
-        scores = sample.scores(lab, verifier, rollouts)
+        pool = [rollouts]
+        if config.expert.pool == "all":  # every state so far gets its target anew
+            pool, examples, inputs = visited, [], []
+        scores = [sample.scores(lab, verifier, searched) for searched in pool]
         experts = local_search(
-            rollouts.items,
-            rollouts.labels,
-            scores.items,
+            [rollout for searched in pool for rollout in searched.items],
+            [label for searched in pool for label in searched.labels],
+            [score for scored in scores for score in scored.items],
             expert=config.expert.kind,
             scope=config.expert.scope,
             drop_unsolved=config.expert.drop_unsolved,
             key=(config.seed, "expert", i),
         )
-        examples += relabel(
-            rollouts.items,
-            rollouts.labels,
-            scores.items,
-            experts,
-            max_unsuccessful=config.expert.max_unsuccessful,
-        )
-        inputs += [rollouts, scores]
+        for searched, scored in zip(pool, scores, strict=True):
+            examples += relabel(
+                searched.items,
+                searched.labels,
+                scored.items,
+                experts,
+                max_unsuccessful=config.expert.max_unsuccessful,
+            )
+            inputs += [searched, scored]
         selection = config.expert.to_dict()
+        if config.expert.pool == "iteration":  # runs that began before there was a choice go on
+            del selection["pool"]
         generator = common.fine_tune(config, lab, "mucode", i + 1, examples, inputs, selection)
         yield common.Trained(generator, visited)
 
@@ -75,7 +83,7 @@ def local_search(
     """The local-search expert: the best completion seen for each problem (paper, equation 4).
 
     Args:
-      rollouts: this iteration's.
+      rollouts: this iteration's, or all iterations' so far.
       labels: per rollout and turn, correct or not.
       scores: per rollout and turn, the verifier's.
       expert: `lv` the highest score; `ov` a correct one, at random; `ov+lv` correct ones first, the

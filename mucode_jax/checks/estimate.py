@@ -13,30 +13,34 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from mucode_jax.report import words
+from mucode_jax.rollouts.search import goes_by_score
 from mucode_jax.runtime.ledger import Stage
 
 
 def stages(config: ConfigDict) -> collections.Counter[str]:
     """How many stages of each kind an experiment has; labels are counted with what they label."""
     m, methods = config.iterations, set(config.methods)
-    several, guided = methods - {"star"}, methods & {"mucode", "rft_lv"}
+    single, guided = methods & {"star", "ssd"}, methods & {"mucode", "rft_lv"}
+    several = methods - single
     searched = set(config.search.methods) & (methods | {"base"})
-    verified = any("lv" in choice for choice in config.search.choices)
+    verified = any(map(goes_by_score, config.search.choices))
 
     def verifier(method: str, i: int) -> tuple[str, int, bool]:
-        """It is named after the generator whose rollouts it saw last; STaR's are others."""
-        return ("base", 0, method == "star") if i == 0 else (method, i, False)
+        """It is named after the generator whose rollouts it saw last; of single turns, others."""
+        return ("base", 0, method in single) if i == 0 else (method, i, False)
 
     verifiers = {verifier(method, i) for method in guided for i in range(m)}
     scores = len(verifiers)
+    if "mucode" in methods and config.expert.pool == "all":  # earlier rollouts are scored again
+        scores += m * (m - 1) // 2
     if verified:
         verifiers |= {verifier(g, 0 if g == "base" else m - 1) for g in searched}
     generators = 1 + len(methods) * m
     evaluated = 1 + len(config.evaluation.also)
     return +collections.Counter(
         rollouts=bool(several or (verified and "base" in searched))
-        + len(several) * (m - 1)
-        + (m if "star" in methods else 0),
+        + bool(single)
+        + len(methods) * (m - 1),
         verifier=len(verifiers),
         scores=scores,
         generator=len(methods) * m,

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from mucode_jax.models import hub, huggingface, llama, sharding, verifier
 from mucode_jax.models.llama import LlamaConfig
 from mucode_jax.rollouts.collect import Limits
+from mucode_jax.rollouts.search import goes_by_score
 from mucode_jax.sampling import programs
 from mucode_jax.sampling.memory import device_memory, slot_bytes
 from mucode_jax.training import losses, step
@@ -158,7 +159,7 @@ def trainings(config: ConfigDict, mesh: Mesh, **changes: Any) -> list[Training]:
     model.
     """
     verified = {"mucode", "rft_lv"} & set(config.methods) or (
-        config.search.methods and any("lv" in choice for choice in config.search.choices)
+        config.search.methods and any(map(goes_by_score, config.search.choices))
     )
     loss = config.verifier_training.loss
     # A loss of one's own is taken to cost what the one here does on the same kind of batch.

@@ -16,6 +16,7 @@ from mucode_jax.checks import plan
 from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Benchmark
 from mucode_jax.models import hub, huggingface
+from mucode_jax.rollouts import inputs
 from mucode_jax.rollouts.collect import first_prompt
 from mucode_jax.runtime import hosts
 
@@ -102,6 +103,16 @@ def doubts(
                 f"warning: config.{section}.shape is not that of the model in {directory} "
                 f"({'; '.join(wrong)})"
             )
+    if "agree" in config.search.choices:
+        for benchmark in held_out:
+            bare = sum(not inputs.further(problem, 1) for problem in benchmark.problems)
+            if bare:
+                warnings.append(
+                    f"warning: the choice agree has no further inputs for {bare} of the "
+                    f"{len(benchmark.problems)} problems of {benchmark.name}, {benchmark.split}: "
+                    "their public tests neither call a function with plain values nor give "
+                    "standard input; there all programs that pass are one group"
+                )
     trained_on = {problem.prompt for problem in problems.problems}
     for benchmark in held_out:
         if seen := sum(problem.prompt in trained_on for problem in benchmark.problems):

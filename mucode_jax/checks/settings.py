@@ -24,7 +24,10 @@ from mucode_jax.training import losses
 
 # What `generator.path` begins with for a random model of `generator.shape`; then the tokenizer.
 RANDOM = "random:"
-METHODS = ("star", "multi_star", "multi_star_all", "multi_star_balanced", "rft_lv", "mucode")
+METHODS = (
+    *("ssd", "star", "multi_star", "multi_star_all", "multi_star_balanced"),
+    *("rft_lv", "mucode"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +210,7 @@ ITERATE = {
     "rollout.slots": whole(0),
     "expert.kind": one_of("lv", "ov", "ov+lv"),
     "expert.scope": one_of("all_turns", "final"),
+    "expert.pool": one_of("iteration", "all"),
     "expert.drop_unsolved": FLAG,
     "expert.max_unsuccessful": whole(0),
     **section("verifier_training", TRAINING),
@@ -225,6 +229,7 @@ ITERATE = {
     "search.searches": whole(1, 100_000),
     "search.choices": some_of("oracle", among=CHOICES),
     "search.skip_failed": FLAG,
+    "search.agree_inputs": whole(1, 1000),
     "sandbox.isolation": one_of(*LEVELS),
     "sandbox.workers": whole(0, 1024),
     "sandbox.memory_mb": whole(64, 2**20),

@@ -23,6 +23,7 @@ def results(
     isolation: Mapping[str, Json],
     stages: Sequence[Stage],
     evaluations: Sequence[Json],
+    budgets: Sequence[Json],
 ) -> dict[str, Json]:
     """The whole of it.
 
@@ -31,6 +32,7 @@ def results(
       isolation: what the sandbox reached (`Pool.isolation`).
       stages: all of the run's, in the order in which they were made.
       evaluations: see `rollouts.evaluate`.
+      budgets: of every generator, see `algorithms.common.budget`.
     """
     return {
         "schema": SCHEMA,
@@ -47,6 +49,7 @@ def results(
             if re.search(r"/verifier(_singles)?$", stage.name)
         ],
         "evaluations": evaluations,
+        "budgets": budgets,
     }
 
 

@@ -24,6 +24,7 @@ from mucode_jax.core.records import (
 from mucode_jax.lab.artifacts import LabelledRollouts, Model, Scores, Searches, verifier_input
 from mucode_jax.lab.lab import Lab, Sampling, digest
 from mucode_jax.rollouts import collect, grading, search
+from mucode_jax.rollouts.agreement import Agreement
 from mucode_jax.rollouts.collect import Limits
 from mucode_jax.rollouts.scorer import Scorer
 from mucode_jax.runtime import hosts
@@ -115,13 +116,18 @@ def searches(
     sampling: Sampling,
     key: Sequence[int | str],
     skip_failed: bool,
+    agree_inputs: int,
 ) -> Searches:
-    """Multi-turn Best-of-N on each problem: stages NAME and NAME_labels; see `rollouts.search`."""
+    """Multi-turn Best-of-N on each problem: stages NAME and NAME_labels; see `rollouts.search`.
+
+    `agree_inputs`: further inputs per problem, of the choice `agree`.
+    """
     settings = {
         **_settings(lab, benchmark, n, lab.limits, sampling, key),
         "searches": searches,
         "choices": list(choices),
         "skip_failed": skip_failed,
+        **({"agree_inputs": agree_inputs} if "agree" in choices else {}),
     }
     inputs = {"generator": generator.stage}
     if verifier is not None:
@@ -142,6 +148,7 @@ def searches(
             choices=choices,
             key=tuple(key),
             skip_failed=skip_failed,
+            agreement=Agreement(lab.pool, agree_inputs),
         )
 
         def compute(problems: Sequence[Problem]) -> Iterator[tuple[int, Json]]:
@@ -168,12 +175,16 @@ def searches(
 def scores(lab: Lab, verifier: Model | None, rollouts: LabelledRollouts) -> Scores:
     """The verifier's score of every turn; 0 throughout where there is no verifier.
 
-    Its input is the first prompt and the turn's completion, never the history.
+    Its input is the first prompt and the turn's completion, never the history. The stage is named
+    after the rollouts where they are not the last that the verifier was trained on.
     """
+    name = "scores"
+    if verifier is not None and rollouts.generator.name != verifier.name:
+        name = f"scores_{rollouts.generator.name}"
     if verifier is None:
         return Scores([np.zeros(len(r.turns), np.float32) for r in rollouts.items], rollouts.stage)
     stage, scores = lab.in_pieces(
-        f"{verifier.name}/scores",
+        f"{verifier.name}/{name}",
         {},
         {"verifier": verifier.stage, "rollouts": rollouts.stage},
         rollouts.items,
@@ -279,11 +290,14 @@ def _reference_rollouts(
 
 def _search_counts(lines: list[Json]) -> dict[str, int]:
     """What searches cost: candidates that several of them share are sampled and executed once."""
-    problems = [[decode_turn(turn) for turn in line["turns"]] for line in lines]
-    return {
-        "tokens": sum(len(turn.completion_ids) for turns in problems for turn in turns),
-        "executions": sum(len({turn.code for turn in turns}) for turns in problems),
-    }
+    tokens = executions = 0
+    for line in lines:
+        candidates = [decode_turn(turn) for turn in line["turns"]]
+        tokens += sum(len(candidate.completion_ids) for candidate in candidates)
+        executions += len({candidate.code for candidate in candidates})
+        taken = [turn for s in search.decode(line) for turn in s.turns]
+        executions += len({code for turn in taken for code in turn.compared})
+    return {"tokens": tokens, "executions": executions}
 
 
 def _rollout_counts(rollouts: Sequence[Rollout]) -> dict[str, int]:

@@ -118,6 +118,7 @@ def render(directory: pathlib.Path, results: Json) -> str:
         verifiers_by_turn=text.verifier_turn_rows(results["evaluations"]),
         by_turn=text.BY_TURN,
         verifier_plots=[plot for group in shown for plot in group["verifiers"]],
+        budgets=_budgets(results.get("budgets", [])),  # runs of earlier versions have none
         work=_work(results["stages"]),
         sampling=_sampling(results["stages"]),
         stages=_stages(results["stages"]),
@@ -205,6 +206,13 @@ def _group(name: str, directory: pathlib.Path, group: Sequence[Json]) -> dict[st
         "plots": [plot for plot in shown if plot is not None],
         "verifiers": [plots.reliability(name, scored), *verifiers] if scored else [],
     }
+
+
+def _budgets(budgets: Sequence[Json]) -> Rows:
+    """A row per generator: completions of training problems that were drawn, and at most."""
+    return [["", "completions drawn", "at most"]] + [
+        [words.generator(b), words.count(b["drawn"]), words.count(b["most"])] for b in budgets
+    ]
 
 
 def _work(stages: Sequence[Json]) -> Rows:

@@ -38,7 +38,7 @@ _COLOURS = {
     )
 }
 _INK, _MUTED, _RULE = (_COLOURS[variable] for variable in ("ink", "muted", "rule"))
-_MARKERS = dict(zip((*words.METHODS, *words.CHOICES), "oDs^v<PosD^vP*", strict=True))
+_MARKERS = dict(zip((*words.METHODS, *words.CHOICES), "o>Ds^v<PosD^vPX*", strict=True))
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it can be read aloud, searched and coloured
     "svg.hashsalt": "mucode_jax",

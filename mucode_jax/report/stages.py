@@ -141,9 +141,10 @@ def best_of_k(turn: SearchTurn, label: Sequence[bool], choice: str) -> np.ndarra
 
     The exact mean over all subsets of size k: the r-th best of N is the best of a subset in
     C(N - r, k - 1) of C(N, k) cases; candidates that tie share their mean. None: there are no
-    scores to choose by, or they rank otherwise in other company (`vote`).
+    scores to choose by, or they rank otherwise in other company (`vote`,
+    `agree`).
     """
-    if ("lv" in choice and turn.scores is None) or "vote" in choice:
+    if ("lv" in choice and turn.scores is None) or "vote" in choice or choice == "agree":
         return None
     n = len(label)
     passed = [candidate.grade.passed for candidate in turn.candidates]

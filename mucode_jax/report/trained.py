@@ -35,9 +35,11 @@ def find(
     models = []
     for record in sorted(workdir.glob(f"stages/*/{what}*/stage.json")):
         generator = words.whose(record.parts[-3])
-        if record.parts[-2] == "verifier_singles":  # of single-turn samples
-            generator["method"] = "star"
-        models.append(Trained(**generator, path=record.parent / "model"))
+        owners = [generator["method"]]
+        if record.parts[-3:-1] == ("base", "verifier_singles"):  # of single-turn samples
+            owners = [m for m in ("star", "ssd") if any(workdir.glob(f"stages/{m}_*"))] or ["star"]
+        for owner in owners:
+            models.append(Trained(owner, generator["iteration"], record.parent / "model"))
     if not models:
         raise ValueError(f"{workdir} holds no trained {what} (a stage that is finished)")
     methods = {model.method for model in models} - {"base"}

@@ -9,6 +9,7 @@ Json = Any
 
 METHODS = {
     "base": "base",
+    "ssd": "SSD",
     "star": "STaR",
     "multi_star": "Multi-STaR",
     "multi_star_all": "Multi-STaR, own turns",
@@ -23,6 +24,7 @@ CHOICES = {
     "pt+lv": "public tests first, then the verifier",
     "pt+vote": "public tests, then the most frequent code",
     "pt+lv+vote": "public tests, then score and frequency",
+    "agree": "public tests, then what most return on further inputs",
     "oracle": "knows the private tests (upper bound)",
 }
 PROTOCOLS = {

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from mucode_jax.core.records import Rollout
+from mucode_jax.rollouts.agreement import passing
 from mucode_jax.rollouts.grading import Label
-from mucode_jax.rollouts.search import Search
+from mucode_jax.rollouts.search import Search, SearchTurn
 from mucode_jax.training import metrics
 
 Json = Any
@@ -101,8 +102,9 @@ def search_evaluation(
       protocol: `deployable` or `paper`.
       about: method, iteration, benchmark, split.
 
-    Beside the fields of every evaluation there are `pass_at_k`, of the first turn's candidates, and
-    with `lv` how good the verifier is (`verifier_by_turn`).
+    Beside the fields of every evaluation there are `pass_at_k`, of the first turn's candidates;
+    with `lv` how good the verifier is (`verifier_by_turn`); with `agree` how far the candidates
+    agreed (`agreement`).
     """
     problems = len({s.task_id for s in searches})
     taken = [turn for s in searches for turn in s.turns]
@@ -111,12 +113,16 @@ def search_evaluation(
         search_outcome(s, label, choice, turns) for s, label in zip(searches, labels, strict=True)
     ]
     correct = [sum(label[0]) for label in labels]
-    verifier = {"verifier": verifier_by_turn(searches, labels, turns)} if choice == "lv" else {}
+    of_choice: dict[str, Json] = {}
+    if choice == "lv":
+        of_choice["verifier"] = verifier_by_turn(searches, labels, turns)
+    elif choice == "agree":
+        of_choice["agreement"] = agreement(taken)
     # Only the public tests' ways need every candidate executed.
     executed = 1 if choice in ("random", "lv") else n
     return {
         **about,
-        **verifier,
+        **of_choice,
         "pass_at_k": [
             round(float(np.mean([pass_at_k(n, c, k) for c in correct])), 6) for k in range(1, n + 1)
         ],
@@ -127,7 +133,23 @@ def search_evaluation(
         "searches": len(searches) // max(problems, 1),
         **_accuracy(np.array(outcomes).reshape(-1, turns).mean(0), problems),
         "tokens": int(sum(len(c.completion_ids) for turn in taken for c in turn.candidates)),
-        "executions": executed * len(taken),
+        "executions": executed * len(taken) + sum(len(turn.compared) for turn in taken),
+    }
+
+
+def agreement(turns: Sequence[SearchTurn]) -> dict[str, Json]:
+    """How the choice `agree` came about, over the turns with several programs that passed.
+
+    Returns `turns`, their number; `without_inputs`, those where no further inputs could be made, so
+    that all that passed were one group; `groups`, the mean number of groups in the others; null
+    where there are none.
+    """
+    several = [turn for turn in turns if passing(turn.candidates)]
+    sizes = [turn.agreeing[turn.agreeing > 0] for turn in several if turn.agreeing is not None]
+    return {
+        "turns": len(several),
+        "without_inputs": len(several) - len(sizes),
+        "groups": round(float(np.mean([np.sum(1 / s) for s in sizes])), 4) if sizes else None,
     }
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from mucode_jax.core import keys, records
 from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Problem, Turn
+from mucode_jax.rollouts.agreement import Agreement, Runs, passing
 from mucode_jax.rollouts.collect import Limits, feedback_prompt, first_prompt
 from mucode_jax.rollouts.grading import Grader, grade_of
 from mucode_jax.sampling.engine import Completion, Engine, Request
@@ -30,8 +31,9 @@ Json = Any
 SCORED_TOGETHER = 64  # texts: as many as a batch of the verifier has rows
 # The ways to choose: how a candidate ranks, by its score and by how many of the N have its code.
 # The highest is taken, ties by key. `pt`: passes the public tests, and comes first; `lv`: the
-# verifier's score, which must be there; `vote`: equal codes count together. A way of one's own is
-# one entry more, with "lv" in its name if it goes by the score.
+# verifier's score, which must be there; `vote`: equal codes count together; `agree`: programs that
+# return the same on further inputs count together, the score, where there is one, tells those of a
+# group apart. A way of one's own is one entry more, with "lv" in its name if it goes by the score.
 Rank = Callable[[Turn, float, int], Any]
 CHOICES: dict[str, Rank] = {
     "random": lambda turn, score, copies: 0,
@@ -42,7 +44,13 @@ CHOICES: dict[str, Rank] = {
     "pt+lv": lambda turn, score, copies: (turn.grade.passed, score),
     # Equal codes add up their exp(score): weighted Best-of-N (Li et al., 2022).
     "pt+lv+vote": lambda turn, score, copies: (turn.grade.passed, score + math.log(copies)),
+    "agree": lambda turn, score, agreeing: (turn.grade.passed, agreeing, score),
 }
+
+
+def goes_by_score(choice: str) -> bool:
+    """Whether a way to choose asks the verifier; `agree` does without one where there is none."""
+    return "lv" in choice or choice == "agree"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +60,14 @@ class SearchTurn:
     candidates: tuple[Turn, ...]  # N turns that share one prompt
     scores: np.ndarray | None  # float32 [N], the verifier's; None where there is no verifier
     chosen: int  # position of the chosen one
+    # int32 [N], of `agree` alone: how many of those that passed return what this one returns on
+    # further inputs (`agreement`), 0 where it failed; None where no such inputs could be made.
+    agreeing: np.ndarray | None = None
+
+    @property
+    def compared(self) -> list[str]:
+        """The programs that were executed on further inputs."""
+        return [] if self.agreeing is None else passing(self.candidates)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +86,7 @@ def choose(
     choice: str,
     failed: set[str],
     generator: np.random.Generator,
+    agreeing: np.ndarray | None = None,
 ) -> int:
     """The position of the chosen candidate.
 
@@ -80,17 +97,21 @@ def choose(
       failed: codes that are not chosen while there is another (they failed the public tests earlier
         in this conversation).
       generator: breaks ties.
+      agreeing: for `agree`, as in `SearchTurn`; None: all that passed are one group.
     """
-    if "lv" not in choice:
-        scores = np.zeros(len(candidates))
-    elif scores is None:
+    if scores is None and "lv" in choice:
         raise ValueError(f"search {choice!r} goes by scores, and there is no verifier")
+    if scores is None or not goes_by_score(choice):
+        scores = np.zeros(len(candidates))
     rank = CHOICES[choice]
     copies = collections.Counter(candidate.code for candidate in candidates)
+    counts = [copies[candidate.code] for candidate in candidates]
+    if choice == "agree":
+        counts = [0] * len(candidates) if agreeing is None else agreeing.tolist()
     ties = generator.permutation(len(candidates))
     ranks = [
-        (turn.code not in failed, rank(turn, float(score), copies[turn.code]), int(tie))
-        for turn, score, tie in zip(candidates, scores, ties, strict=True)
+        (turn.code not in failed, rank(turn, float(score), count), int(tie))
+        for turn, score, count, tie in zip(candidates, scores, counts, ties, strict=True)
     ]
     return ranks.index(max(ranks))
 
@@ -128,6 +149,7 @@ class _Place:
       handles: the engine's names of the candidates.
       searches: who stands here.
       candidates: by position, as they are sampled.
+      runs: of those that passed on further inputs, once all are executed.
     """
 
     problem: Problem
@@ -138,10 +160,23 @@ class _Place:
     handles: Sequence[Handle]
     searches: Sequence[_Open]
     candidates: dict[int, _Candidate] = dataclasses.field(default_factory=dict)
+    runs: Runs | None = None
 
     @property
-    def executed(self) -> bool:
-        return all(candidate.outcome.done() for candidate in self.candidates.values())
+    def outcomes(self) -> list[Future[Outcome]]:
+        """Of all that is executed for this place."""
+        further = self.runs.futures if self.runs else []
+        return [candidate.outcome for candidate in self.candidates.values()] + further
+
+    def executed(self, agreement: Agreement | None) -> bool:
+        """Whether all is; begins what `agree` asks for when the candidates are."""
+        agree = any(search.choice == "agree" for search in self.searches)
+        if not all(outcome.done() for outcome in self.outcomes):
+            return False
+        if agree and agreement is not None and self.runs is None:
+            self.runs = agreement.submit(self.problem, self.turns())
+            return self.runs is None or not self.runs.futures
+        return True
 
     def turns(self) -> tuple[Turn, ...]:
         """The candidates in order; raises InfrastructureError where one could not be executed."""
@@ -172,6 +207,7 @@ def best_of_n(
     choices: Sequence[str],
     key: tuple[int | str, ...],
     skip_failed: bool = True,
+    agreement: Agreement | None = None,
     on_turn: Callable[[Search], None] | None = None,
 ) -> Iterator[list[Search]]:
     """Searches each problem `searches` times in each of the ways `choices`.
@@ -190,17 +226,21 @@ def best_of_n(
       choices: among `CHOICES`.
       key: what these searches are for, e.g. (seed, "search", iteration).
       skip_failed: a code that failed in this conversation is not chosen while there is another.
+      agreement: executes programs on further inputs; needed by the choice `agree`.
       on_turn: called with a search as far as it has come, after each of its turns.
 
     Yields:
       the searches of one problem in the order (search, choice); problems as they finish.
 
     Raises:
-      ValueError: an unknown choice, or a prompt that leaves no room for the turns.
+      ValueError: an unknown choice, `agree` without `agreement`, or a prompt that leaves no room
+        for the turns.
     """
     unknown = sorted(set(choices) - set(CHOICES))
     if unknown:
         raise ValueError(f"unknown search {unknown[0]!r}; one of {', '.join(CHOICES)}")
+    if "agree" in choices and agreement is None:
+        raise ValueError("search 'agree' executes further inputs, and there is nothing to do it")
     first_prompts = {p.task_id: first_prompt(chat, p, limits) for p in problems}
     opened: dict[str, list[_Open]] = {}
     open_count: dict[str, int] = {}  # task_id -> searches that have not ended
@@ -251,9 +291,10 @@ def best_of_n(
                 if len(place.candidates) == n:
                     executing.append(place)
         elif not unscored:
-            outcomes = [c.outcome for place in executing for c in place.candidates.values()]
+            outcomes = [outcome for place in executing for outcome in place.outcomes]
             wait([o for o in outcomes if not o.done()], return_when=FIRST_COMPLETED)
-        executed = [place for place in executing if place.executed]  # asked once: programs end now
+        # Asked once: programs end now.
+        executed = [place for place in executing if place.executed(agreement)]
         unscored += executed
         executing = [place for place in executing if place not in executed]
         # The verifier reads many texts together, unless slots would lie idle meanwhile.
@@ -298,9 +339,11 @@ def _choose_all(
     going_on: dict[int, list[_Open]] = {}
     problem = place.problem
     purpose = (*key, "ties", problem.benchmark, problem.task_id, place.index, place.turn)
+    sizes = place.runs.sizes(turns) if place.runs else None
     for search in place.searches:
-        chosen = choose(turns, scores, search.choice, search.failed, keys.rng(*purpose))
-        search.turns.append(SearchTurn(turns, scores, chosen))
+        agreeing = sizes if search.choice == "agree" else None
+        chosen = choose(turns, scores, search.choice, search.failed, keys.rng(*purpose), agreeing)
+        search.turns.append(SearchTurn(turns, scores, chosen, agreeing))
         if turns[chosen].grade.passed or place.turn + 1 == limits.turns:
             continue
         if skip_failed:
@@ -344,6 +387,7 @@ def encode(searches: Sequence[Search]) -> Json:
             "candidates": [place[id(candidate)] for candidate in turn.candidates],
             "scores": None if turn.scores is None else turn.scores.tolist(),
             "chosen": turn.chosen,
+            **({} if turn.agreeing is None else {"agreeing": turn.agreeing.tolist()}),
         }
 
     return {
@@ -362,7 +406,9 @@ def decode(line: Json) -> list[Search]:
 
     def decode_turn(turn: Json) -> SearchTurn:
         scores = None if turn["scores"] is None else np.array(turn["scores"], np.float32)
-        return SearchTurn(tuple(table[i] for i in turn["candidates"]), scores, turn["chosen"])
+        agreeing = np.array(turn["agreeing"], np.int32) if "agreeing" in turn else None
+        candidates = tuple(table[i] for i in turn["candidates"])
+        return SearchTurn(candidates, scores, turn["chosen"], agreeing)
 
     return [
         Search(line["task_id"], s["index"], s["choice"], tuple(map(decode_turn, s["turns"])))

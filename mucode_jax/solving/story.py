@@ -11,6 +11,7 @@ import rich.text
 
 from mucode_jax.core.conversation import Chat
 from mucode_jax.core.records import Problem, Turn
+from mucode_jax.rollouts.agreement import passing
 from mucode_jax.rollouts.collect import Limits, feedback_prompt
 from mucode_jax.rollouts.search import Search
 from mucode_jax.runtime.command import Unheard, spell_all
@@ -32,16 +33,25 @@ def why(search: Search, turn: int) -> str:
     reasons = []
     if 0 < len(fresh) < len(candidates):
         reasons.append(f"{len(candidates) - len(fresh)} repeat what failed before")
-    if search.choice.startswith("pt"):
+    if search.choice.startswith("pt") or search.choice == "agree":
         if chosen(search, turn).grade.passed:
             left = [candidate for candidate in candidates if candidate.grade.passed]
             alike = len({candidate.code for candidate in left}) == 1
             reasons.append("it passes the tests" + ("" if alike else f", as {len(left)} do"))
         else:
             reasons.append("none passes the tests")
+    agreeing, scores = search.turns[turn].agreeing, search.turns[turn].scores
+    if search.choice == "agree" and passing(candidates):
+        if agreeing is None:
+            reasons.append("the tests give no further inputs to compare them on")
+        else:
+            size = agreeing[search.turns[turn].chosen]
+            group = f"{size} of these" if size > 1 else "no two of these"
+            reasons.append(f"{group} return the same on further inputs")
+            left = [c for c, others in zip(candidates, agreeing, strict=True) if others == size]
     counts = [count for _, count in collections.Counter(c.code for c in left).most_common()]
     if len(counts) > 1:
-        if search.choice in ("lv", "pt+lv"):
+        if search.choice in ("lv", "pt+lv") or (search.choice == "agree" and scores is not None):
             reasons.append("the verifier scores it highest")
         elif search.choice == "pt+lv+vote":
             reasons.append("the highest by score and frequency")
@@ -99,11 +109,14 @@ class Show:
         candidates = [candidate for turn in search.turns for candidate in turn.candidates]
         programs = len({candidate.code for candidate in candidates})
         tokens = sum(len(candidate.completion_ids) for candidate in candidates)
+        compared = len({code for turn in search.turns for code in turn.compared})
+        further = f" ({compared} of them on further inputs too)" if compared else ""
         solved = chosen(search).grade.passed
         self.say("")
         self.say(
             ("solved", "green") if solved else ("not solved", "red"),
-            f" at turn {len(search.turns)}: {programs} programs executed, {tokens} tokens sampled",
+            f" at turn {len(search.turns)}: {programs} programs executed{further}, "
+            f"{tokens} tokens sampled",
         )
 
 

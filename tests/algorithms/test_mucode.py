@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 
+from configs import quickstart
 from mucode_jax.algorithms import common, mucode, multi_star
 from mucode_jax.lab import verifier_input
 from mucode_jax.training import batches
@@ -81,6 +82,41 @@ def test_a_verifier_learns_a_completion_once_however_many_iterations_sampled_it(
     visited = [types.SimpleNamespace(items=ROLLOUTS, labels=LABELS)] * 2
     found = [(e.task_id, e.correct) for e in common.verifier_examples(visited)]
     assert sorted(found) == [("a", False)] * 2 + [("a", True)] * 2 + [("b", False)] * 4
+
+
+@pytest.mark.parametrize("pool", ["iteration", "all"])
+def test_the_pool_of_all_iterations_finds_experts_for_earlier_states_and_later_ones(
+    monkeypatch, pool
+):
+    """ "a" is solved in the first iteration alone, "b" in the second."""
+    first = types.SimpleNamespace(
+        items=[A0, B0], labels=[LABELS[0], (False, False)], scores=[SCORES[0], SCORES[2]]
+    )
+    later = [rollout("a", 0, turn("a20")), rollout("b", 0, turn("b20", passed=True))]
+    second = types.SimpleNamespace(
+        items=later, labels=[(False,), (True,)], scores=[np.array([0.1]), np.array([0.2])]
+    )
+    sampled, learned = iter([first, second]), []
+
+    def fine_tune(config, lab, method, iteration, examples, inputs, selection):
+        pairs = [(code(e.ids[e.weights == 0]), code(e.ids[e.weights > 0])) for e in examples]
+        learned.append(sorted(pairs))
+        assert selection.get("pool", "iteration") == pool
+        assert len(inputs) == 2 * iteration
+
+    monkeypatch.setattr(common, "roll_out", lambda *_: next(sampled))
+    monkeypatch.setattr(common, "train_verifier", lambda *_: None)
+    monkeypatch.setattr(common, "fine_tune", fine_tune)
+    monkeypatch.setattr(
+        mucode.sample, "scores", lambda lab, verifier, of: types.SimpleNamespace(items=of.scores)
+    )
+    config = quickstart.get_config()
+    config.expert.pool = pool
+    assert len(list(mucode.iterate(config, types.SimpleNamespace(base=None), None))) == 2
+    states = [("p", "a01"), ("pa00p", "a01"), ("pa00pa01p", "a01")]  # of the first iteration's "a"
+    assert learned[0] == states
+    pooled = [("p", "a01"), ("p", "b20"), ("pb00p", "b20")] if pool == "all" else []
+    assert learned[1] == sorted([*states, *pooled, ("p", "b20")])
 
 
 def relabelled(experts_of, **settings):

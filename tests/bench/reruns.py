@@ -61,6 +61,7 @@ CHANGES = {
     "rollout.context": 180,
     "expert.kind": "lv",
     "expert.scope": "final",
+    "expert.pool": "all",
     "expert.drop_unsolved": False,
     "expert.max_unsuccessful": 1,
     **{f"verifier_training.{name}": value for name, value in _TRAINING.items()},
@@ -117,6 +118,7 @@ UNTRIED = (
     "evaluation.compat",
     "evaluation.testless",
     "evaluation.also",
+    "search.agree_inputs",
     "sft.lora_alpha",
     "verifier_training.lora_alpha",
 )

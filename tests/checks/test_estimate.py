@@ -28,6 +28,23 @@ def test_the_stages_of_the_quickstart_are_counted_as_it_makes_them():
     }
 
 
+def test_single_turn_methods_share_the_bases_samples_and_a_pool_is_scored_again():
+    config = quickstart.get_config()
+    config.methods, config.search.methods, config.iterations = ("ssd", "star"), ("ssd",), 3
+    made = estimate.stages(config)
+    assert (made["rollouts"], made["verifier"], made["scores"]) == (1 + 2 * 2, 1, 0)
+    config.methods, config.search.methods = ("mucode",), ()
+    assert estimate.stages(config)["scores"] == 3
+    config.expert.pool = "all"
+    assert estimate.stages(config)["scores"] == 1 + 2 + 3
+
+
+def test_a_search_by_agreement_has_a_verifier():
+    config = quickstart.get_config()
+    config.methods, config.search.methods, config.search.choices = ("star",), ("star",), ("agree",)
+    assert estimate.stages(config)["verifier"] == 1
+
+
 def test_the_bound_on_what_is_sampled_is_worked_out_by_hand():
     config = quickstart.get_config()
     # 5 sets of 480·3·3 rollout turns; 7 · 200 · 3 greedy ones; 2 searches of 200 problems with

@@ -10,6 +10,7 @@ from configs import quickstart
 from mucode_jax.benchmarks import load
 from mucode_jax.checks import preflight
 from mucode_jax.core.conversation import Chat
+from mucode_jax.core.records import Tests
 from mucode_jax.models import hub, huggingface
 
 
@@ -65,6 +66,18 @@ def test_problems_that_are_learned_from_and_measured_on_are_counted(config, prob
     held_out = [load("mini", "train", size=6), apart]
     (said,) = preflight.doubts(config, hub.MINI, problems, held_out)
     assert said.startswith("warning: 4 of the 6 problems of mini, train are learned from too")
+
+
+def test_problems_that_agreement_has_no_inputs_for_are_counted(config, problems):
+    config.search.choices = ("agree",)
+    apart = load("mini", "test", size=4)
+    assert not preflight.doubts(config, hub.MINI, problems, [apart])
+    first, *others = apart.problems
+    bare = dataclasses.replace(first, public=Tests())
+    mixed = dataclasses.replace(apart, problems=(bare, *others))
+    (warning,) = preflight.doubts(config, hub.MINI, problems, [mixed])
+    counted = "the choice agree has no further inputs for 1 of the 4 problems of mini, test"
+    assert counted in warning
 
 
 def test_a_tokenizer_of_another_model_is_refused(refusal, copy, monkeypatch):

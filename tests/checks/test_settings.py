@@ -50,7 +50,11 @@ def test_every_setting_of_a_wrong_type_is_named(pretrain):
         ("seed", True, "config.seed is True"),
         ("iterations", 2.0, "config.iterations is 2.0; it must be a whole number"),
         ("methods", "mucode", "config.methods is 'mucode'; it must be a tuple"),
-        ("methods", ("mucode", "mucode"), "a tuple, like ('star',), each one of star, multi_star"),
+        (
+            "methods",
+            ("mucode", "mucode"),
+            "a tuple, like ('ssd',), each one of ssd, star,",
+        ),
         ("train.benchmark", "mpbb", "it must be one of mini, mbpp"),
         ("train.size", -3, "config.train.size is -3"),
         ("train.size", 0, "config.train.size is 0; mini has no end"),

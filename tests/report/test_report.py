@@ -119,7 +119,7 @@ def search_turn(passed, scores):
     return search.SearchTurn(tuple(invented.turn(bool(p)) for p in passed), scores, 0)
 
 
-@pytest.mark.parametrize("choice", [c for c in words.CHOICES if "vote" not in c])
+@pytest.mark.parametrize("choice", [c for c in words.CHOICES if "vote" not in c and c != "agree"])
 def test_best_of_k_is_the_mean_over_all_subsets(choice):
     random = np.random.default_rng(5)
     for _ in range(20):
@@ -148,9 +148,15 @@ def test_without_scores_there_is_no_best_of_k_by_verifier():
     assert stages.best_of_k(search_turn([True], None), [True], "pt+lv") is None
 
 
+def test_what_each_method_drew_is_a_row_beside_what_it_might_have_drawn():
+    budget = {"method": "ssd", "iteration": 2, "drawn": 1773, "most": 4320}
+    assert page._budgets([budget])[1:] == [["SSD 2", "1\u202f773", "4\u202f320"]]
+
+
 def test_a_vote_has_no_best_of_k_because_it_depends_on_the_company():
     turn = search_turn([True], np.zeros(1, np.float32))
-    assert [stages.best_of_k(turn, [True], way) for way in ("pt+vote", "pt+lv+vote")] == [None] * 2
+    for way in ("pt+vote", "pt+lv+vote", "agree"):
+        assert stages.best_of_k(turn, [True], way) is None
 
 
 def test_reliability_groups_are_equally_large_and_ordered_by_score():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mucode_jax.rollouts import evaluate, grading, search
+from mucode_jax.rollouts.agreement import Agreement
 from mucode_jax.rollouts.collect import Limits
 from tests.fakes import FakeChat, FakeEngine, FakePool, problem, turn
 
@@ -26,6 +27,7 @@ def run(script, score=None, choices=search.CHOICES, **settings):
         searches=2,
         choices=choices,
         key=(0, "search", 0),
+        agreement=Agreement(FakePool()),
         **settings,
     )
     found = sorted(by_problem, key=lambda searches: searches[0].task_id)
