@@ -25,7 +25,7 @@ import numpy as np
 
 from mucode_jax import report
 from mucode_jax.report import compare, stages, text, words
-from mucode_jax.rollouts import evaluate
+from mucode_jax.rollouts import intervals
 
 Json = Any
 Outcome = Mapping[str, np.ndarray]  # task_id -> float64 [turns], see `stages.solved`
@@ -120,12 +120,12 @@ def _measured(
 def _accuracies(m: Measured) -> Iterator[Json]:
     seeds, problems, turns = m.outcomes.shape
     for t in range(turns):
-        accuracy, interval, _ = evaluate.paired_difference(m.outcomes[:, :, t], 0.0)
+        accuracy = intervals.crossed(m.outcomes[:, :, t])
         yield {
             **m.about,
             "turns": t + 1,
-            "accuracy": round(accuracy, 6),
-            "ci95": [round(bound, 6) for bound in interval],
+            "accuracy": round(accuracy.mean, 6),
+            "ci95": [round(bound, 6) for bound in accuracy.share_interval(problems)],
             "seeds": seeds,
             "problems": problems,
         }
@@ -185,14 +185,14 @@ def _cells(measured: Sequence[Measured]) -> Iterator[Pair]:
 def _differences(a: Measured, b: Measured, name_a: str, name_b: str) -> Iterator[Json]:
     same = a.about["cell"] == b.about["cell"]
     for t in range(min(a.outcomes.shape[2], b.outcomes.shape[2])):
-        mean, interval, p = evaluate.paired_difference(a.outcomes[:, :, t], b.outcomes[:, :, t])
+        paired = intervals.crossed(a.outcomes[:, :, t] - b.outcomes[:, :, t])
         yield {
             **{name: a.about[name] for name in ("benchmark", "split", "protocol", "search", "n")},
             "cell": a.about["cell"] if same else "",
             "a": name_a,
             "b": name_b,
             "turns": t + 1,
-            "difference": round(mean, 6),
-            "ci95": [round(bound, 6) for bound in interval],
-            "p": round(p, 6),
+            "difference": round(paired.mean, 6),
+            "ci95": [round(bound, 6) for bound in paired.interval()],
+            "p": round(paired.p, 6),
         }

@@ -174,7 +174,8 @@ def _note(cells: Sequence[Json]) -> str:
     )
     return (
         f"{problems} problems, {seeds} seed{'' if seeds == '1' else 's'}, protocol "
-        f"{cells[0]['protocol']}; intervals are 95 %, by bootstrap over problems and seeds."
+        f"{cells[0]['protocol']}; intervals are 95 %, over problems"
+        f"{'' if seeds == '1' else ' and seeds, crossed'}."
     )
 
 

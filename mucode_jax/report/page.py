@@ -17,7 +17,7 @@ from markupsafe import Markup
 from mucode_jax.report import plots, stages, talks, text, words
 from mucode_jax.report.talks import Conversation
 from mucode_jax.report.text import Rows
-from mucode_jax.rollouts import evaluate
+from mucode_jax.rollouts import intervals
 
 Json = Any
 _CONVERSATIONS = 12  # greedy ones, and as many searches
@@ -166,9 +166,8 @@ def _difference(directory: pathlib.Path, last: Json, base: Json) -> str:
     a, b = (stages.solved(directory, [e]).get("greedy", {}) for e in (last, base))
     if not a or a.keys() != b.keys():
         return f"The difference is {words.signed(points)} points."
-    outcomes = (np.array([solved[task][-1] for task in sorted(a)]) for solved in (a, b))
-    _, interval, _ = evaluate.paired_difference(*outcomes)
-    return difference(points, interval, "problems")
+    paired = intervals.crossed(np.array([a[task][-1] - b[task][-1] for task in sorted(a)]))
+    return difference(points, paired.interval(), "problems")
 
 
 def _facts(results: Json) -> dict[str, str]:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mucode_jax.report import stages, text, words
-from mucode_jax.rollouts.evaluate import wilson
+from mucode_jax.rollouts.intervals import wilson
 from mucode_jax.training import metrics
 
 Json = Any

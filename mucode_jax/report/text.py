@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from mucode_jax.report import words
-from mucode_jax.rollouts.evaluate import wilson
+from mucode_jax.rollouts.intervals import wilson
 
 Json = Any
 Rows = list[list[str]]  # of a table's cells, its head first

@@ -8,7 +8,6 @@ Best-of-N ones that passed the public tests with a correct choice.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import operator
@@ -19,27 +18,11 @@ import numpy as np
 
 from mucode_jax.core.records import Rollout
 from mucode_jax.rollouts.grading import Label
+from mucode_jax.rollouts.intervals import wilson
 from mucode_jax.rollouts.search import Search
 from mucode_jax.training import metrics
 
 Json = Any
-Z95 = 1.959963984540054
-RESAMPLES = 10_000  # of the bootstrap
-
-
-def wilson(mean: float, problems: int) -> list[float]:
-    """The 95 % Wilson score interval of an accuracy over `problems` independent problems.
-
-    With several searches per problem `mean` is the mean of per-problem means, no whole number of
-    successes (which is what scipy's interval takes); their variance is at most that of single
-    outcomes, so the interval is then wider than it need be.
-    """
-    if problems < 1:
-        raise ValueError("no problems to evaluate on")
-    z2 = Z95**2 / problems
-    centre = (mean + z2 / 2) / (1 + z2)
-    half = Z95 / (1 + z2) * math.sqrt(mean * (1 - mean) / problems + z2 / (4 * problems))
-    return [max(0.0, centre - half), min(1.0, centre + half)]
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
@@ -177,34 +160,3 @@ def _accuracy(per_turn: np.ndarray, problems: int) -> dict[str, Json]:
         "per_turn": [round(float(a), 6) for a in per_turn],
         "problems": problems,
     }
-
-
-def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, list[float], float]:
-    """Mean of a - b over problems (and seeds), its bootstrap interval and a two-sided p-value.
-
-    Problems are resampled; where there are several seeds, seeds too, apart from problems (the
-    two-way bootstrap of Owen, 2007), so that the interval covers both.
-
-    Args:
-      a, b: float [problems] or [seeds, problems]; two outcomes on the same problems (means over
-        searches are fine).
-
-    Returns:
-      (difference, [lower, upper] of the 95 % percentile interval, p); the same at every call.
-    """
-    difference = np.asarray(a, float) - np.asarray(b, float)
-    if difference.ndim not in (1, 2) or not difference.size:
-        raise ValueError("paired outcomes must be over the same problems, and seeds if any")
-    difference = np.atleast_2d(difference)
-    seeds, problems = (_weights(a, n) for a, n in enumerate(difference.shape))
-    means = np.einsum("rp,rp->r", seeds @ difference, problems)
-    lower, upper = np.quantile(means, [0.025, 0.975])
-    tail = (np.sum(means <= 0) + 1) / (RESAMPLES + 1), (np.sum(means >= 0) + 1) / (RESAMPLES + 1)
-    return float(difference.mean()), [float(lower), float(upper)], float(min(1.0, 2 * min(tail)))
-
-
-@functools.lru_cache(maxsize=8)
-def _weights(axis: int, count: int) -> np.ndarray:
-    """float64 [RESAMPLES, count]: how often each unit of an axis is drawn, as shares."""
-    generator = np.random.default_rng([axis, count, RESAMPLES])
-    return generator.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count

@@ -20,7 +20,7 @@ from mucode_jax.core.records import dumps
 from mucode_jax.models import huggingface
 from mucode_jax.report import compare, evidence, page, plots, stages, talks, text, words
 from mucode_jax.report.__main__ import main
-from mucode_jax.rollouts import evaluate, search
+from mucode_jax.rollouts import intervals, search
 from tests import invented
 
 
@@ -47,7 +47,7 @@ def evaluation(method, iteration, searched, per_turn, n=1):
         **{"method": method, "iteration": iteration, "benchmark": "mini", "split": "test"},
         **{"protocol": "deployable", "search": searched, "n": n, "turns": len(per_turn)},
         **{"searches": 1, "accuracy": per_turn[-1], "per_turn": per_turn, "problems": 200},
-        **{"ci95": evaluate.wilson(per_turn[-1], 200), "tokens": 4000, "executions": 500},
+        **{"ci95": intervals.wilson(per_turn[-1], 200), "tokens": 4000, "executions": 500},
     }
 
 
