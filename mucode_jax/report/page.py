@@ -14,7 +14,8 @@ import numpy as np
 from flax import traverse_util
 from markupsafe import Markup
 
-from mucode_jax.report import plots, stages, talks, text, words
+from mucode_jax.report import differences as paired
+from mucode_jax.report import evidence, plots, stages, talks, text, words
 from mucode_jax.report.talks import Conversation
 from mucode_jax.report.text import Rows
 from mucode_jax.rollouts import intervals
@@ -102,6 +103,9 @@ def render(directory: pathlib.Path, results: Json) -> str:
     """The page. It names the curves and conversations whose stages are not in `directory`."""
     groups = text.groups(results["evaluations"])
     shown = [_group(str(i), directory, group) for i, group in enumerate(groups)]
+    missing, compared = _compared(directory, results)
+    for group in shown:
+        group["differences"] = _differences(compared, group["first"])
     title, lead = _headline(directory, groups[0]) if groups else ("Nothing was evaluated", "")
     places = dict.fromkeys(f"{group[0]['benchmark']}, {group[0]['split']}" for group in groups)
     talks_of, conversations = _conversations(directory, results)
@@ -114,6 +118,8 @@ def render(directory: pathlib.Path, results: Json) -> str:
         about=" · ".join(["Report of a run", *places]),
         facts=_facts(results),
         groups=shown,
+        no_differences=missing,
+        corrected=paired.note(compared),
         verifiers=text.verifier_rows(results["verifiers"]) if results["verifiers"] else [],
         verifiers_by_turn=text.verifier_turn_rows(results["evaluations"]),
         by_turn=text.BY_TURN,
@@ -166,8 +172,23 @@ def _difference(directory: pathlib.Path, last: Json, base: Json) -> str:
     a, b = (stages.solved(directory, [e]).get("greedy", {}) for e in (last, base))
     if not a or a.keys() != b.keys():
         return f"The difference is {words.signed(points)} points."
-    paired = intervals.crossed(np.array([a[task][-1] - b[task][-1] for task in sorted(a)]))
-    return difference(points, paired.interval(), "problems")
+    estimate = intervals.crossed(np.array([a[task][-1] - b[task][-1] for task in sorted(a)]))
+    return difference(points, estimate.interval(), "problems")
+
+
+def _compared(directory: pathlib.Path, results: Json) -> tuple[str, list[Json]]:
+    """Why there are no paired differences within a run, "" where there are; and the differences."""
+    try:
+        return "", evidence.compared({"": [directory]}, {directory: results})["differences"]
+    except evidence.MissingStages as error:
+        return f"No paired differences: {error}.", []
+
+
+def _differences(compared: Sequence[Json], first: Json) -> list[tuple[str, str, Rows]]:
+    """(title, how all of its rows were searched, rows) of the tables of the place of `first`."""
+    place = {name: first[name] for name in ("benchmark", "split", "protocol")}
+    tables = paired.tables([d for d in compared if d.items() >= place.items()])
+    return [(title, *paired.without_constant(rows)) for title, rows in tables.items()]
 
 
 def _facts(results: Json) -> dict[str, str]:

@@ -23,7 +23,7 @@ CHOICES = {
     "pt+lv": "public tests first, then the verifier",
     "pt+vote": "public tests, then the most frequent code",
     "pt+lv+vote": "public tests, then score and frequency",
-    "oracle": "knows the private tests (upper bound)",
+    "oracle": "any correct one of pt's (bounds pt alone)",
 }
 PROTOCOLS = {
     "deployable": (

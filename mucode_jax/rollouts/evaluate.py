@@ -144,6 +144,8 @@ def search_outcome(
     """Per turn 1 or 0: solved, had the search stopped after it; see `search_evaluation`.
 
     Both protocols ask this: what is correct has passed the public tests (`grading.label_codes`).
+    `oracle` asks it of any candidate up to there of a `pt` search. It bounds `pt` alone: other ways
+    reach other states, with other candidates, and after turn 1 may solve what this one does not.
     """
     if choice == "oracle":
         solved = list(itertools.accumulate(map(any, label), operator.or_))

@@ -272,6 +272,24 @@ def test_the_page_shows_the_numbers_of_results_json(runs, shown):
     )
 
 
+def test_the_page_of_one_run_shows_its_paired_differences_with_their_denominator(runs, shown):
+    results = report.read(runs[0])
+    solved = {
+        words.folder(e): stages.solved(runs[0], [e])["greedy"]
+        for e in results["evaluations"]
+        if e["search"] == "greedy"
+    }
+    paired = [solved["mucode_2"][task][-1] - solved["base"][task][-1] for task in solved["base"]]
+    estimate = intervals.crossed(np.array(paired))
+    low, high = map(words.signed, estimate.interval())
+    cell = f"{words.signed(estimate.mean)} <small>({low} to {high})</small>"
+    row = re.search("<tr><th[^>]*>μCode − base</th>.*?</tr>", shown)[0]
+    assert cell in row
+    assert "Differences in points, paired over 8 problems" in shown
+    for pair in ("μCode 2 − μCode 1", "μCode <small>lv − random</small>"):
+        assert f'<th scope="row">{pair}</th>' in shown
+
+
 def test_text_of_models_is_escaped(shown):
     assert "<script" not in shown and "\x1b" not in shown
     assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt; &amp; " in shown
@@ -307,6 +325,7 @@ def test_conversations_can_be_filtered_by_turn_writer_and_the_verifiers_errors(s
 def test_a_page_without_stages_says_what_is_missing(runs):
     empty = page.render(runs[0] / "nowhere", report.read(runs[0]))
     assert "so there are no curves" in empty
+    assert "No paired differences: nowhere lacks the stages of base, greedy" in empty
     assert "The conversations of μCode 2 are not in the work directory." in empty
     ElementTree.fromstring(empty.split("<!DOCTYPE html>")[1])
 
@@ -382,10 +401,12 @@ def test_the_markdown_table_has_a_row_a_method_and_the_means(runs, capsys):
     assert lines[0].startswith("| solved, % | greedy, turn 1 | greedy, turn 2 | greedy, turn 3 |")
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| base", "| μCode 2"]
     assert {line.count("|") for line in lines[:4]} == {10}
+    assert "|  | search | difference | p | p (Holm) | corrected interval |" in lines
     values = [report.read(run)["evaluations"][0]["per_turn"][0] * 100 for run in runs]
     assert lines[2].split(" | ")[1].startswith(f"{statistics.mean(values):.1f} (")
     assert any(line.startswith("| μCode − base | greedy, turn 3 | ") for line in lines)
-    assert "3 seeds" in lines[-1]
+    assert any("3 seeds" in line and "over problems and seeds, crossed" in line for line in lines)
+    assert lines[-1].startswith("p (Holm) and the corrected interval are of the 6 comparisons")
 
 
 @pytest.mark.parametrize(

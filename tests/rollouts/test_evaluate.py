@@ -25,6 +25,29 @@ def test_pass_at_k_is_one_minus_the_chance_to_draw_only_wrong_ones():
         evaluate.pass_at_k(5, 6, 1)
 
 
+def test_the_oracle_bounds_the_public_tests_choice_of_the_same_search_at_every_turn():
+    random = np.random.default_rng(0)
+    zero = np.zeros(1, np.int32)
+
+    def turn(passed):
+        grades = (Grade("pass") if p else Grade("fail", "", "") for p in passed)
+        candidates = tuple(Turn(zero, zero, zero, False, "", grade) for grade in grades)
+        return SearchTurn(candidates, None, int(np.argmax(passed)))
+
+    strictly = 0
+    for _ in range(200):
+        passed = random.random((3, 4)) < 0.3
+        correct = (passed & (random.random((3, 4)) < 0.6)).tolist()
+        stop = next((t for t in range(3) if passed[t].any()), 2) + 1
+        search = Search("a", 0, "pt", tuple(map(turn, passed[:stop])))
+        pt, oracle = (
+            evaluate.search_outcome(search, correct[:stop], c, 3) for c in ("pt", "oracle")
+        )
+        assert all(bound >= solved for bound, solved in zip(oracle, pt, strict=True))
+        strictly += oracle != pt
+    assert strictly
+
+
 def test_the_verifier_is_measured_turn_by_turn_and_pass_at_k_on_first_turns():
     grade = Grade("fail", "", "")
 
