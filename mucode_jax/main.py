@@ -253,6 +253,8 @@ def _best_of_n(
                 choice=choice,
                 turns=config.rollout.turns,
                 protocol=config.evaluation.protocol,
+                skip_failed=config.search.skip_failed,
+                calibrated=config.verifier_training.loss == "bce",
                 **_about(trained, held_out),
             )
         )

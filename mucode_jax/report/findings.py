@@ -242,7 +242,7 @@ def _by_turn(name: str, greedy: Sequence[Json]) -> plots.Plot:
         )
         for i, (label, turns) in enumerate(text.grouped(greedy, _name).items())
     ]
-    caption = "Greedy conversations, solved problems, means over seeds."
+    caption = f"Greedy conversations, solved of {greedy[0]['problems']} problems, means over seeds."
     height = 3.0 + 0.12 * len(lines)
     xlabel = "stopped after turn"
     return plots.lines(f"{name}-turn", "Accuracy by turn", caption, lines, xlabel, height=height)
@@ -262,6 +262,7 @@ def _forest(name: str, title: str, final: Sequence[Json]) -> plots.Plot:
         for way in words.ways(by_way)
     ]
     rows = list(dict.fromkeys(map(_name, final)))
-    caption = "Solved problems after the last turn; bars are 95 % intervals."
+    solved = f"Solved of {final[0]['problems']} problems"
+    caption = f"{solved} after the last turn, means over seeds; bars are 95 % intervals."
     height = 1.0 + len(rows) * max(0.3, 0.16 * len(lines))
     return plots.forest(name, f"{title}, after the last turn", caption, rows, lines, height)

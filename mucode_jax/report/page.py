@@ -102,7 +102,8 @@ def difference(points: float, interval: Sequence[float], pairs: str) -> str:
 def render(directory: pathlib.Path, results: Json) -> str:
     """The page. It names the curves and conversations whose stages are not in `directory`."""
     groups = text.groups(results["evaluations"])
-    shown = [_group(str(i), directory, group) for i, group in enumerate(groups)]
+    calibrated = any(v["loss"] == "bce" for v in results["verifiers"])
+    shown = [_group(str(i), directory, group, calibrated) for i, group in enumerate(groups)]
     missing, compared = _compared(directory, results)
     for group in shown:
         group["differences"] = _differences(compared, group["first"])
@@ -122,6 +123,7 @@ def render(directory: pathlib.Path, results: Json) -> str:
         corrected=paired.note(compared),
         verifiers=text.verifier_rows(results["verifiers"]) if results["verifiers"] else [],
         verifiers_by_turn=text.verifier_turn_rows(results["evaluations"]),
+        held_out=text.HELD_OUT,
         by_turn=text.BY_TURN,
         verifier_plots=[plot for group in shown for plot in group["verifiers"]],
         work=_work(results["stages"]),
@@ -163,7 +165,8 @@ def _headline(directory: pathlib.Path, group: Sequence[Json]) -> tuple[str, str]
     best = [e for e in group if e["search"] == "pt+lv"] or [e for e in group if e["search"] == "pt"]
     if best:
         which = ", ".join(f"{words.generator(e)} {words.percent(e['accuracy'])}" for e in best)
-        sentences.append(f"Multi-turn Best-of-{best[0]['n']} by {best[0]['search']}: {which}.")
+        way = f"Best-of-{best[0]['n']} by {best[0]['search']}"
+        sentences.append(f"Multi-turn {way}: {which}, of {best[0]['problems']} problems.")
     return title, " ".join(sentences)
 
 
@@ -202,8 +205,13 @@ def _facts(results: Json) -> dict[str, str]:
     }
 
 
-def _group(name: str, directory: pathlib.Path, group: Sequence[Json]) -> dict[str, Any]:
-    """Tables and plots of one of the groups: of its evaluations, and of its verifiers."""
+def _group(
+    name: str, directory: pathlib.Path, group: Sequence[Json], calibrated: bool
+) -> dict[str, Any]:
+    """Tables and plots of one of the groups: of its evaluations, and of its verifiers.
+
+    `calibrated`: the verifiers' scores predict probabilities (they were trained by cross-entropy).
+    """
     greedy, by_n = text.apart(group)
     searchers = {words.folder(e): e for e in group if e["search"] != "greedy"}
     searched = [stages.searched(directory, e) for e in searchers.values()]
@@ -218,12 +226,16 @@ def _group(name: str, directory: pathlib.Path, group: Sequence[Json]) -> dict[st
     shown += [plots.first_turn_by_n(f"{name}-{i}", s) for i, s in enumerate(searched)]
     scored = [s for s in searched if len(s.scores)]
     verifiers = [plots.scores(f"{name}-{i}", s) for i, s in enumerate(scored)]
+    if scored and calibrated:
+        verifiers.insert(0, plots.reliability(name, scored))
     return {
         "first": group[0],
         "protocol": words.PROTOCOLS[group[0]["protocol"]],
         "tables": text.tables(group),
         "plots": [plot for plot in shown if plot is not None],
-        "verifiers": [plots.reliability(name, scored), *verifiers] if scored else [],
+        "verifiers": verifiers,
+        "passed_wrong": text.passed_wrong_rows(group),
+        "repairs": text.repair_rows(greedy),
     }
 
 
@@ -249,9 +261,10 @@ def _sampling(stages: Sequence[Json]) -> Rows:
         [
             stage["name"],
             *_counts(did["prefilled"], did["decoded"], did["wasted"]),
-            f"{did['occupancy']:.0%}",
+            f"{did['occupancy']:.0%} of {words.count(did['decoded'] / (did['occupancy'] or 1))}",
             words.count(round(did["tokens_per_second"])),
-            f"{did['idle_seconds'] / max(did['seconds'], 1e-9):.1%}",
+            f"{did['idle_seconds'] / max(did['seconds'], 1e-9):.1%} of "
+            f"{words.duration(did['seconds'])}",
         ]
         for stage in stages
         if (did := stage.get("sampling"))
@@ -268,7 +281,7 @@ def _stages(stages: Sequence[Json]) -> Rows:
             ", ".join(
                 f"{name} {words.count(value) if isinstance(value, int) else value}"
                 for name, value in stage.items()
-                if name not in shown
+                if name not in shown and not isinstance(value, list)
             ),
         ]
         for stage in stages
@@ -280,7 +293,7 @@ def _costs(evaluations: Sequence[Json]) -> Rows:
     return [["", "solved", "tokens a problem", "programs executed a problem"]] + [
         [
             words.evaluation(e),
-            words.percent(e["accuracy"]),
+            f"{words.percent(e['accuracy'])} of {e['problems']}",
             f"{e['tokens'] / (e['problems'] * e['searches']):.1f}",
             f"{e['executions'] / (e['problems'] * e['searches']):.2f}",
         ]

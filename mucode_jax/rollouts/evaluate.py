@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from mucode_jax.core.records import Rollout
+from mucode_jax.rollouts import measures
 from mucode_jax.rollouts.grading import Label
 from mucode_jax.rollouts.intervals import wilson
 from mucode_jax.rollouts.search import Search
-from mucode_jax.training import metrics
 
 Json = Any
 
@@ -50,7 +50,14 @@ def greedy_per_turn(labels: Sequence[Label], turns: int, protocol: str) -> np.nd
 def greedy_evaluation(
     rollouts: Sequence[Rollout], labels: Sequence[Label], turns: int, protocol: str, **about: Json
 ) -> dict[str, Json]:
-    """One entry of `evaluations` in results.json for greedy conversations."""
+    """One entry of `evaluations` in results.json for greedy conversations.
+
+    `measures.turns` of them stand beside the fields of every evaluation.
+    """
+    conversations = [
+        list(zip(rollout.turns, label, strict=True))
+        for rollout, label in zip(rollouts, labels, strict=True)
+    ]
     taken = [turn for rollout in rollouts for turn in rollout.turns]
     return {
         **about,
@@ -60,6 +67,7 @@ def greedy_evaluation(
         "turns": turns,
         "searches": 1,
         **_accuracy(greedy_per_turn(labels, turns, protocol), len(rollouts)),
+        **measures.turns(conversations),
         "tokens": int(sum(len(turn.completion_ids) for turn in taken)),
         "executions": len(taken),
     }
@@ -72,6 +80,8 @@ def search_evaluation(
     choice: str,
     turns: int,
     protocol: str,
+    skip_failed: bool = False,
+    calibrated: bool = False,
     **about: Json,
 ) -> dict[str, Json]:
     """One entry of `evaluations` in results.json for a way of multi-turn Best-of-N.
@@ -82,10 +92,13 @@ def search_evaluation(
       choice: as it is to be reported.
       turns: T.
       protocol: `deployable` or `paper`.
+      skip_failed: as the searches were made, see `search.best_of_n`.
+      calibrated: the scores are log odds of being correct, as cross-entropy trains them.
       about: method, iteration, benchmark, split.
 
-    Beside the fields of every evaluation there are `pass_at_k`, of the first turn's candidates, and
-    with `lv` how good the verifier is (`verifier_by_turn`).
+    Beside the fields of every evaluation there are `pass_at_k`, of the first turn's candidates,
+    `measures.turns` of the chosen ones (but for `oracle`, which chooses none), and with `lv` how
+    good the verifier is (`verifier_by_turn`).
     """
     problems = len({s.task_id for s in searches})
     taken = [turn for s in searches for turn in s.turns]
@@ -94,12 +107,24 @@ def search_evaluation(
         search_outcome(s, label, choice, turns) for s, label in zip(searches, labels, strict=True)
     ]
     correct = [sum(label[0]) for label in labels]
-    verifier = {"verifier": verifier_by_turn(searches, labels, turns)} if choice == "lv" else {}
+    measured: dict[str, Json] = {}
+    if choice == "lv":
+        measured["verifier"] = verifier_by_turn(searches, labels, turns, skip_failed, calibrated)
+    if choice != "oracle":
+        measured |= measures.turns(
+            [
+                [
+                    (turn.candidates[turn.chosen], correct[turn.chosen])
+                    for turn, correct in zip(s.turns, label, strict=True)
+                ]
+                for s, label in zip(searches, labels, strict=True)
+            ]
+        )
     # Only the public tests' ways need every candidate executed.
     executed = 1 if choice in ("random", "lv") else n
     return {
         **about,
-        **verifier,
+        **measured,
         "pass_at_k": [
             round(float(np.mean([pass_at_k(n, c, k) for c in correct])), 6) for k in range(1, n + 1)
         ],
@@ -115,27 +140,42 @@ def search_evaluation(
 
 
 def verifier_by_turn(
-    searches: Sequence[Search], labels: Sequence[Sequence[Sequence[bool]]], turns: int
+    searches: Sequence[Search],
+    labels: Sequence[Sequence[Sequence[bool]]],
+    turns: int,
+    skip_failed: bool,
+    calibrated: bool,
 ) -> list[dict[str, Json]]:
-    """Per turn how well the verifier tells the candidates of that turn apart; null: undefined.
+    """Per turn `measures.quality` of the verifier on the candidates that may be chosen there.
 
-    `top1` is how often the best-scored of a search's candidates is correct, where both kinds are
-    there.
+    `brier` is None unless `calibrated`: differences of scores alone predict no probability.
     """
     by_turn = []
     for t in range(turns):
         scores: list[float] = []
         correct: list[bool] = []
-        groups: list[str] = []
+        problems: list[str] = []
+        choices: list[int] = []
         for i, (search, label) in enumerate(zip(searches, labels, strict=True)):
             turn_scores = search.turns[t].scores if t < len(search.turns) else None
             if turn_scores is not None:
-                scores += turn_scores.tolist()
-                correct += label[t]
-                groups += [str(i)] * len(label[t])
-        quality = metrics.quality(np.array(scores), np.array(correct, bool), groups)
+                positions = _may_be_chosen(search, t) if skip_failed else range(len(label[t]))
+                scores += [float(turn_scores[j]) for j in positions]
+                correct += [label[t][j] for j in positions]
+                problems += [search.task_id] * len(positions)
+                choices += [i] * len(positions)
+        quality = measures.quality(np.array(scores), np.array(correct, bool), problems, choices)
+        if not calibrated:
+            quality["brier"] = None
         by_turn.append({"turn": t + 1, "candidates": len(scores), **quality})
     return by_turn
+
+
+def _may_be_chosen(search: Search, t: int) -> Sequence[int]:
+    """The candidates of a turn whose codes have not failed in this search; all, if all have."""
+    failed = {turn.candidates[turn.chosen].code for turn in search.turns[:t]}
+    candidates = search.turns[t].candidates
+    return [j for j, c in enumerate(candidates) if c.code not in failed] or range(len(candidates))
 
 
 def search_outcome(

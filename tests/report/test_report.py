@@ -82,7 +82,9 @@ def test_the_table_holds_every_accuracy_with_its_interval_within_100_columns(run
     # The intervals are scipy's: binomtest(k, 200).proportion_ci(method="wilson").
     assert re.search(r"STaR 2 +10\.0 \(7–15\) +20\.0 \(15–26\) +38\.5 \(32–45\)", shown)
     assert re.search(r"lv: the learned verifier's favourite .*25\.0 \(20–31\)", shown)
-    assert "base                     Bradley-Terry   1\u202f200   0.810" in shown
+    (base,) = (line for line in shown.splitlines() if line.startswith("base          Bradley"))
+    shares = r"40 +0\.770 \(0\.70–0\.83\) +72\.5 % \(60–82\) +39\.0 %"
+    assert re.search(rf"Bradley-Terry +1\u202f200 +{shares} +0\.810$", base)
     assert "Backend cpu; sandbox isolation landlock; seed 0" in shown
     assert (
         "Time in stages: 5 min 07 s: rollouts 33 %, fine-tuning 26 %, Best-of-N search 20 %"
@@ -263,7 +265,17 @@ def test_the_page_shows_the_numbers_of_results_json(runs, shown):
     for e in results["evaluations"]:
         low, high = (f"{100 * bound:.0f}" for bound in e["ci95"])
         assert f"{100 * e['accuracy']:.1f} <small>({low}–{high})</small>" in shown
-    for value in ("0.810", "72.5 %", "landlock", "5 min 07 s", "12\u202f345", "jax", "0.10.2"):
+    for value in (
+        "0.810",
+        "0.770 <small>(0.70–0.83)",
+        "72.5 % <small>(60–82)",
+        "39.0 %",
+        "landlock",
+        "5 min 07 s",
+        "12\u202f345",
+        "jax",
+        "0.10.2",
+    ):
         assert value in shown
     first, *_, last = (e for e in results["evaluations"] if e["search"] == "greedy")
     title = re.search("<h1>(.*)</h1>", shown)[1].replace("\u00a0", " ")
@@ -288,6 +300,32 @@ def test_the_page_of_one_run_shows_its_paired_differences_with_their_denominator
     assert "Differences in points, paired over 8 problems" in shown
     for pair in ("μCode 2 − μCode 1", "μCode <small>lv − random</small>"):
         assert f'<th scope="row">{pair}</th>' in shown
+
+
+def test_the_page_counts_what_turns_come_to_with_the_denominator_of_every_share(runs, shown):
+    results = report.read(runs[0])
+    (base, last) = (
+        e for e in results["evaluations"] if e["search"] == "greedy" and e["iteration"] != 1
+    )
+    for e in (base, last):
+        for turn in e["by_turn"]:
+            if turn["passed_public"]:
+                share = f"({turn['passed_public_wrong']} of {turn['passed_public']})"
+                assert f"% <small>{share}</small>" in shown
+        (wrong_value,) = e["repairs"]
+        assert wrong_value["error"] == "wrong value"
+        share = f"({wrong_value['repaired']} of {wrong_value['turns']})"
+        assert f"% <small>{share}</small>" in shown
+        assert f"{100 * e['accuracy']:.1f} % of 8" in shown
+
+
+def test_reliability_is_shown_of_verifiers_that_predict_probabilities_alone(runs, shown):
+    assert "Verifier reliability" in shown
+    results = report.read(runs[0])
+    for verifier in results["verifiers"]:
+        verifier["loss"], verifier["brier"] = "bt", None
+    page_of_pairs = page.render(runs[0], results)
+    assert "Verifier reliability" not in page_of_pairs and "Brier" not in page_of_pairs
 
 
 def test_text_of_models_is_escaped(shown):

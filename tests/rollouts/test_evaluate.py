@@ -51,24 +51,52 @@ def test_the_oracle_bounds_the_public_tests_choice_of_the_same_search_at_every_t
 def test_the_verifier_is_measured_turn_by_turn_and_pass_at_k_on_first_turns():
     grade = Grade("fail", "", "")
 
-    def turn(scores):
+    def turn(scores, codes="xyz"):
         empty = np.zeros(1, np.int32)
-        candidates = tuple(Turn(empty, empty, empty, False, str(i), grade) for i in range(3))
+        candidates = tuple(Turn(empty, empty, empty, False, code, grade) for code in codes)
         return SearchTurn(candidates, np.array(scores, np.float32), int(np.argmax(scores)))
 
     searches = [
-        Search("a", 0, "lv", (turn([2.0, 1.0, -1.0]), turn([0.0, 3.0, 1.0]))),
+        Search("a", 0, "lv", (turn([2.0, 1.0, -1.0]), turn([0.0, 3.0, 1.0], "uxv"))),
         Search("b", 0, "lv", (turn([0.5, -2.0, -3.0]),)),
     ]
     labels = [
         [[True, False, False], [True, False, False]],
         [[False, True, False]],
     ]
-    e = evaluate.search_evaluation(searches, labels, choice="lv", turns=3, protocol="deployable")
-    first, second, third = e["verifier"]
+
+    def by_turn(**how):
+        e = evaluate.search_evaluation(
+            searches, labels, choice="lv", turns=3, protocol="deployable", **how
+        )
+        assert e["pass_at_k"] == pytest.approx([1 / 3, 2 / 3, 1.0], abs=1e-6)
+        return e["verifier"]
+
+    first, second, third = by_turn(calibrated=True)
     # correct scores 2, -2 against wrong 1, -1, 0.5, -3: 4 + 1 of 8 pairs in order
     assert first["auc"] == pytest.approx(5 / 8) and first["candidates"] == 6
-    assert first["top1"] == pytest.approx(1 / 2)
+    assert first["auc_within"] == pytest.approx((1 + 1 / 2) / 2)
+    assert first["top1"] == first["best_right"] == pytest.approx(1 / 2)
+    assert first["best_right_chance"] == pytest.approx(1 / 3, abs=1e-6)
+    assert first["mixed"] == 2 and 0 < first["brier"] < 1
     assert second["top1"] == 0.0 and second["auc"] == 0.0
-    assert third == {"turn": 3, "candidates": 0, "auc": None, "top1": None, "brier": None}
-    assert e["pass_at_k"] == pytest.approx([1 / 3, 2 / 3, 1.0], abs=1e-6)
+    assert (third["turn"], third["candidates"], third["mixed"], third["auc"]) == (3, 0, 0, None)
+    # "x" was chosen at turn 1 and failed: where that is skipped, it is not a candidate of turn 2.
+    _, second, _ = by_turn(skip_failed=True)
+    assert second["candidates"] == 2 and second["auc_within"] == 0.0
+    assert second["brier"] is None and second["best_right_chance"] == 0.5
+
+
+def test_a_search_in_which_all_have_failed_may_choose_any():
+    zero, grade = np.zeros(1, np.int32), Grade("fail", "", "")
+    candidates = tuple(Turn(zero, zero, zero, False, "same", grade) for _ in range(2))
+    turn = SearchTurn(candidates, np.zeros(2, np.float32), 0)
+    e = evaluate.search_evaluation(
+        [Search("a", 0, "lv", (turn, turn))],
+        [[[False, False]] * 2],
+        choice="lv",
+        turns=2,
+        protocol="deployable",
+        skip_failed=True,
+    )
+    assert [of_turn["candidates"] for of_turn in e["verifier"]] == [2, 2]
