@@ -219,7 +219,7 @@ def _best_of_n(
 ) -> list[dict[str, Json]]:
     """Evaluations by multi-turn Best-of-N, with a verifier of the method's own rollouts."""
     wanted = list(config.search.choices)
-    # The upper bound is read off the searches that go by the public tests.
+    # The oracle is read off the searches that go by the public tests.
     choices = [c for c in CHOICES if c in wanted or (c == "pt" and "oracle" in wanted)]
     verifier = None
     if any("lv" in choice for choice in choices):

@@ -71,8 +71,11 @@ def crossed(values: np.ndarray) -> Estimate:
     table (Searle, Casella, McCulloch, Variance Components, 1992). It can come out too small by
     chance, so it is at least that of the smaller of the first two. Degrees of freedom are
     Satterthwaite's, at least those of the axis with fewer units. With one seed the error is that of
-    problems alone. A simulation in tests/rollouts/test_intervals.py holds that the
-    interval covers the truth as often as it says.
+    problems alone.
+
+    Of the simulated intervals of 95 %, with 5 and 10 seeds of 400 problems, 94 to 97 % hold the
+    truth (tests/rollouts/test_intervals.py); with two or three seeds fewer can, 89 to 95 %, because
+    so few hardly tell how far seeds spread.
 
     Args:
       values: float [problems] or [seeds, problems], e.g. differences of two methods' outcomes on
