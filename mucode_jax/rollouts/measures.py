@@ -7,7 +7,6 @@ problems, a Bradley-Terry verifier's scores have no common level, and say little
 from __future__ import annotations
 
 import builtins
-import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -118,7 +117,7 @@ def kind_of_error(grade: Grade) -> str:
     kinds = {"fail": "wrong value", "oom": "out of memory"}
     if grade.status != "error":
         return kinds.get(grade.status, grade.status)
-    name = re.match(r"\w+", grade.summary)
-    known = getattr(builtins, name[0], None) if name else None
-    is_exception = isinstance(known, type) and issubclass(known, BaseException)
-    return known.__name__ if is_exception else "other error"
+    known = getattr(builtins, grade.summary.partition(":")[0], None)
+    if isinstance(known, type) and issubclass(known, BaseException):
+        return known.__name__
+    return "other error"
