@@ -225,7 +225,7 @@ def _best_of_n(
 ) -> list[dict[str, Json]]:
     """Evaluations by multi-turn Best-of-N, with a verifier of the method's own rollouts."""
     wanted = list(config.search.choices)
-    # The upper bound is read off the searches that go by the public tests.
+    # The oracle is read off the searches that go by the public tests.
     choices = [c for c in CHOICES if c in wanted or (c == "pt" and "oracle" in wanted)]
     verifier = None
     if any(map(goes_by_score, choices)):
@@ -260,6 +260,8 @@ def _best_of_n(
                 choice=choice,
                 turns=config.rollout.turns,
                 protocol=config.evaluation.protocol,
+                skip_failed=config.search.skip_failed,
+                calibrated=config.verifier_training.loss == "bce",
                 **_about(trained, held_out),
             )
         )

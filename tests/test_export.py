@@ -78,7 +78,8 @@ def test_the_card_tells_what_results_json_holds(workdir, exported):
     assert json.loads(config) == results["config"]
     shown = (exported / "verifier" / "README.md").read_text()
     assert "batch 64, loss `bt`\n" in shown
-    assert "| base | Bradley-Terry | 1\u202f200 | 0.810 | 72.5 % | 0.200 |" in shown
+    measured = "40 | 0.770 (0.70–0.83) | 72.5 % (60–82) | 39.0 % | 0.810 |"
+    assert f"| base | Bradley-Terry | 1\u202f200 | {measured}\n" in shown
 
 
 def test_nothing_is_overwritten_and_errors_are_one_line(workdir, exported, tmp_path, capsys):

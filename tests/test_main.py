@@ -207,6 +207,12 @@ def test_the_tiny_quickstart_fills_the_contract(undisturbed):
     pt = {e["method"]: e for e in results["evaluations"] if e["search"] == "pt"}
     assert all(oracle[m]["accuracy"] >= pt[m]["accuracy"] for m in pt)
     assert {v["loss"] for v in results["verifiers"]} == {"bt"}
+    for v in results["verifiers"]:
+        assert {"auc", "auc_within", "top1", "best_right", "best_right_chance", "mixed"} <= v.keys()
+        assert v["brier"] is None  # pairs fix no level that could be a probability
+    for e in results["evaluations"]:
+        if e["search"] != "oracle":
+            assert [turn["turn"] for turn in e["by_turn"]] == [1, 2, 3] and e["repairs"]
     assert (directory / "report.html").stat().st_size > 10_000
     assert "μCode" in done.stdout and "turn 3" in done.stdout
     assert "sandbox isolation" in done.stderr and "backend cpu" in done.stderr

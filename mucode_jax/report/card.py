@@ -119,7 +119,8 @@ def _measured(what: str, trained: Json, results: Json) -> str:
     if what == "verifier":
         verifiers = [v for v in results["verifiers"] if v.items() >= trained.items()]
         table = text.markdown(text.verifier_rows(verifiers))
-        return f"On problems held out from its training:\n\n{table}" if verifiers else ""
+        about = f"On problems held out from its training. {text.MIXED}."
+        return f"{about}\n\n{table}" if verifiers else ""
     evaluations = [
         e for e in results["evaluations"] if e["method"] == "base" or e.items() >= trained.items()
     ]

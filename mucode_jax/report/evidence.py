@@ -3,20 +3,23 @@
     {"cells": [{"cell", "benchmark", "split", "protocol", "method", "iteration", "search", "n",
                 "turns", "accuracy", "ci95", "seeds", "problems"}],
      "differences": [{"kind", "cell", "benchmark", "split", "protocol", "a", "b", "search", "n",
-                      "turns", "difference", "ci95", "p"}],
+                      "turns", "difference", "ci95", "p", "p_holm", "ci95_family"}],
      "made": [{"backend", "isolation", "versions"}]}
 
 A cell of a sweep is one set of settings, run with every seed. Differences are a - b on the same
 problems and seeds, by `kind`: "methods", their last generators ("mucode", "star"); "iterations" of
 one method ("mucode_2", "mucode_1"); "ways" of choosing for one generator ("mucode: pt+lv",
 "mucode: pt"; `search` is the first); "cells" ("bce/mucode_2", "bt/mucode_2"; `cell` is ""). "made"
-is how the runs were: one entry where all agree.
+is how the runs were: one entry where all agree. "p_holm" and "ci95_family" are of the family of
+comparisons that conclusions are drawn from alone (`in_family`): the p-value corrected by Holm's
+method, and an interval that holds together with all others of the family (Bonferroni).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,10 +28,11 @@ import numpy as np
 
 from mucode_jax import report
 from mucode_jax.report import compare, stages, text, words
-from mucode_jax.rollouts import evaluate
+from mucode_jax.rollouts import intervals
 
 Json = Any
 Outcome = Mapping[str, np.ndarray]  # task_id -> float64 [turns], see `stages.solved`
+_PLACE = ("benchmark", "split", "protocol")
 # Ways of choosing that are compared with each other.
 WAYS = (
     ("pt", "random"),
@@ -36,10 +40,24 @@ WAYS = (
     ("pt+lv", "pt"),
     ("pt+lv", "lv"),
     ("pt+vote", "pt"),
+    ("pt+lv", "pt+vote"),
     ("pt+lv+vote", "pt+lv"),
     ("pt+lv+vote", "pt+vote"),
-    ("oracle", "pt+lv"),
+    ("agree", "pt+vote"),
+    ("oracle", "pt"),
 )
+# Those that README and BENCHMARKS draw conclusions from.
+CONCLUDED_WAYS = (
+    ("lv", "random"),
+    ("pt+lv", "pt"),
+    ("pt+vote", "pt"),
+    ("pt+lv", "pt+vote"),
+    ("pt+lv+vote", "pt+vote"),
+)
+
+
+class MissingStages(ValueError):
+    """A run lacks the stages of an evaluation, or another seed has it on other problems."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +82,18 @@ def evidence(cells: Mapping[str, Sequence[pathlib.Path]]) -> Json:
       cells: name -> the work directories of its finished runs, one a seed.
 
     Raises:
-      ValueError: a run lacks its results or stages, or the seeds of a cell were evaluated on
-        different problems.
+      MissingStages: a run lacks stages, or the seeds of a cell were evaluated on other problems.
+      ValueError: a run lacks its results, or they cannot be read.
     """
-    results = {d: report.read(d) for directories in cells.values() for d in directories}
+    return compared(
+        cells, {d: report.read(d) for directories in cells.values() for d in directories}
+    )
+
+
+def compared(
+    cells: Mapping[str, Sequence[pathlib.Path]], results: Mapping[pathlib.Path, Json]
+) -> Json:
+    """The same, of results that are at hand already."""
     measured = [m for cell, runs in cells.items() for m in _measured(cell, runs, results)]
     made = [
         {k: of_run[k] for k in ("backend", "isolation", "versions")} for of_run in results.values()
@@ -75,12 +101,14 @@ def evidence(cells: Mapping[str, Sequence[pathlib.Path]]) -> Json:
     pairs = {"methods": _methods, "iterations": _iterations, "ways": _ways, "cells": _cells}
     return {
         "cells": [line for m in measured for line in _accuracies(m)],
-        "differences": [
-            {"kind": kind, **line}
-            for kind, pairs_of in pairs.items()
-            for pair in pairs_of(measured)
-            for line in _differences(*pair)
-        ],
+        "differences": _corrected(
+            [
+                ({"kind": kind, **line}, estimate)
+                for kind, pairs_of in pairs.items()
+                for pair in pairs_of(measured)
+                for line, estimate in _differences(*pair)
+            ]
+        ),
         "made": [how for i, how in enumerate(made) if how not in made[:i]],
     }
 
@@ -106,7 +134,7 @@ def _measured(
         problems = tuple(sorted(of_runs[0]))
         for name, outcome in zip(names, of_runs, strict=True):
             if not outcome or tuple(sorted(outcome)) != problems:
-                raise ValueError(
+                raise MissingStages(
                     f"{name} lacks the stages of {words.generator(e)}, {e['search']}, or was "
                     "evaluated on other problems than the other seeds"
                 )
@@ -120,12 +148,12 @@ def _measured(
 def _accuracies(m: Measured) -> Iterator[Json]:
     seeds, problems, turns = m.outcomes.shape
     for t in range(turns):
-        accuracy, interval, _ = evaluate.paired_difference(m.outcomes[:, :, t], 0.0)
+        accuracy = intervals.crossed(m.outcomes[:, :, t])
         yield {
             **m.about,
             "turns": t + 1,
-            "accuracy": round(accuracy, 6),
-            "ci95": [round(bound, 6) for bound in interval],
+            "accuracy": round(accuracy.mean, 6),
+            "ci95": _rounded(accuracy.share_interval(problems)),
             "seeds": seeds,
             "problems": problems,
         }
@@ -182,17 +210,61 @@ def _cells(measured: Sequence[Measured]) -> Iterator[Pair]:
                 yield m, first, a, b
 
 
-def _differences(a: Measured, b: Measured, name_a: str, name_b: str) -> Iterator[Json]:
+Line = dict[str, Json]
+
+
+def _differences(
+    a: Measured, b: Measured, name_a: str, name_b: str
+) -> Iterator[tuple[Line, intervals.Estimate]]:
     same = a.about["cell"] == b.about["cell"]
     for t in range(min(a.outcomes.shape[2], b.outcomes.shape[2])):
-        mean, interval, p = evaluate.paired_difference(a.outcomes[:, :, t], b.outcomes[:, :, t])
-        yield {
-            **{name: a.about[name] for name in ("benchmark", "split", "protocol", "search", "n")},
+        paired = intervals.crossed(a.outcomes[:, :, t] - b.outcomes[:, :, t])
+        line = {
+            **{name: a.about[name] for name in (*_PLACE, "search", "n")},
             "cell": a.about["cell"] if same else "",
             "a": name_a,
             "b": name_b,
             "turns": t + 1,
-            "difference": round(mean, 6),
-            "ci95": [round(bound, 6) for bound in interval],
-            "p": round(p, 6),
+            "difference": round(paired.mean, 6),
+            "ci95": _rounded(paired.interval()),
+            "p": round(paired.p, 6),
         }
+        yield line, paired
+
+
+def in_family(line: Line) -> bool:
+    """Whether README and BENCHMARKS draw a conclusion from a comparison, after its last turn.
+
+    Between cells: μCode's greedy accuracy. Within one: μCode's against every other method's and
+    between its iterations, greedy; and `CONCLUDED_WAYS` of choosing, for the base and μCode.
+    """
+    if line["kind"] == "ways":
+        (method, a), (_, b) = (line[side].split(": ") for side in "ab")
+        return method in ("base", "mucode") and (a, b) in CONCLUDED_WAYS
+    method = words.whose(line["a"].rpartition("/")[2])["method"]
+    return line["search"] == "greedy" and method == "mucode"
+
+
+def _corrected(lines: Sequence[tuple[Line, intervals.Estimate]]) -> list[Line]:
+    """The lines, with the corrected values of those that are of the family.
+
+    Several cells are there to be compared with each other: the family is then of these comparisons
+    alone. What is the same on both sides, a generator that two cells share, is no comparison.
+    """
+    between = any(line["kind"] == "cells" for line, _ in lines)
+    pair = operator.itemgetter("kind", "cell", "a", "b", "search", "n", *_PLACE)
+    last = {pair(line): (line, estimate) for line, estimate in lines}  # turns count upwards
+    family = [
+        (line, estimate)
+        for line, estimate in last.values()
+        if (line["kind"] == "cells") == between and in_family(line)
+        if estimate.error or estimate.mean
+    ]
+    for (line, estimate), p in zip(family, intervals.holm([e.p for _, e in family]), strict=True):
+        line["p_holm"] = round(p, 6)
+        line["ci95_family"] = _rounded(estimate.interval(1 - 0.05 / len(family)))
+    return [line for line, _ in lines]
+
+
+def _rounded(ends: Sequence[float]) -> list[float]:
+    return [round(end, 6) for end in ends]

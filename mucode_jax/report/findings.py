@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from mucode_jax.report import differences as paired
 from mucode_jax.report import page as pages
 from mucode_jax.report import plots, text, words
 from mucode_jax.report.text import Rows
@@ -22,13 +23,6 @@ PUBLISHED = (
     ("Llama 3.1 8B, μCode", "–", "70.6 / 63.8"),
 )
 _AS_PUBLISHED = ("mbpp", "humaneval", "humanevalpack")
-_DIFFERENCES = ["", "search", "difference", "p"]
-KINDS = {
-    "cells": "Settings against the first",
-    "methods": "Methods, by each one's last generator",
-    "iterations": "Iterations of one method",
-    "ways": "Ways of choosing among the candidates",
-}
 
 
 def read(directory: pathlib.Path) -> Json:
@@ -82,12 +76,6 @@ def _name(c: Json) -> str:
     return f"{c['cell']}: {generator}" if c["cell"] else generator
 
 
-def _way(c: Json) -> str:
-    if c["search"] == "greedy":
-        return f"greedy, turn\u00a0{c['turns']}"
-    return f"best of {c['n']}: {c['search']}"
-
-
 def _final(cells: Sequence[Json]) -> list[Json]:
     """After the last turn."""
     return list({(_name(c), c["search"], c["n"]): c for c in cells}.values())  # turns count upwards
@@ -117,7 +105,7 @@ def _accuracies(cells: Sequence[Json]) -> Rows:
     searched.sort(key=lambda c: (c["n"], order.index(c["search"])))
     values: dict[tuple[str, str], str] = {}
     for c in [*sorted(greedy, key=lambda c: c["turns"]), *searched]:
-        place = _name(c), _way(c)
+        place = _name(c), paired.way(c)
         if several and c["search"] != "greedy":
             place = f"{_name(c)}, {c['search']}", f"best of {c['n']}"
         values[place] = words.with_interval(c["accuracy"], c["ci95"])
@@ -127,54 +115,14 @@ def _accuracies(cells: Sequence[Json]) -> Rows:
     return [["", *columns], *([row, *(values.get((row, c), "–") for c in columns)] for row in rows)]
 
 
-def _pair(d: Json) -> str:
-    """ "two − one: μCode 2" of a difference of "two/mucode_2" and "one/mucode_2"."""
-    sides = []
-    for side in (d["a"], d["b"]):
-        cell, _, rest = side.rpartition("/")
-        folder, _, way = rest.partition(": ")
-        sides.append((cell, words.generator(words.whose(folder)), way))
-    (cell_a, a, way_a), (cell_b, b, way_b) = sides
-    if d["kind"] == "cells":
-        return f"{cell_a} − {cell_b}: {a}"
-    pair = f"{a}: {way_a} − {way_b}" if d["kind"] == "ways" else f"{a} − {b}"
-    return f"{d['cell']}: {pair}" if d["cell"] else pair
-
-
-def _differences(differences: Sequence[Json]) -> dict[str, Rows]:
-    """Title -> a row per pair, after the last turn; what is the same in all cells once, and no
-    pairs of cells that share the generator."""
-    last: dict[tuple, dict[str, Json]] = {}
-    for d in differences:  # turns count upwards
-        pair = d["kind"], d["a"], d["b"], d["search"], d["n"]
-        last.setdefault(pair, {})[d["cell"]] = d
-    shown: list[Json] = []
-    for by_cell in last.values():
-        first, *others = by_cell.values()
-        same = len({(d["difference"], *d["ci95"]) for d in by_cell.values()}) == 1
-        shown += [first | {"cell": ""}] if others and same else by_cell.values()
-    tables: dict[str, Rows] = {}
-    for d in sorted(shown, key=lambda d: [*KINDS].index(d["kind"])):
-        low, high = d["ci95"]
-        if d["kind"] == "cells" and low == d["difference"] == high == 0:
-            continue
-        way = f"best of {d['n']}" if d["kind"] == "ways" else _way(d).replace(": ", ", ")
-        title = KINDS[d["kind"]]
-        if d["kind"] == "methods":
-            title += ", greedy" if d["search"] == "greedy" else ", Best-of-N"
-        points = f"{words.signed(d['difference'])} ({words.signed(low)} to {words.signed(high)})"
-        p = "<\u00a00.001" if d["p"] < 0.001 else f"{d['p']:.3f}"
-        tables.setdefault(title, [_DIFFERENCES]).append([_pair(d), way, points, p])
-    return tables
-
-
 def _note(cells: Sequence[Json]) -> str:
     seeds, problems = (
         " or ".join(map(str, sorted({c[name] for c in cells}))) for name in ("seeds", "problems")
     )
     return (
         f"{problems} problems, {seeds} seed{'' if seeds == '1' else 's'}, protocol "
-        f"{cells[0]['protocol']}; intervals are 95 %, by bootstrap over problems and seeds."
+        f"{cells[0]['protocol']}; intervals are 95 %, over problems"
+        f"{'' if seeds == '1' else ' and seeds, crossed'}."
     )
 
 
@@ -189,12 +137,13 @@ def table(evidence: Json) -> str:
 def difference_tables(evidence: Json) -> str:
     """Every difference, for the terminal."""
     groups = _groups(evidence)
-    return "\n\n".join(
+    parts = [
         f"{title}{f', on {name}' if len(groups) > 1 else ''}: differences in points, paired over "
         f"problems, with 95 % interval\n\n{text.grid(rows)}"
         for name, (_, differences) in groups.items()
-        for title, rows in _differences(differences).items()
-    )
+        for title, rows in paired.tables(differences).items()
+    ]
+    return "\n\n".join(filter(None, [*parts, paired.note(evidence["differences"])]))
 
 
 def markdown(evidence: Json) -> str:
@@ -207,12 +156,12 @@ def markdown(evidence: Json) -> str:
             if d["kind"] in ("ways", "cells") or (d["kind"], d["search"]) == ("methods", "greedy")
         ]
         (_, *columns), *solved = _accuracies(_last(cells))
-        pairs = [row for rows in _differences(wanted).values() for row in rows[1:]]
         parts.append(text.markdown([["solved, %", *columns], *solved]))
-        if pairs:
-            parts.append(text.markdown([_DIFFERENCES, *pairs]))
+        if wanted:
+            parts.append(text.markdown(paired.rows(wanted)))
         parts.append(f"{name}: {_note(cells)}")
-    return "\n\n".join(parts).replace("\u00a0", " ") + "\n"
+    parts.append(paired.note(evidence["differences"]))
+    return "\n\n".join(filter(None, parts)).replace("\u00a0", " ") + "\n"
 
 
 # The page ----------------------------------------------------------------------------------------
@@ -232,9 +181,10 @@ def page(evidence: Json) -> str:
                 "note": _note(cells),
                 "accuracies": _accuracies(cells),
                 "differences": [
-                    (title, *_without_constant(rows))
-                    for title, rows in _differences(differences).items()
+                    (title, *paired.without_constant(rows))
+                    for title, rows in paired.tables(differences).items()
                 ],
+                "corrected": paired.note(evidence["differences"]),
                 "protocol": words.PROTOCOLS[cells[0]["protocol"]],
                 "ways": list(map(words.way, words.ways({c["search"] for c in cells} - {"greedy"}))),
                 "plots": _plots(str(i), cells),
@@ -270,12 +220,6 @@ def _headline(
     return title, sentence
 
 
-def _without_constant(rows: Rows) -> tuple[str, Rows]:
-    """(way, rows): of the searches that are all done in one way, the way and no column of it."""
-    ways = {row[1] for row in rows[1:]}
-    return (ways.pop(), [[row[0], *row[2:]] for row in rows]) if len(ways) == 1 else ("", rows)
-
-
 def _plots(name: str, cells: Sequence[Json]) -> list[plots.Plot]:
     greedy, searched = _apart(cells)
     shown = [_by_turn(name, _last(greedy))] if max(c["turns"] for c in greedy) > 1 else []
@@ -298,7 +242,7 @@ def _by_turn(name: str, greedy: Sequence[Json]) -> plots.Plot:
         )
         for i, (label, turns) in enumerate(text.grouped(greedy, _name).items())
     ]
-    caption = "Greedy conversations, solved problems, means over seeds."
+    caption = f"Greedy conversations, solved of {greedy[0]['problems']} problems, means over seeds."
     height = 3.0 + 0.12 * len(lines)
     xlabel = "stopped after turn"
     return plots.lines(f"{name}-turn", "Accuracy by turn", caption, lines, xlabel, height=height)
@@ -318,6 +262,7 @@ def _forest(name: str, title: str, final: Sequence[Json]) -> plots.Plot:
         for way in words.ways(by_way)
     ]
     rows = list(dict.fromkeys(map(_name, final)))
-    caption = "Solved problems after the last turn; bars are 95 % intervals."
+    solved = f"Solved of {final[0]['problems']} problems"
+    caption = f"{solved} after the last turn, means over seeds; bars are 95 % intervals."
     height = 1.0 + len(rows) * max(0.3, 0.16 * len(lines))
     return plots.forest(name, f"{title}, after the last turn", caption, rows, lines, height)

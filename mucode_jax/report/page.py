@@ -14,10 +14,11 @@ import numpy as np
 from flax import traverse_util
 from markupsafe import Markup
 
-from mucode_jax.report import plots, stages, talks, text, words
+from mucode_jax.report import differences as paired
+from mucode_jax.report import evidence, plots, stages, talks, text, words
 from mucode_jax.report.talks import Conversation
 from mucode_jax.report.text import Rows
-from mucode_jax.rollouts import evaluate
+from mucode_jax.rollouts import intervals
 
 Json = Any
 _CONVERSATIONS = 12  # greedy ones, and as many searches
@@ -101,7 +102,11 @@ def difference(points: float, interval: Sequence[float], pairs: str) -> str:
 def render(directory: pathlib.Path, results: Json) -> str:
     """The page. It names the curves and conversations whose stages are not in `directory`."""
     groups = text.groups(results["evaluations"])
-    shown = [_group(str(i), directory, group) for i, group in enumerate(groups)]
+    calibrated = any(v["loss"] == "bce" for v in results["verifiers"])
+    shown = [_group(str(i), directory, group, calibrated) for i, group in enumerate(groups)]
+    missing, compared = _compared(directory, results)
+    for group in shown:
+        group["differences"] = _differences(compared, group["first"])
     title, lead = _headline(directory, groups[0]) if groups else ("Nothing was evaluated", "")
     places = dict.fromkeys(f"{group[0]['benchmark']}, {group[0]['split']}" for group in groups)
     talks_of, conversations = _conversations(directory, results)
@@ -114,8 +119,11 @@ def render(directory: pathlib.Path, results: Json) -> str:
         about=" · ".join(["Report of a run", *places]),
         facts=_facts(results),
         groups=shown,
+        no_differences=missing,
+        corrected=paired.note(compared),
         verifiers=text.verifier_rows(results["verifiers"]) if results["verifiers"] else [],
         verifiers_by_turn=text.verifier_turn_rows(results["evaluations"]),
+        held_out=text.HELD_OUT,
         by_turn=text.BY_TURN,
         verifier_plots=[plot for group in shown for plot in group["verifiers"]],
         budgets=_budgets(results.get("budgets", [])),  # runs of earlier versions have none
@@ -158,7 +166,8 @@ def _headline(directory: pathlib.Path, group: Sequence[Json]) -> tuple[str, str]
     best = [e for e in group if e["search"] == "pt+lv"] or [e for e in group if e["search"] == "pt"]
     if best:
         which = ", ".join(f"{words.generator(e)} {words.percent(e['accuracy'])}" for e in best)
-        sentences.append(f"Multi-turn Best-of-{best[0]['n']} by {best[0]['search']}: {which}.")
+        way = f"Best-of-{best[0]['n']} by {best[0]['search']}"
+        sentences.append(f"Multi-turn {way}: {which}, of {best[0]['problems']} problems.")
     return title, " ".join(sentences)
 
 
@@ -167,9 +176,23 @@ def _difference(directory: pathlib.Path, last: Json, base: Json) -> str:
     a, b = (stages.solved(directory, [e]).get("greedy", {}) for e in (last, base))
     if not a or a.keys() != b.keys():
         return f"The difference is {words.signed(points)} points."
-    outcomes = (np.array([solved[task][-1] for task in sorted(a)]) for solved in (a, b))
-    _, interval, _ = evaluate.paired_difference(*outcomes)
-    return difference(points, interval, "problems")
+    estimate = intervals.crossed(np.array([a[task][-1] - b[task][-1] for task in sorted(a)]))
+    return difference(points, estimate.interval(), "problems")
+
+
+def _compared(directory: pathlib.Path, results: Json) -> tuple[str, list[Json]]:
+    """Why there are no paired differences within a run, "" where there are; and the differences."""
+    try:
+        return "", evidence.compared({"": [directory]}, {directory: results})["differences"]
+    except evidence.MissingStages as error:
+        return f"No paired differences: {error}.", []
+
+
+def _differences(compared: Sequence[Json], first: Json) -> list[tuple[str, str, Rows]]:
+    """(title, how all of its rows were searched, rows) of the tables of the place of `first`."""
+    place = {name: first[name] for name in ("benchmark", "split", "protocol")}
+    tables = paired.tables([d for d in compared if d.items() >= place.items()])
+    return [(title, *paired.without_constant(rows)) for title, rows in tables.items()]
 
 
 def _facts(results: Json) -> dict[str, str]:
@@ -183,8 +206,13 @@ def _facts(results: Json) -> dict[str, str]:
     }
 
 
-def _group(name: str, directory: pathlib.Path, group: Sequence[Json]) -> dict[str, Any]:
-    """Tables and plots of one of the groups: of its evaluations, and of its verifiers."""
+def _group(
+    name: str, directory: pathlib.Path, group: Sequence[Json], calibrated: bool
+) -> dict[str, Any]:
+    """Tables and plots of one of the groups: of its evaluations, and of its verifiers.
+
+    `calibrated`: the verifiers' scores predict probabilities (they were trained by cross-entropy).
+    """
     greedy, by_n = text.apart(group)
     searchers = {words.folder(e): e for e in group if e["search"] != "greedy"}
     searched = [stages.searched(directory, e) for e in searchers.values()]
@@ -199,12 +227,16 @@ def _group(name: str, directory: pathlib.Path, group: Sequence[Json]) -> dict[st
     shown += [plots.first_turn_by_n(f"{name}-{i}", s) for i, s in enumerate(searched)]
     scored = [s for s in searched if len(s.scores)]
     verifiers = [plots.scores(f"{name}-{i}", s) for i, s in enumerate(scored)]
+    if scored and calibrated:
+        verifiers.insert(0, plots.reliability(name, scored))
     return {
         "first": group[0],
         "protocol": words.PROTOCOLS[group[0]["protocol"]],
         "tables": text.tables(group),
         "plots": [plot for plot in shown if plot is not None],
-        "verifiers": [plots.reliability(name, scored), *verifiers] if scored else [],
+        "verifiers": verifiers,
+        "passed_wrong": text.passed_wrong_rows(group),
+        "repairs": text.repair_rows(greedy),
     }
 
 
@@ -237,9 +269,10 @@ def _sampling(stages: Sequence[Json]) -> Rows:
         [
             stage["name"],
             *_counts(did["prefilled"], did["decoded"], did["wasted"]),
-            f"{did['occupancy']:.0%}",
+            f"{did['occupancy']:.0%} of {words.count(did['decoded'] / (did['occupancy'] or 1))}",
             words.count(round(did["tokens_per_second"])),
-            f"{did['idle_seconds'] / max(did['seconds'], 1e-9):.1%}",
+            f"{did['idle_seconds'] / max(did['seconds'], 1e-9):.1%} of "
+            f"{words.duration(did['seconds'])}",
         ]
         for stage in stages
         if (did := stage.get("sampling"))
@@ -256,7 +289,7 @@ def _stages(stages: Sequence[Json]) -> Rows:
             ", ".join(
                 f"{name} {words.count(value) if isinstance(value, int) else value}"
                 for name, value in stage.items()
-                if name not in shown
+                if name not in shown and not isinstance(value, list)
             ),
         ]
         for stage in stages
@@ -268,7 +301,7 @@ def _costs(evaluations: Sequence[Json]) -> Rows:
     return [["", "solved", "tokens a problem", "programs executed a problem"]] + [
         [
             words.evaluation(e),
-            words.percent(e["accuracy"]),
+            f"{words.percent(e['accuracy'])} of {e['problems']}",
             f"{e['tokens'] / (e['problems'] * e['searches']):.1f}",
             f"{e['executions'] / (e['problems'] * e['searches']):.2f}",
         ]

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mucode_jax.report import stages, text, words
-from mucode_jax.rollouts.evaluate import wilson
+from mucode_jax.rollouts.intervals import wilson
 from mucode_jax.training import metrics
 
 Json = Any
@@ -242,7 +242,8 @@ def by_turn(name: str, greedy: Sequence[Json]) -> Plot:
         )
         for e, offset in zip(last, _spread(len(last), 0.24), strict=True)
     ]
-    caption = "Greedy conversations, solved problems; whiskers are 95 % intervals."
+    solved = f"solved of {greedy[0]['problems']} problems"
+    caption = f"Greedy conversations, {solved}; whiskers are 95 % intervals."
     return lines(f"{name}-by-turn", "Accuracy by turn", caption, shown, "stopped after turn")
 
 
@@ -264,7 +265,10 @@ def by_iteration(name: str, greedy: Sequence[Json]) -> Plot:
     ]
     point = look("base") | {"zorder": 3, "linestyle": "none"}
     shown += [Line("base", [0], [e["accuracy"]], point, [e["ci95"]]) for e in base]
-    caption = "Greedy, after the last turn; iteration 0 is the base. Whiskers are 95 % intervals."
+    caption = (
+        f"Greedy, solved of {greedy[0]['problems']} problems after the last turn; iteration 0 is "
+        "the base. Whiskers are 95 % intervals."
+    )
     return lines(f"{name}-by-iteration", "Accuracy by iteration", caption, shown, "iteration")
 
 
@@ -282,7 +286,8 @@ def by_choice(name: str, searched: Sequence[Json]) -> Plot:
         )
         for generator, searches in text.grouped(searched, words.generator).items()
     ]
-    caption = f"Multi-turn Best-of-{n}: solved problems by how one of {n} candidates is chosen."
+    solved = f"solved of {searched[0]['problems']} problems"
+    caption = f"Multi-turn Best-of-{n}: {solved} by how one of {n} candidates is chosen."
     return forest(f"{name}-by-choice", f"Best-of-{n} by choice", caption, choices, shown)
 
 
@@ -301,7 +306,8 @@ def by_n(name: str, searched: Sequence[Json]) -> Plot:
         )
         for (generator, choice), searches in curves.items()
     ]
-    caption = "Multi-turn Best-of-N: solved problems by the number of candidates a turn."
+    solved = f"solved of {searched[0]['problems']} problems"
+    caption = f"Multi-turn Best-of-N: {solved} by the number of candidates a turn."
     label = "N, candidates a turn"
     return lines(f"{name}-by-n", "Best-of-N by N", caption, shown, label, height=3.8)
 
@@ -316,7 +322,10 @@ def first_turn_by_n(name: str, searched: stages.Searched) -> Plot | None:
         curves = [stages.best_of_k(*turn, choice) for turn in searched.first_turns]
         if all(curve is not None for curve in curves):
             shown.append(Line(choice, range(1, n + 1), np.mean(curves, axis=0), look(choice)))
-    caption = f"First turn only: exact mean over all choices of k from the {n} candidates drawn."
+    caption = (
+        f"Correct choices of {len(searched.first_turns)} first turns: exact mean over choices of "
+        f"k from the {n} candidates drawn."
+    )
     title = f"First turn by candidates: {searched.generator}"
     return lines(f"{name}-first-turn", title, caption, shown, "candidates", 3, 3.1)
 
@@ -359,10 +368,8 @@ def reliability(name: str, searched: Sequence[stages.Searched]) -> Plot:
         )
         for line in curves
     )
-    caption = (
-        "Held-out problems' sampled candidates in ten groups by score. Bradley-Terry fixes "
-        "differences of scores within a problem, not their level."
-    )
+    counts = ", ".join(f"{words.count(len(s.scores))} of {s.generator}" for s in searched)
+    caption = f"Held-out problems' sampled candidates in ten groups by score: {counts}."
     return drawn(f"{name}-reliability", "Verifier reliability", caption, alt, draw, 3.5)
 
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from mucode_jax.report import words
-from mucode_jax.rollouts.evaluate import wilson
+from mucode_jax.rollouts.intervals import wilson
 
 Json = Any
 Rows = list[list[str]]  # of a table's cells, its head first
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 WIDTH = 100
-BY_TURN = (
-    "Verifiers, on the candidates of the searches that they chose in; “best one is correct” of the "
-    "problems that have both kinds at that turn"
+MIXED = (
+    "“Mixed” counts the problems with correct and incorrect candidates; “AUC within”, “best one "
+    "right” and its chance are of these, with 95 % interval; “AUC” ranks across problems"
 )
+BY_TURN = f"Verifiers, on the candidates of their searches that could be chosen. {MIXED}"
+HELD_OUT = f"Verifiers, on problems held out from their training. {MIXED}"
 
 
 def grid(rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
@@ -75,7 +78,7 @@ def table(results: Json) -> str:
         parts += section(group, grid)
     if results["verifiers"]:
         verifiers = grid(verifier_rows(results["verifiers"]))
-        parts.append(f"Verifiers, on problems held out from their training\n\n{verifiers}")
+        parts.append(f"{_wrapped(HELD_OUT)}\n\n{verifiers}")
     if len(by_turn := verifier_turn_rows(results["evaluations"])) > 1:
         parts.append(f"{_wrapped(BY_TURN)}\n\n{grid(by_turn)}")
     isolation = results["isolation"]["level"]
@@ -139,38 +142,85 @@ def search_rows(searched: Sequence[Json]) -> Rows:
 def verifier_rows(verifiers: Sequence[Json]) -> Rows:
     """A row per verifier: how good it is on problems held out from its training."""
     losses = {"bt": "Bradley-Terry", "bce": "cross-entropy"}
-    return [["trained on rollouts of", "loss", "pairs", *_QUALITY]] + [
+    return _with_quality(
+        ["rollouts of", "loss", "pairs"],
         [
-            words.generator(v),
-            losses.get(v["loss"], v["loss"]),
-            words.count(v["pairs"]),
-            *_quality(v),
-        ]
-        for v in verifiers
-    ]
+            ([words.generator(v), losses.get(v["loss"], v["loss"]), words.count(v["pairs"])], v)
+            for v in verifiers
+        ],
+    )
 
 
 def verifier_turn_rows(evaluations: Sequence[Json]) -> Rows:
-    """A row per generator and turn: the verifier on the candidates it chose among."""
+    """A row per generator and turn: the verifier on the candidates it could choose among."""
     several = len({e["benchmark"] for e in evaluations}) > 1
-    return [["", "turn", "candidates", *_QUALITY]] + [
+    return _with_quality(
+        ["", "turn", "candidates"],
         [
-            words.generator(e) + (f" ({e['benchmark']})" if several else ""),
-            str(turn["turn"]),
-            words.count(turn["candidates"]),
-            *_quality(turn),
-        ]
-        for e in evaluations
-        for turn in e.get("verifier", ())
+            (
+                [
+                    words.generator(e) + (f" ({e['benchmark']})" if several else ""),
+                    str(turn["turn"]),
+                    words.count(turn["candidates"]),
+                ],
+                turn,
+            )
+            for e in evaluations
+            for turn in e.get("verifier", ())
+        ],
+    )
+
+
+def _with_quality(head: list[str], measured: Sequence[tuple[list[str], Json]]) -> Rows:
+    """Rows that go on with `measures.quality`; Brier scores only where there are any."""
+    calibrated = any(quality.get("brier") is not None for _, quality in measured)
+    columns = ["mixed", "AUC within", "best one right", "by chance", "AUC"]
+    rows = [[*head, *columns, *(["Brier"] if calibrated else [])]]
+    for cells, quality in measured:
+        get = quality.get
+        count = get("mixed")
+        rows.append(
+            [
+                *cells,
+                "–" if count is None else words.count(count),
+                words.number(get("auc_within"), get("auc_within_ci95")),
+                words.percent(get("best_right"), get("best_right_ci95")),
+                words.percent(get("best_right_chance")),
+                words.number(get("auc")),
+                *([words.number(get("brier"))] if calibrated else []),
+            ]
+        )
+    return rows
+
+
+def repair_rows(greedy: Sequence[Json]) -> Rows:
+    """A row per kind of error, a column per generator: turns after which the next was correct."""
+    frequency: Counter[str] = Counter()
+    cells: dict[tuple[str, str], str] = {}
+    for e in greedy:
+        for r in e.get("repairs", ()):
+            frequency[r["error"]] += r["turns"]
+            cells[r["error"], words.generator(e)] = words.part(r["repaired"], r["turns"])
+    names = list(map(words.generator, greedy))
+    return [["feedback said", *names]] + [
+        [error, *(cells.get((error, name), "–") for name in names)]
+        for error, _ in frequency.most_common()
     ]
 
 
-_QUALITY = ("AUC", "best one is correct", "Brier")
-
-
-def _quality(measured: Json) -> list[str]:
-    auc, top1, brier = (measured.get(name) for name in ("auc", "top1", "brier"))
-    return [words.number(auc), words.percent(top1), words.number(brier)]
+def passed_wrong_rows(evaluations: Sequence[Json]) -> Rows:
+    """A row per evaluation, a column per turn: of the codes that passed the public tests, those
+    that are wrong all the same."""
+    shown = [e for e in evaluations if e.get("by_turn")]
+    turns = max((len(e["by_turn"]) for e in shown), default=0)
+    return [["", *(f"turn {t + 1}" for t in range(turns))]] + [
+        [
+            words.evaluation(e),
+            *(words.part(t["passed_public_wrong"], t["passed_public"]) for t in e["by_turn"]),
+            *["–"] * (turns - len(e["by_turn"])),
+        ]
+        for e in shown
+    ]
 
 
 def by_work(stages: Sequence[Json]) -> dict[str, Json]:

@@ -25,7 +25,7 @@ CHOICES = {
     "pt+vote": "public tests, then the most frequent code",
     "pt+lv+vote": "public tests, then score and frequency",
     "agree": "public tests, then what most return on further inputs",
-    "oracle": "knows the private tests (upper bound)",
+    "oracle": "any correct one of pt's (bounds pt alone)",
 }
 PROTOCOLS = {
     "deployable": (
@@ -94,9 +94,12 @@ def way(choice: str) -> str:
     return f"{choice}: {CHOICES.get(choice, 'a way of your own')}"
 
 
-def percent(fraction: float | None) -> str:
-    """ "41.5 %", or a dash where it is undefined."""
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
+def percent(fraction: float | None, interval: Sequence[float] | None = None) -> str:
+    """ "41.5 %", or "41.5 % (35–48)" with its interval; a dash where it is undefined."""
+    if fraction is None:
+        return "–"
+    ends = f" ({100 * interval[0]:.0f}–{100 * interval[1]:.0f})" if interval else ""
+    return f"{100 * fraction:.1f} %{ends}"
 
 
 def with_interval(fraction: float, interval: Sequence[float]) -> str:
@@ -126,6 +129,13 @@ def count(number: float) -> str:
     return f"{number:,.0f}".replace(",", "\u202f")
 
 
-def number(value: float | None) -> str:
-    """A measure, or a dash where it is undefined."""
-    return "–" if value is None else f"{value:.3f}"
+def number(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """ "0.770 (0.70–0.83)": a measure, with its interval if given; a dash where it is undefined."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" + (f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval else "")
+
+
+def part(count: int, whole: int) -> str:
+    """ "8.3 % (10 of 120)"; a dash where there is no whole."""
+    return f"{percent(count / whole)} ({count} of {whole})" if whole else "–"

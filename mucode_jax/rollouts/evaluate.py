@@ -8,7 +8,6 @@ Best-of-N ones that passed the public tests with a correct choice.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import operator
@@ -18,29 +17,13 @@ from typing import Any
 import numpy as np
 
 from mucode_jax.core.records import Rollout
+from mucode_jax.rollouts import measures
 from mucode_jax.rollouts.agreement import passing
 from mucode_jax.rollouts.grading import Label
+from mucode_jax.rollouts.intervals import wilson
 from mucode_jax.rollouts.search import Search, SearchTurn
-from mucode_jax.training import metrics
 
 Json = Any
-Z95 = 1.959963984540054
-RESAMPLES = 10_000  # of the bootstrap
-
-
-def wilson(mean: float, problems: int) -> list[float]:
-    """The 95 % Wilson score interval of an accuracy over `problems` independent problems.
-
-    With several searches per problem `mean` is the mean of per-problem means, no whole number of
-    successes (which is what scipy's interval takes); their variance is at most that of single
-    outcomes, so the interval is then wider than it need be.
-    """
-    if problems < 1:
-        raise ValueError("no problems to evaluate on")
-    z2 = Z95**2 / problems
-    centre = (mean + z2 / 2) / (1 + z2)
-    half = Z95 / (1 + z2) * math.sqrt(mean * (1 - mean) / problems + z2 / (4 * problems))
-    return [max(0.0, centre - half), min(1.0, centre + half)]
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
@@ -68,7 +51,14 @@ def greedy_per_turn(labels: Sequence[Label], turns: int, protocol: str) -> np.nd
 def greedy_evaluation(
     rollouts: Sequence[Rollout], labels: Sequence[Label], turns: int, protocol: str, **about: Json
 ) -> dict[str, Json]:
-    """One entry of `evaluations` in results.json for greedy conversations."""
+    """One entry of `evaluations` in results.json for greedy conversations.
+
+    `measures.turns` of them stand beside the fields of every evaluation.
+    """
+    conversations = [
+        list(zip(rollout.turns, label, strict=True))
+        for rollout, label in zip(rollouts, labels, strict=True)
+    ]
     taken = [turn for rollout in rollouts for turn in rollout.turns]
     return {
         **about,
@@ -78,6 +68,7 @@ def greedy_evaluation(
         "turns": turns,
         "searches": 1,
         **_accuracy(greedy_per_turn(labels, turns, protocol), len(rollouts)),
+        **measures.turns(conversations),
         "tokens": int(sum(len(turn.completion_ids) for turn in taken)),
         "executions": len(taken),
     }
@@ -90,6 +81,8 @@ def search_evaluation(
     choice: str,
     turns: int,
     protocol: str,
+    skip_failed: bool = False,
+    calibrated: bool = False,
     **about: Json,
 ) -> dict[str, Json]:
     """One entry of `evaluations` in results.json for a way of multi-turn Best-of-N.
@@ -100,11 +93,14 @@ def search_evaluation(
       choice: as it is to be reported.
       turns: T.
       protocol: `deployable` or `paper`.
+      skip_failed: as the searches were made, see `search.best_of_n`.
+      calibrated: the scores are log odds of being correct, as cross-entropy trains them.
       about: method, iteration, benchmark, split.
 
-    Beside the fields of every evaluation there are `pass_at_k`, of the first turn's candidates;
-    with `lv` how good the verifier is (`verifier_by_turn`); with `agree` how far the candidates
-    agreed (`agreement`).
+    Beside the fields of every evaluation there are `pass_at_k`, of the first turn's candidates,
+    `measures.turns` of the chosen ones (but for `oracle`, which chooses none), with `lv` how good
+    the verifier is (`verifier_by_turn`), and with `agree` how far the candidates agreed
+    (`agreement`).
     """
     problems = len({s.task_id for s in searches})
     taken = [turn for s in searches for turn in s.turns]
@@ -113,16 +109,26 @@ def search_evaluation(
         search_outcome(s, label, choice, turns) for s, label in zip(searches, labels, strict=True)
     ]
     correct = [sum(label[0]) for label in labels]
-    of_choice: dict[str, Json] = {}
+    measured: dict[str, Json] = {}
     if choice == "lv":
-        of_choice["verifier"] = verifier_by_turn(searches, labels, turns)
+        measured["verifier"] = verifier_by_turn(searches, labels, turns, skip_failed, calibrated)
     elif choice == "agree":
-        of_choice["agreement"] = agreement(taken)
+        measured["agreement"] = agreement(taken)
+    if choice != "oracle":
+        measured |= measures.turns(
+            [
+                [
+                    (turn.candidates[turn.chosen], correct[turn.chosen])
+                    for turn, correct in zip(s.turns, label, strict=True)
+                ]
+                for s, label in zip(searches, labels, strict=True)
+            ]
+        )
     # Only the public tests' ways need every candidate executed.
     executed = 1 if choice in ("random", "lv") else n
     return {
         **about,
-        **of_choice,
+        **measured,
         "pass_at_k": [
             round(float(np.mean([pass_at_k(n, c, k) for c in correct])), 6) for k in range(1, n + 1)
         ],
@@ -154,27 +160,42 @@ def agreement(turns: Sequence[SearchTurn]) -> dict[str, Json]:
 
 
 def verifier_by_turn(
-    searches: Sequence[Search], labels: Sequence[Sequence[Sequence[bool]]], turns: int
+    searches: Sequence[Search],
+    labels: Sequence[Sequence[Sequence[bool]]],
+    turns: int,
+    skip_failed: bool,
+    calibrated: bool,
 ) -> list[dict[str, Json]]:
-    """Per turn how well the verifier tells the candidates of that turn apart; null: undefined.
+    """Per turn `measures.quality` of the verifier on the candidates that may be chosen there.
 
-    `top1` is how often the best-scored of a search's candidates is correct, where both kinds are
-    there.
+    `brier` is None unless `calibrated`: differences of scores alone predict no probability.
     """
     by_turn = []
     for t in range(turns):
         scores: list[float] = []
         correct: list[bool] = []
-        groups: list[str] = []
+        problems: list[str] = []
+        choices: list[int] = []
         for i, (search, label) in enumerate(zip(searches, labels, strict=True)):
             turn_scores = search.turns[t].scores if t < len(search.turns) else None
             if turn_scores is not None:
-                scores += turn_scores.tolist()
-                correct += label[t]
-                groups += [str(i)] * len(label[t])
-        quality = metrics.quality(np.array(scores), np.array(correct, bool), groups)
+                positions = _may_be_chosen(search, t) if skip_failed else range(len(label[t]))
+                scores += [float(turn_scores[j]) for j in positions]
+                correct += [label[t][j] for j in positions]
+                problems += [search.task_id] * len(positions)
+                choices += [i] * len(positions)
+        quality = measures.quality(np.array(scores), np.array(correct, bool), problems, choices)
+        if not calibrated:
+            quality["brier"] = None
         by_turn.append({"turn": t + 1, "candidates": len(scores), **quality})
     return by_turn
+
+
+def _may_be_chosen(search: Search, t: int) -> Sequence[int]:
+    """The candidates of a turn whose codes have not failed in this search; all, if all have."""
+    failed = {turn.candidates[turn.chosen].code for turn in search.turns[:t]}
+    candidates = search.turns[t].candidates
+    return [j for j, c in enumerate(candidates) if c.code not in failed] or range(len(candidates))
 
 
 def search_outcome(
@@ -183,6 +204,8 @@ def search_outcome(
     """Per turn 1 or 0: solved, had the search stopped after it; see `search_evaluation`.
 
     Both protocols ask this: what is correct has passed the public tests (`grading.label_codes`).
+    `oracle` asks it of any candidate up to there of a `pt` search. It bounds `pt` alone: other ways
+    reach other states, with other candidates, and after turn 1 may solve what this one does not.
     """
     if choice == "oracle":
         solved = list(itertools.accumulate(map(any, label), operator.or_))
@@ -199,34 +222,3 @@ def _accuracy(per_turn: np.ndarray, problems: int) -> dict[str, Json]:
         "per_turn": [round(float(a), 6) for a in per_turn],
         "problems": problems,
     }
-
-
-def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, list[float], float]:
-    """Mean of a - b over problems (and seeds), its bootstrap interval and a two-sided p-value.
-
-    Problems are resampled; where there are several seeds, seeds too, apart from problems (the
-    two-way bootstrap of Owen, 2007), so that the interval covers both.
-
-    Args:
-      a, b: float [problems] or [seeds, problems]; two outcomes on the same problems (means over
-        searches are fine).
-
-    Returns:
-      (difference, [lower, upper] of the 95 % percentile interval, p); the same at every call.
-    """
-    difference = np.asarray(a, float) - np.asarray(b, float)
-    if difference.ndim not in (1, 2) or not difference.size:
-        raise ValueError("paired outcomes must be over the same problems, and seeds if any")
-    difference = np.atleast_2d(difference)
-    seeds, problems = (_weights(a, n) for a, n in enumerate(difference.shape))
-    means = np.einsum("rp,rp->r", seeds @ difference, problems)
-    lower, upper = np.quantile(means, [0.025, 0.975])
-    tail = (np.sum(means <= 0) + 1) / (RESAMPLES + 1), (np.sum(means >= 0) + 1) / (RESAMPLES + 1)
-    return float(difference.mean()), [float(lower), float(upper)], float(min(1.0, 2 * min(tail)))
-
-
-@functools.lru_cache(maxsize=8)
-def _weights(axis: int, count: int) -> np.ndarray:
-    """float64 [RESAMPLES, count]: how often each unit of an axis is drawn, as shares."""
-    generator = np.random.default_rng([axis, count, RESAMPLES])
-    return generator.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count

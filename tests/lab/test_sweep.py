@@ -161,6 +161,26 @@ def test_differences_are_of_methods_iterations_and_ways_of_choosing(runs):
     assert evidences.evidence({"": runs}) == result
 
 
+def test_what_conclusions_are_drawn_from_is_corrected_for_its_number(runs):
+    differences = evidences.evidence({"": runs})["differences"]
+    family = [d for d in differences if "p_holm" in d]
+    assert {(d["a"], d["b"], d["search"], d["turns"]) for d in family} == {
+        *(("mucode", "base", "greedy", 3), ("mucode_2", "mucode_1", "greedy", 3)),
+        *((f"{g}: lv", f"{g}: random", "lv", 3) for g in ("base", "mucode")),
+        *((f"{g}: pt+lv", f"{g}: pt", "pt+lv", 3) for g in ("base", "mucode")),
+    }
+    ordered = sorted(family, key=lambda d: d["p"])
+    assert ordered[0]["p_holm"] == pytest.approx(min(1, 6 * ordered[0]["p"]), abs=1e-5)
+    for d in family:
+        (low, high), (family_low, family_high) = d["ci95"], d["ci95_family"]
+        assert family_low < low <= high < family_high and d["p_holm"] >= d["p"]
+    cells = evidences.evidence({"one": runs[:2], "two": runs[1:]})["differences"]
+    family = [d for d in cells if "p_holm" in d]
+    assert family and {(d["kind"], d["search"], d["turns"]) for d in family} == {
+        ("cells", "greedy", 3)
+    }
+
+
 def test_cells_are_held_against_the_first(runs):
     result = evidences.evidence({"one": runs[:2], "two": runs[1:]})
     (line,) = where(

@@ -20,7 +20,7 @@ from mucode_jax.core.records import dumps
 from mucode_jax.models import huggingface
 from mucode_jax.report import compare, evidence, page, plots, stages, talks, text, words
 from mucode_jax.report.__main__ import main
-from mucode_jax.rollouts import evaluate, search
+from mucode_jax.rollouts import intervals, search
 from tests import invented
 
 
@@ -47,7 +47,7 @@ def evaluation(method, iteration, searched, per_turn, n=1):
         **{"method": method, "iteration": iteration, "benchmark": "mini", "split": "test"},
         **{"protocol": "deployable", "search": searched, "n": n, "turns": len(per_turn)},
         **{"searches": 1, "accuracy": per_turn[-1], "per_turn": per_turn, "problems": 200},
-        **{"ci95": evaluate.wilson(per_turn[-1], 200), "tokens": 4000, "executions": 500},
+        **{"ci95": intervals.wilson(per_turn[-1], 200), "tokens": 4000, "executions": 500},
     }
 
 
@@ -82,7 +82,9 @@ def test_the_table_holds_every_accuracy_with_its_interval_within_100_columns(run
     # The intervals are scipy's: binomtest(k, 200).proportion_ci(method="wilson").
     assert re.search(r"STaR 2 +10\.0 \(7–15\) +20\.0 \(15–26\) +38\.5 \(32–45\)", shown)
     assert re.search(r"lv: the learned verifier's favourite .*25\.0 \(20–31\)", shown)
-    assert "base                     Bradley-Terry   1\u202f200   0.810" in shown
+    (base,) = (line for line in shown.splitlines() if line.startswith("base          Bradley"))
+    shares = r"40 +0\.770 \(0\.70–0\.83\) +72\.5 % \(60–82\) +39\.0 %"
+    assert re.search(rf"Bradley-Terry +1\u202f200 +{shares} +0\.810$", base)
     assert "Backend cpu; sandbox isolation landlock; seed 0" in shown
     assert (
         "Time in stages: 5 min 07 s: rollouts 33 %, fine-tuning 26 %, Best-of-N search 20 %"
@@ -269,13 +271,67 @@ def test_the_page_shows_the_numbers_of_results_json(runs, shown):
     for e in results["evaluations"]:
         low, high = (f"{100 * bound:.0f}" for bound in e["ci95"])
         assert f"{100 * e['accuracy']:.1f} <small>({low}–{high})</small>" in shown
-    for value in ("0.810", "72.5 %", "landlock", "5 min 07 s", "12\u202f345", "jax", "0.10.2"):
+    for value in (
+        "0.810",
+        "0.770 <small>(0.70–0.83)",
+        "72.5 % <small>(60–82)",
+        "39.0 %",
+        "landlock",
+        "5 min 07 s",
+        "12\u202f345",
+        "jax",
+        "0.10.2",
+    ):
         assert value in shown
     first, *_, last = (e for e in results["evaluations"] if e["search"] == "greedy")
     title = re.search("<h1>(.*)</h1>", shown)[1].replace("\u00a0", " ")
     assert title == (
         f"μCode 2 solves {100 * last['accuracy']:.1f} %, its base {100 * first['accuracy']:.1f} %"
     )
+
+
+def test_the_page_of_one_run_shows_its_paired_differences_with_their_denominator(runs, shown):
+    results = report.read(runs[0])
+    solved = {
+        words.folder(e): stages.solved(runs[0], [e])["greedy"]
+        for e in results["evaluations"]
+        if e["search"] == "greedy"
+    }
+    paired = [solved["mucode_2"][task][-1] - solved["base"][task][-1] for task in solved["base"]]
+    estimate = intervals.crossed(np.array(paired))
+    low, high = map(words.signed, estimate.interval())
+    cell = f"{words.signed(estimate.mean)} <small>({low} to {high})</small>"
+    row = re.search("<tr><th[^>]*>μCode − base</th>.*?</tr>", shown)[0]
+    assert cell in row
+    assert "Differences in points, paired over 8 problems" in shown
+    for pair in ("μCode 2 − μCode 1", "μCode <small>lv − random</small>"):
+        assert f'<th scope="row">{pair}</th>' in shown
+
+
+def test_the_page_counts_what_turns_come_to_with_the_denominator_of_every_share(runs, shown):
+    results = report.read(runs[0])
+    (base, last) = (
+        e for e in results["evaluations"] if e["search"] == "greedy" and e["iteration"] != 1
+    )
+    for e in (base, last):
+        for turn in e["by_turn"]:
+            if turn["passed_public"]:
+                share = f"({turn['passed_public_wrong']} of {turn['passed_public']})"
+                assert f"% <small>{share}</small>" in shown
+        (wrong_value,) = e["repairs"]
+        assert wrong_value["error"] == "wrong value"
+        share = f"({wrong_value['repaired']} of {wrong_value['turns']})"
+        assert f"% <small>{share}</small>" in shown
+        assert f"{100 * e['accuracy']:.1f} % of 8" in shown
+
+
+def test_reliability_is_shown_of_verifiers_that_predict_probabilities_alone(runs, shown):
+    assert "Verifier reliability" in shown
+    results = report.read(runs[0])
+    for verifier in results["verifiers"]:
+        verifier["loss"], verifier["brier"] = "bt", None
+    page_of_pairs = page.render(runs[0], results)
+    assert "Verifier reliability" not in page_of_pairs and "Brier" not in page_of_pairs
 
 
 def test_text_of_models_is_escaped(shown):
@@ -313,6 +369,7 @@ def test_conversations_can_be_filtered_by_turn_writer_and_the_verifiers_errors(s
 def test_a_page_without_stages_says_what_is_missing(runs):
     empty = page.render(runs[0] / "nowhere", report.read(runs[0]))
     assert "so there are no curves" in empty
+    assert "No paired differences: nowhere lacks the stages of base, greedy" in empty
     assert "The conversations of μCode 2 are not in the work directory." in empty
     ElementTree.fromstring(empty.split("<!DOCTYPE html>")[1])
 
@@ -388,10 +445,12 @@ def test_the_markdown_table_has_a_row_a_method_and_the_means(runs, capsys):
     assert lines[0].startswith("| solved, % | greedy, turn 1 | greedy, turn 2 | greedy, turn 3 |")
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| base", "| μCode 2"]
     assert {line.count("|") for line in lines[:4]} == {10}
+    assert "|  | search | difference | p | p (Holm) | corrected interval |" in lines
     values = [report.read(run)["evaluations"][0]["per_turn"][0] * 100 for run in runs]
     assert lines[2].split(" | ")[1].startswith(f"{statistics.mean(values):.1f} (")
     assert any(line.startswith("| μCode − base | greedy, turn 3 | ") for line in lines)
-    assert "3 seeds" in lines[-1]
+    assert any("3 seeds" in line and "over problems and seeds, crossed" in line for line in lines)
+    assert lines[-1].startswith("p (Holm) and the corrected interval are of the 6 comparisons")
 
 
 @pytest.mark.parametrize(
