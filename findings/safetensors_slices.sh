@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# safetensors 0.8.0.
+# safetensors 0.8.0, numpy 2.4.6.
 #
 # `safe_open(...).get_slice(name)[a:b]` takes Python's slices of a tensor's rows without reading the
 # rest of the file, but not with Python's meaning: an end behind the last row raises SafetensorError,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# transformers 5.24.0, jinja2 3.1.6.
+# transformers 5.24.0, tokenizers 0.23.3, jinja2 3.1.6.
 #
 # `apply_chat_template(messages, **kwargs)` turns what it is given for the template into plain data
 # first. A function becomes the text "<function>", without a warning. Given under the name of one of
