@@ -227,7 +227,7 @@ def _wanted(
         words = {x.id for x in named if isinstance(x, ast.Name)}
     return Wanted(
         names=tuple(sorted(free | known)),
-        judges=names.judges(trees, free, known),
+        judges=names.judges(trees, free - _bound_first(trees), known),
         classes=names.classes(named, words),
         guarded=names.guarded(nodes),
         stops=any("StopIteration" in (getattr(x, "id", ""), getattr(x, "attr", "")) for x in nodes),
@@ -254,6 +254,36 @@ def _taken(tree: ast.Module) -> Iterator[str]:
     for node in _statements(tree.body, into_functions=False):
         if isinstance(node, ast.ImportFrom) and node.module in PROGRAM_MODULES:
             yield from (alias.asname or alias.name for alias in node.names)
+
+
+def _bound_first(trees: list[ast.Module]) -> set[str]:
+    """The names that the tests bind before any use of them: none of these is the program's."""
+    used: set[str] = set()
+    bound: set[str] = set()
+    for statement in (x for tree in trees for x in _statements(tree.body, into_functions=False)):
+        names_in = [x for x in header(statement) if isinstance(x, ast.Name)]
+        stored = {x.id for x in names_in if isinstance(x.ctx, ast.Store)}
+        match statement:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                stored.add(name)
+            case ast.ClassDef(name=name):
+                stored.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                stored |= {(x.asname or x.name).partition(".")[0] for x in aliases}
+            case ast.Try(handlers=handlers):
+                stored |= {x.name for x in handlers if x.name}
+        updates = isinstance(statement, ast.AugAssign)
+        used |= {x.id for x in names_in if updates or isinstance(x.ctx, ast.Load)} - bound
+        bound |= stored
+    return bound - used
+
+
+def header(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a statement without those of the statements that it holds."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)):
+            yield from header(child)
 
 
 def _drop_star_imports(tree: ast.Module) -> None:

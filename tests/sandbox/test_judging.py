@@ -189,6 +189,40 @@ def test_tests_that_are_programs_are_judged_outside(run, code, tests):
     assert outcome.status == "pass", outcome
 
 
+OWN = """\
+class Counter:
+    def __init__(self): self.n = 0
+    def inc(self): self.n += 1
+    def __len__(self): return self.n
+def sum(a, b): return a + b
+def pow(a, b):
+    if b < 0: raise ValueError("negative")
+    return a * b
+def other(x): return x
+"""
+CASE = "import unittest\nclass TestIt(unittest.TestCase):\n    def test_it(self):\n        "
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        ("assert other(1) == 1", "c = Counter()\nc.inc()\nassert c.n == 1"),
+        ("c = Counter()", "c.inc()", "assert c.n == 1", "assert other(1) == 1"),
+        ("for n in range(2):\n    c = Counter()\n    c.inc()\n    assert c.n == 1",),
+        ("result = sum(10, 15)\nassert result == 25", "assert other(1) == 1"),
+        ("want = 25", "got = sum(10, 15)", "assert got == want"),
+        (CASE + "c = Counter()\n        c.inc()\n        self.assertEqual(c.n, 1)",),
+        (CASE + "self.assertEqual(sum(10, 15), 25)",),
+        ("import pytest\nwith pytest.raises(AttributeError):\n    Counter().gone",),
+        ("c = Counter()\nc.inc()\nassert len(c) == 1\nc.inc()\nassert len(c) == 2",),
+        ("try:\n    pow(2, -1)\nexcept ValueError as e:\n    assert str(e) == 'negative'",),
+    ],
+)
+def test_a_name_that_is_built_in_or_of_the_prelude_is_the_programs_where_it_is_tested(run, tests):
+    outcome = run(OWN, *tests)
+    assert outcome.status == "pass", outcome
+
+
 def test_setup_runs_with_the_program_and_after_it(run):
     code = "class Node:\n    def __init__(s, v): s.v, s.n = v, None\ndef f(r): return r.v + r.n.v\n"
     setup = "root = Node(1)\nroot.n = Node(2)\n"
