@@ -44,11 +44,12 @@ _CLASS_CHECKS = frozenset(
 _NO_HELPERS = frozenset(typing.__all__) - frozenset(collections.__all__)
 # What tests look at a result with; seldom what is under test.
 _LOOKING = frozenset(
-    """
-    all any bool bytes callable dict dir float format frozenset getattr hasattr hash id int
-    isinstance issubclass iter len list next object print repr set setattr sorted str tuple type
-    vars
-    """.split()
+    (
+        *("all", "any", "bool", "bytes", "callable", "dict", "dir", "float", "format"),
+        *("frozenset", "getattr", "hasattr", "hash", "id", "int", "isinstance", "issubclass"),
+        *("iter", "len", "list", "next", "object", "print", "repr", "set", "setattr", "sorted"),
+        *("str", "tuple", "type", "vars"),
+    )
 ) | {x for x in dir(builtins) if x.endswith(("Error", "Exception", "Warning", "Iteration"))}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 

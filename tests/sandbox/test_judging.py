@@ -151,6 +151,9 @@ def test_long_feedback_is_cut_in_the_middle(run):
          ("assert str(P()) == 'p'", "assert len(P()) == 2")),
         ("count = 0\ndef f():\n    global count\n    count += 1",
          ("assert count == 0", "f()", "assert count == 1")),
+        ("count = 0\ndef f():\n    global count\n    del count",
+         ("assert count == 0", "f()", "try:\n    count\nexcept NameError:\n    pass\n"
+          "else:\n    assert False")),
         ("def sum(a, b): return a + b", ("assert sum(1, 2) == 3",)),
         ("def check(x): return x", ("def check(c):\n    assert c(1) == 1", "check(lambda x: x)")),
         ("def f(d, s, b):\n    d['k'] = 1; s.add(2); b[0] = 9",
