@@ -96,7 +96,8 @@ class Prepared:
       wanted: what they want of the program.
       free: names that only the program can give.
       cases: for each statement, the names of what it defines that may be tests to be run: classes,
-        and functions that are named `test...` and that no test calls.
+        functions that are named `test...` and that no test calls, and what nothing else is done
+        with (`T = type("T", (unittest.TestCase,), ..)`).
       served: the tests import the program, or pytest.
       light: may be judged in the judge's own process.
     """
@@ -302,6 +303,9 @@ def _cases(body: list[ast.stmt], loads: set[str]) -> Iterator[str]:
                 yield name
             case ast.FunctionDef(name=name) if name.startswith("test") and name not in loads:
                 yield name
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() | ast.Lambda()):
+                if name not in loads:
+                    yield name
 
 
 def _is_light(trees: list[ast.Module], others: set[str]) -> bool:

@@ -148,6 +148,14 @@ def test_f():
         "import unittest\nclass T(unittest.TestCase):\n    def runs(self): pass\n"
         "assert task_func([2, 1]) == [1, 2]\n",
         "if f(1) != 2:\n    raise SystemExit(1)\nraise SystemExit(0)\n",
+        "class TestA:\n    def test_a(self):\n        assert task_func([1]) == [1]\n"
+        "    class TestB:\n        def test_b(self):\n            assert f(1) == 2\n",
+        "import unittest\nclass T(unittest.TestCase):\n    def runTest(self):\n"
+        "        self.assertEqual(f(1), 2)\n",
+        "def made(i):\n    def test():\n        assert f(i) == i + 1\n    return test\n"
+        "test_a = made(1)\nassert task_func([1]) == [1]\n",
+        "import unittest\nassert task_func([1]) == [1]\nT = type('T', (unittest.TestCase,), "
+        "{'test_a': lambda self: self.assertEqual(f(1), 2)})\n",
     ],
 )
 def test_tests_in_classes_and_functions_are_run(run, test):
