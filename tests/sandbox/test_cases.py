@@ -239,6 +239,16 @@ REFUSED = [
         "line 3: a test cannot be a coroutine",
     ),
     (
+        "from unittest.mock import Mock\nm = Mock()\nf(m)\nm.update.assert_called_once()\n",
+        "line 4: a program can call a Mock of the test's, but finds no attribute 'update'",
+    ),
+    (
+        "import unittest\nfrom unittest import mock\nclass T(unittest.TestCase):\n"
+        "    def setUp(self):\n        self.m = mock.MagicMock()\n        self.m.size = 3\n"
+        "    def test_a(self):\n        self.assertEqual(f(self.m), 3)\n",
+        "line 6: a program can call a Mock",
+    ),
+    (
         "class TestA:\n    def __init__(self): pass\n    def test_a(self): f(1)\n",
         "TestA has an __init",
     ),

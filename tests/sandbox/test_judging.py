@@ -182,6 +182,17 @@ def test_long_feedback_is_cut_in_the_middle(run):
          ("assert f(iter([1, 2])) == 3", "assert f(x for x in [1, 2]) == 3")),
         ("class T:\n    def __enter__(s): return 1\n    def __exit__(s, *a): s.left = a",
          ("t = T()\nwith t as x:\n    assert x == 1", "assert t.left == (None, None, None)")),
+        ("import functools\ndef deco(g):\n    @functools.wraps(g)\n"
+         "    def h(*a): return g(*a) * 2\n    return h",
+         ("@deco\ndef g(x: int) -> str:\n    'doc'\n    return x\nassert g(2) == 4",
+          "assert (g.__name__, g.__doc__) == ('g', 'doc')",
+          "assert g.__annotations__ == {'x': int, 'return': str}")),
+        ("import inspect\ndef f(g): return str(inspect.signature(g))",
+         ("assert f(lambda a, *b, c, **d: 0) == '(a, *b, c, **d)'",
+          "assert f(lambda x, want=73519: x == want) == '(x, want=Ellipsis)'")),
+        ("def f(g): return g(1) + g(2, k=3)",
+         ("from unittest.mock import Mock, call\nm = Mock(return_value=5)\nassert f(m) == 10",
+          "m.assert_called_with(2, k=3)\nassert m.mock_calls == [call(1), call(2, k=3)]")),
         ("def f(): 'doc'", ("assert (f.__doc__, f.__name__) == ('doc', 'f')",)),
     ],
 )  # fmt: skip
