@@ -71,8 +71,8 @@ def _of_json(path: str | pathlib.Path, source: str) -> Asked:
     tests = files.python_tests(row, row.texts("tests"), setup=setup, timeout_s=TIMEOUT_S)
     files.refuse_idle(row, tests)
     preamble = row.text("preamble", "").strip()
-    if error := files.syntax_error(preamble):
-        raise ValueError(f"{path}: 'preamble' does not parse ({error})")
+    if fault := files.syntax_error(preamble):
+        raise ValueError(f"{path}: 'preamble' does not parse ({fault})")
     name = _called(tests.statements)
     return Asked(row.text("prompt"), "", tests.statements, setup, preamble, name)
 
@@ -83,7 +83,8 @@ def _of_python(path: str, source: str) -> Asked:
     tree = ast.parse(source)
     words, stub, name, written = ast.get_docstring(tree) or "", "", "", ""
     preamble = ""
-    tests, setup = [], []
+    tests: list[str] = []
+    setup: list[str] = []
     brought: list[str] = []  # what tests in classes and functions need beside themselves
     for node in tree.body[1:] if words else tree.body:
         segment = _segment(source, node)
