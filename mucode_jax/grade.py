@@ -100,7 +100,8 @@ def grade(
     """Grades candidates; yields them in their order with their public and private grade.
 
     What fails in the tests' own code is no candidate's fault where it fails with the benchmark's
-    reference solution too: it is graded `infra`.
+    reference solution too, nor is what stands before the program or sets up the tests: it is graded
+    `infra`.
 
     Args:
       pool: where the programs run.
@@ -133,8 +134,8 @@ def grade(
         for future, tests in zip(futures, sides(problem.task_id), strict=True):
             outcome = future.result()
             grades.append(outcome.grade())
-            unclear = outcome.in_tests and outcome.status == "error"
-            if unclear and (reason := trial.reason(problem, tests)):
+            why = trial.reason if outcome.in_tests else trial.around
+            if outcome.status == "error" and (reason := why(problem, tests)):
                 grades[-1] = Grade("infra", summary=reason)
         return row, grades[0], grades[1] if len(grades) > 1 else None
 

@@ -294,6 +294,23 @@ def test_a_test_that_fails_by_itself_is_infra_with_its_line_and_exit_status_1(tm
     assert "3 graded, 0 pass all their tests, 2 not to be graded (infra)" in error
 
 
+def test_a_text_around_the_program_that_fails_is_no_candidates_fault(tmp_path):
+    task = {"prompt": "p", "public_tests": ["assert f(1) == 2"], "private_tests": []}
+    solution = "def f(x):\n    return x + 1"
+    problems = [
+        {"task_id": "before", "preamble": "import nosuchmodule", **task},
+        {"task_id": "after", "setup": "f.scale = 1 / 0", "solution": solution, **task},
+    ]
+    data = write(tmp_path / "problems.jsonl", problems)
+    rows = [{"task_id": name, "code": solution} for name in ("before", "after")]
+    out = tmp_path / "out.jsonl"
+    assert grade.main(flags(data, write(tmp_path / "in.jsonl", rows), out)) == 1
+    first, second = (row.fields["public"] for row in read_jsonl(out))
+    assert (first["status"], second["status"]) == ("infra", "infra")
+    assert first["feedback"].startswith("what stands before the program fails: ModuleNotFound")
+    assert second["feedback"].startswith("the setup of the tests fails: ZeroDivisionError")
+
+
 def test_tests_in_classes_decide(tmp_path):
     test = "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n"
     test += "        self.assertEqual(f(1), 2)\n"

@@ -16,6 +16,7 @@ from mucode_jax.models import hub
 from mucode_jax.report.__main__ import main as report_main
 from mucode_jax.rollouts.search import Search, SearchTurn
 from mucode_jax.runtime import command
+from mucode_jax.sandbox import Pool
 from mucode_jax.solving import problem_file, story
 from tests.fakes import turn
 
@@ -142,6 +143,34 @@ def test_a_setup_is_run_before_the_tests(tmp_path):
     path.write_text(json.dumps(fields))
     asked = problem_file.read(path)
     assert problem_file.problem_of(asked, embedded=True).public.setup == "import math"
+
+
+NODE = "class Node:\n    def __init__(self, v): self.v = v"
+ANNOTATED = "def f(x: Node) -> int:\n    return x.v\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "a.py",
+            f'{NODE}\n\n\ndef f(x: Node) -> int:\n    """The value."""\n\n\n'
+            "assert f(Node(3)) == 3\n",
+        ),
+        (
+            "a.json",
+            json.dumps({"prompt": "f: 1", "preamble": NODE, "tests": ["assert f(Node(3)) == 3"]}),
+        ),
+    ],
+)
+def test_a_program_may_be_annotated_with_what_stands_before_it(name, content, tmp_path):
+    path = tmp_path / name
+    path.write_text(content)
+    problem = problem_file.problem_of(problem_file.read(path), embedded=False)
+    assert problem.prompt.count(NODE) == 1
+    with Pool(workers=1) as pool:
+        outcome = pool.submit(problem.program(ANNOTATED), problem.public).result(timeout=300)
+    assert outcome.status == "pass", outcome
 
 
 @pytest.mark.parametrize(

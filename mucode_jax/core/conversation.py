@@ -23,7 +23,7 @@ from mucode_jax.core.code_block import extract_code
 _DATE = datetime.datetime(2024, 7, 26)
 _DATED = "".join(
     f"|replace('%{code}', '{_DATE.strftime(f'%{code}')}')"
-    for code in ("-d", "-m", *"aAbBdeFHIjmMpSTyY")
+    for code in ("-d", "-m", "-H", "-I", "-M", "-S", *"aAbBcCdDeFgGhHIjmMnprRsStTuUVwWxXyY")
 )
 _STRFTIME_NOW = f"{{% macro strftime_now(format) %}}{{{{ format{_DATED} }}}}{{% endmacro %}}\n"
 _ASKED, _MARK = "MESSAGE-GOES-HERE", "COMPLETION-GOES-HERE"

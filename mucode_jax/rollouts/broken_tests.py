@@ -43,6 +43,7 @@ class Trial:
         self._pool = pool
         self._solutions = solutions
         self._outcomes: dict[tuple[str, Tests], list[Future[Outcome]]] = {}
+        self._reasons: dict[tuple[str, str], str] = {}
         self.executions = 0
 
     def begin(self, problem: Problem, tests: Tests) -> list[Future[Outcome]]:
@@ -67,7 +68,7 @@ class Trial:
             outcome = future.result()
             if outcome.status == "infra" and not outcome.in_tests:
                 raise InfrastructureError(f"the sandbox could not try tests: {outcome.summary}")
-            if outcome.status == "error" and (around := self._around(problem, tests)):
+            if outcome.status == "error" and (around := self.around(problem, tests)):
                 return around
             if not outcome.in_tests:
                 continue
@@ -77,8 +78,14 @@ class Trial:
                 return f"the reference solution fails with {outcome.summary}, raised by the tests"
         return ""
 
+    def around(self, problem: Problem, tests: Tests) -> str:
+        """What is wrong with the texts that run before and after the program; "" if nothing."""
+        key = problem.task_id, tests.setup
+        if key not in self._reasons:
+            self._reasons[key] = self._around(problem, tests)
+        return self._reasons[key]
+
     def _around(self, problem: Problem, tests: Tests) -> str:
-        """What is wrong with the texts that run before and after the program."""
         if problem.preamble and (reason := self._fault(problem.preamble)):
             return f"what stands before the program fails: {reason}"
         if tests.setup and problem.task_id in self._solutions:

@@ -178,7 +178,5 @@ def _is_stored(node: ast.AST) -> bool:
 
 def _mentioned(node: ast.AST) -> Iterator[str]:
     """The names in a statement itself, without those that it holds."""
-    yield from _names(node)
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)):
-            yield from _mentioned(child)
+    for part in statements.header(node):
+        yield from _names(part)

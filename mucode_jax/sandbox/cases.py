@@ -92,6 +92,8 @@ class _Result(unittest.TestResult):
 
 def _run_test_case(kind: type[unittest.TestCase], fatal: tuple[type, ...]) -> int:
     names = unittest.defaultTestLoader.getTestCaseNames(kind)
+    if not names and hasattr(kind, "runTest"):
+        names = ["runTest"]
     if getattr(kind, "__unittest_skip__", False) or not names:
         return 0
     count = 0
@@ -150,6 +152,9 @@ class _Session:
                     fixtures,
                     around,
                 )
+            for name, value in vars(kind).items():
+                if isinstance(value, type) and name.startswith("Test"):
+                    count += self.run_class(value)
         return count
 
     def run_function(self, function: Callable, name: str) -> int:

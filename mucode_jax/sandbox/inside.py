@@ -188,7 +188,8 @@ class Session:
         names = {}
         for name, before in self._names.items():
             value = self._namespace.get(name, _UNBOUND)
-            if value is not before and self._prelude.get(name, _UNBOUND) is not value:
+            untouched = before is _UNBOUND and self._prelude.get(name, _UNBOUND) is value
+            if value is not before and not untouched:
                 names[name] = [] if value is _UNBOUND else self._objects.encode_name(value)
                 self._names[name] = value
         changed, forgotten = self._objects.changes()

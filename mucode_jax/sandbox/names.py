@@ -9,6 +9,7 @@ function (`assert sorted(f(3)) == [1, 2]`). Which are used as classes: see `stan
 from __future__ import annotations
 
 import ast
+import builtins
 import collections
 import datetime
 import decimal
@@ -41,6 +42,15 @@ _CLASS_CHECKS = frozenset(
 )
 # Nothing of `typing` is of use to a test that checks something.
 _NO_HELPERS = frozenset(typing.__all__) - frozenset(collections.__all__)
+# What tests look at a result with; seldom what is under test.
+_LOOKING = frozenset(
+    (
+        *("all", "any", "bool", "bytes", "callable", "dict", "dir", "float", "format"),
+        *("frozenset", "getattr", "hasattr", "hash", "id", "int", "isinstance", "issubclass"),
+        *("iter", "len", "list", "next", "object", "print", "repr", "set", "setattr", "sorted"),
+        *("str", "tuple", "type", "vars"),
+    )
+) | {x for x in dir(builtins) if x.endswith(("Error", "Exception", "Warning", "Iteration"))}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -153,8 +163,8 @@ def judges(trees: list[ast.Module], free: set[str], known: set[str]) -> frozense
       known: names that the tests use and that are built in or of the prelude.
 
     Two names are mixed where they stand in one statement, with all that is in it, or where a
-    variable does with both. Of known names that are mixed with each other alone, the most frequent
-    is the one under test.
+    variable does with both. Of known names that are mixed with each other alone, one is under test:
+    the most frequent, before those that tests look at a result with (`len(d)`, `ValueError`).
     """
     if not known:
         return frozenset()
@@ -167,7 +177,7 @@ def judges(trees: list[ast.Module], free: set[str], known: set[str]) -> frozense
     ours = {x for name in free for x in _reached(name, links, known)} & known
     for name in known - ours:
         rivals = _reached(name, links, set()) & known
-        if name != max(sorted(rivals), key=lambda x: counts[x], default=name):
+        if name != max(sorted(rivals), key=lambda x: (x not in _LOOKING, counts[x])):
             ours.add(name)
     return frozenset(ours - _NO_HELPERS)
 

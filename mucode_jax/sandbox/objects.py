@@ -9,6 +9,7 @@ function here that has the judge call it; an iterator of the test asks the judge
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import types
 from collections.abc import Callable, Iterable
@@ -236,7 +237,9 @@ class Objects:
         made: Any
         match what:
             case "function":
-                made = _function(ask, *details)
+                *about, annotations = details
+                known = dict(zip(annotations, self.decoded([*annotations.values()]), strict=True))
+                made = _function(ask, *about, known)
             case "iterator":
                 made = _Iterator(ask)
             case "generator":
@@ -251,12 +254,35 @@ class Objects:
         return made
 
 
-def _function(ask: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _function(
+    ask: Callable[..., Any],
+    name: str,
+    doc: str | None,
+    parameters: list | None,
+    annotations: dict[str, Any],
+) -> Callable[..., Any]:
+    """A function that looks like the test's, see `remote.Link`; a default is shown as `...`."""
+
     def function(*arguments: Any, **named: Any) -> Any:
         return ask("call", *arguments, **named)
 
     function.__name__ = function.__qualname__ = name
     function.__module__ = "__main__"
+    function.__doc__ = doc
+    function.__annotations__ = annotations
+    if parameters is not None:
+        empty = inspect.Parameter.empty
+        function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    *(word, inspect._ParameterKind(kind)),
+                    default=... if has_default else empty,
+                    annotation=annotations.get(word, empty),
+                )
+                for word, kind, has_default in parameters
+            ],
+            return_annotation=annotations.get("return", empty),
+        )
     return function
 
 

@@ -18,6 +18,10 @@ from . import pytest_words
 
 PROGRAM_MODULES = ("solution", "__main__")  # what tests call the program when they import it
 _STREAMS = ("sys.stdout", "sys.stderr")
+_MOCKS = ("unittest.mock.Mock", "unittest.mock.MagicMock")
+_OF_MOCKS = re.compile(
+    r"assert_\w+|call\w*|mock_calls|method_calls|return_value|side_effect|\w+_mock|__\w+__"
+)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _ASYNC = (ast.Await, ast.AsyncFor, ast.AsyncWith)
 
@@ -38,6 +42,11 @@ def check(trees: list[ast.Module], nodes: list[list[ast.AST]]) -> None:
         for node in inside:
             if reason := _reason(node, modules):
                 raise BrokenTest(f"test {number}, line {node.lineno}: {reason}")
+        for node in _attributes_of_mocks(inside, modules):
+            raise BrokenTest(
+                f"test {number}, line {node.lineno}: a program can call a Mock of the test's, but "
+                f"finds no attribute {node.attr!r} in it"
+            )
         for function, reason in _of_cases(tree, inside, fixtures):
             raise BrokenTest(f"test {number}, line {function.lineno}: {reason}")
 
@@ -119,6 +128,25 @@ def _reason(node: ast.AST, modules: dict[str, str]) -> str:
         case ast.Await() | ast.AsyncFor() | ast.AsyncWith():
             return "a test cannot await the program's coroutines"
     return ""
+
+
+def _attributes_of_mocks(nodes: list[ast.AST], modules: dict[str, str]) -> Iterator[ast.Attribute]:
+    """Where a text asks a Mock that it has made for more than what it knows of its calls."""
+    mocks = {
+        ast.unparse(target)
+        for node in nodes
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and _whole_name(node.value.func, modules) in _MOCKS
+        for target in node.targets
+    }
+    for node in nodes if mocks else ():
+        if (
+            isinstance(node, ast.Attribute)
+            and not _OF_MOCKS.fullmatch(node.attr)
+            and ast.unparse(node.value) in mocks
+        ):
+            yield node
 
 
 def _of_patch(function: str, arguments: list[ast.expr], modules: dict[str, str]) -> str:

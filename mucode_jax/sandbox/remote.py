@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import inspect
 import re
 import sys
 import types
@@ -297,7 +298,7 @@ class Link:
             base = next(x for x in value.__mro__ if library.name_of(x))
             what = ["exception", value.__name__, library.name_of(base)]
         elif callable(value):
-            what = ["function", str(getattr(value, "__name__", type(value).__name__))]
+            what = ["function", *self._about(value)]
         elif isinstance(value, Iterator):
             what = ["generator" if isinstance(value, types.GeneratorType) else "iterator"]
         elif type(value) is object:
@@ -311,6 +312,26 @@ class Link:
         self._lent[number] = value
         self._lent_numbers[key] = number
         return ["test", number, *what]
+
+    def _about(self, value: Any) -> list:
+        """What the program finds of a function of the test's: its name, its docstring, and of its
+        parameters name, kind and whether there is a default; the annotations that both sides know.
+
+        Not the defaults: a test may keep there what it expects.
+        """
+        name = str(getattr(value, "__name__", type(value).__name__))
+        if not isinstance(value, (types.FunctionType, types.MethodType)):
+            return [name, None, None, {}]
+        parameters = [
+            [x.name, int(x.kind), x.default is not x.empty]
+            for x in inspect.signature(value, follow_wrapped=False).parameters.values()
+        ]
+        annotations = {
+            key: self._encode(x)
+            for key, x in value.__annotations__.items()
+            if x is None or type(x) is str or is_theirs(x) or _importable(x)
+        }
+        return [name, value.__doc__, parameters, annotations]
 
     # Values on their way out: nobody vouches for them.
 

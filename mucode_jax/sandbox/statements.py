@@ -96,7 +96,8 @@ class Prepared:
       wanted: what they want of the program.
       free: names that only the program can give.
       cases: for each statement, the names of what it defines that may be tests to be run: classes,
-        and functions that are named `test...` and that no test calls.
+        functions that are named `test...` and that no test calls, and what nothing else is done
+        with (`T = type("T", (unittest.TestCase,), ..)`).
       served: the tests import the program, or pytest.
       light: may be judged in the judge's own process.
     """
@@ -227,7 +228,7 @@ def _wanted(
         words = {x.id for x in named if isinstance(x, ast.Name)}
     return Wanted(
         names=tuple(sorted(free | known)),
-        judges=names.judges(trees, free, known),
+        judges=names.judges(trees, free - _bound_first(trees), known),
         classes=names.classes(named, words),
         guarded=names.guarded(nodes),
         stops=any("StopIteration" in (getattr(x, "id", ""), getattr(x, "attr", "")) for x in nodes),
@@ -256,6 +257,36 @@ def _taken(tree: ast.Module) -> Iterator[str]:
             yield from (alias.asname or alias.name for alias in node.names)
 
 
+def _bound_first(trees: list[ast.Module]) -> set[str]:
+    """The names that the tests bind before any use of them: none of these is the program's."""
+    used: set[str] = set()
+    bound: set[str] = set()
+    for statement in (x for tree in trees for x in _statements(tree.body, into_functions=False)):
+        names_in = [x for x in header(statement) if isinstance(x, ast.Name)]
+        stored = {x.id for x in names_in if isinstance(x.ctx, ast.Store)}
+        match statement:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                stored.add(name)
+            case ast.ClassDef(name=name):
+                stored.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                stored |= {(x.asname or x.name).partition(".")[0] for x in aliases}
+            case ast.Try(handlers=handlers):
+                stored |= {x.name for x in handlers if x.name}
+        updates = isinstance(statement, ast.AugAssign)
+        used |= {x.id for x in names_in if updates or isinstance(x.ctx, ast.Load)} - bound
+        bound |= stored
+    return bound - used
+
+
+def header(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a statement without those of the statements that it holds."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)):
+            yield from header(child)
+
+
 def _drop_star_imports(tree: ast.Module) -> None:
     """Takes `from solution import *` away: the program's names are found without it."""
     for i, node in enumerate(tree.body):
@@ -272,6 +303,9 @@ def _cases(body: list[ast.stmt], loads: set[str]) -> Iterator[str]:
                 yield name
             case ast.FunctionDef(name=name) if name.startswith("test") and name not in loads:
                 yield name
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() | ast.Lambda()):
+                if name not in loads:
+                    yield name
 
 
 def _is_light(trees: list[ast.Module], others: set[str]) -> bool:

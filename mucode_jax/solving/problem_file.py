@@ -14,8 +14,8 @@ from mucode_jax.core.records import Problem, Tests
 
 TIMEOUT_S = 10.0
 _SHAPE = (
-    'give {"prompt": .., "tests": ["assert ..", ..], "setup"?: ..}, or a .py file with docstring '
-    "and asserts"
+    'give {"prompt": .., "tests": ["assert ..", ..], "setup"?: .., "preamble"?: ..}, or a .py file '
+    "with docstring and asserts"
 )
 
 
@@ -27,7 +27,8 @@ class Asked:
       words: the problem in words.
       stub: the head of an empty function with its docstring, "" where there is none.
       tests: assert statements, each of which parses.
-      setup: Python text that the tests need.
+      setup: Python text that the tests need, run after the program.
+      preamble: Python text that the program needs, as for annotations; run before it.
       name: the function that the tests call, "" where none stands out.
     """
 
@@ -35,6 +36,7 @@ class Asked:
     stub: str
     tests: tuple[str, ...]
     setup: str
+    preamble: str
     name: str
 
 
@@ -68,7 +70,11 @@ def _of_json(path: str | pathlib.Path, source: str) -> Asked:
     setup = row.text("setup", "").strip()
     tests = files.python_tests(row, row.texts("tests"), setup=setup, timeout_s=TIMEOUT_S)
     files.refuse_idle(row, tests)
-    return Asked(row.text("prompt"), "", tests.statements, setup, _called(tests.statements))
+    preamble = row.text("preamble", "").strip()
+    if fault := files.syntax_error(preamble):
+        raise ValueError(f"{path}: 'preamble' does not parse ({fault})")
+    name = _called(tests.statements)
+    return Asked(row.text("prompt"), "", tests.statements, setup, preamble, name)
 
 
 def _of_python(path: str, source: str) -> Asked:
@@ -76,7 +82,9 @@ def _of_python(path: str, source: str) -> Asked:
         raise ValueError(f"{path} is not Python: {error}")
     tree = ast.parse(source)
     words, stub, name, written = ast.get_docstring(tree) or "", "", "", ""
-    tests, setup = [], []
+    preamble = ""
+    tests: list[str] = []
+    setup: list[str] = []
     brought: list[str] = []  # what tests in classes and functions need beside themselves
     for node in tree.body[1:] if words else tree.body:
         segment = _segment(source, node)
@@ -86,6 +94,7 @@ def _of_python(path: str, source: str) -> Asked:
             tests.append(segment)
         elif isinstance(node, ast.FunctionDef) and _empty(node) and not stub:
             words, stub, name = words or ast.get_docstring(node) or "", segment, node.name
+            preamble = "\n".join(setup)  # run again behind the program, which may replace nothing
         elif _is_case(node):  # it runs apart from the program, with what it imports
             tests.append("\n".join([*brought, segment]))
         elif "pytest.fixture" in segment or _imports(node, "unittest", "pytest"):
@@ -99,7 +108,7 @@ def _of_python(path: str, source: str) -> Asked:
     files.refuse_idle(files.Row({}, path), Tests(tuple(tests), setup="\n".join(setup)))
     if written and not words:
         raise ValueError(f"{path}: {written} has a body already; leave it empty (docstring only)")
-    return Asked(words, stub, tuple(tests), "\n".join(setup), name or _called(tests))
+    return Asked(words, stub, tuple(tests), "\n".join(setup), preamble, name or _called(tests))
 
 
 def _segment(source: str, node: ast.stmt) -> str:
@@ -167,11 +176,17 @@ def problem_of(asked: Asked, *, embedded: bool) -> Problem:
     if not embedded:
         both = asked.stub if asked.words in asked.stub else f"{asked.words}\n\n{asked.stub}"
         shown = "\n".join([*filter(None, [asked.setup]), *asked.tests])
-        prompt = prompts.function_prompt(both, tests=shown)
+        preamble = "" if asked.preamble in asked.setup else asked.preamble
+        prompt = prompts.function_prompt(both, preamble=preamble, tests=shown)
     elif asked.tests[0] in asked.words:
         prompt = asked.words.strip()
     else:
         line = " ".join(asked.words.split()).removeprefix(f"{asked.name}: ")
         prompt = f"{asked.name}: {line}\n{asked.tests[0]}"
     feedback = "{summary}" if embedded else prompts.FEEDBACK
-    return Problem("solve", "yours", "", prompt, tests, entry_point=asked.name, feedback=feedback)
+    return Problem(
+        *("solve", "yours", "", prompt, tests),
+        entry_point=asked.name,
+        preamble=asked.preamble and f"{asked.preamble}\n\n",
+        feedback=feedback,
+    )

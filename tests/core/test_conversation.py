@@ -151,6 +151,10 @@ def test_the_same_with_the_llama_3_template_on_every_day(llama3):
         ("strftime_now('%d %b %Y')", "26 Jul 2024"),
         ('strftime_now("%Y-%m-%d")', "2024-07-26"),
         ("strftime_now('%A, %B %-d, %Y; %H:%M')", "Friday, July 26, 2024; 00:00"),
+        (
+            "strftime_now('%x %X, %c, %D, %-I %p')",
+            "07/26/24 00:00:00, Fri Jul 26 00:00:00 2024, 07/26/24, 12 AM",
+        ),
     ],
 )
 def test_a_template_that_writes_the_date_writes_the_same_one_every_day(date, written, tokenizer):

@@ -148,6 +148,14 @@ def test_f():
         "import unittest\nclass T(unittest.TestCase):\n    def runs(self): pass\n"
         "assert task_func([2, 1]) == [1, 2]\n",
         "if f(1) != 2:\n    raise SystemExit(1)\nraise SystemExit(0)\n",
+        "class TestA:\n    def test_a(self):\n        assert task_func([1]) == [1]\n"
+        "    class TestB:\n        def test_b(self):\n            assert f(1) == 2\n",
+        "import unittest\nclass T(unittest.TestCase):\n    def runTest(self):\n"
+        "        self.assertEqual(f(1), 2)\n",
+        "def made(i):\n    def test():\n        assert f(i) == i + 1\n    return test\n"
+        "test_a = made(1)\nassert task_func([1]) == [1]\n",
+        "import unittest\nassert task_func([1]) == [1]\nT = type('T', (unittest.TestCase,), "
+        "{'test_a': lambda self: self.assertEqual(f(1), 2)})\n",
     ],
 )
 def test_tests_in_classes_and_functions_are_run(run, test):
@@ -229,6 +237,16 @@ REFUSED = [
         "import unittest\nclass T(unittest.IsolatedAsyncioTestCase):\n"
         "    async def test_a(self): pass\n",
         "line 3: a test cannot be a coroutine",
+    ),
+    (
+        "from unittest.mock import Mock\nm = Mock()\nf(m)\nm.update.assert_called_once()\n",
+        "line 4: a program can call a Mock of the test's, but finds no attribute 'update'",
+    ),
+    (
+        "import unittest\nfrom unittest import mock\nclass T(unittest.TestCase):\n"
+        "    def setUp(self):\n        self.m = mock.MagicMock()\n        self.m.size = 3\n"
+        "    def test_a(self):\n        self.assertEqual(f(self.m), 3)\n",
+        "line 6: a program can call a Mock",
     ),
     (
         "class TestA:\n    def __init__(self): pass\n    def test_a(self): f(1)\n",

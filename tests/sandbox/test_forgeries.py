@@ -215,6 +215,15 @@ FORGERIES = {
                                             ("assert f([2, 1]) == sorted([2, 1])",)),
     "its own sorted, through a variable": ("def sorted(x): return 0\ndef f(x): return 0\n",
                                            ("want = sorted([2, 1])", "assert f([2, 1]) == want")),
+    "its own sorted, on a name that the test binds later": (
+        "def sorted(x): return [1, 2]\nf = 0\n",
+        ("assert sorted(f) == [1, 2]", "f = 1")),
+    "its own sorted, on a name that the test changes": (
+        "def sorted(x): return [1, 2]\nf = 0\n",
+        ("f += 1", "assert sorted(f) == [1, 2]")),
+    "its own sorted, in a loop": (
+        "def sorted(x): return [1, 2]\ndef f(x): return [0]\n",
+        ("for x in f(3):\n    assert sorted(x) == [1, 2]",)),
     "its own all": ("def all(x): return True\ndef f(x): return 0\n",
                     ("assert all(f(a) == b for a, b in [(3, 10)])",)),
     "numpy's all": ("from numpy import all\ndef f(x): return 0\n",

@@ -151,6 +151,9 @@ def test_long_feedback_is_cut_in_the_middle(run):
          ("assert str(P()) == 'p'", "assert len(P()) == 2")),
         ("count = 0\ndef f():\n    global count\n    count += 1",
          ("assert count == 0", "f()", "assert count == 1")),
+        ("count = 0\ndef f():\n    global count\n    del count",
+         ("assert count == 0", "f()", "try:\n    count\nexcept NameError:\n    pass\n"
+          "else:\n    assert False")),
         ("def sum(a, b): return a + b", ("assert sum(1, 2) == 3",)),
         ("def check(x): return x", ("def check(c):\n    assert c(1) == 1", "check(lambda x: x)")),
         ("def f(d, s, b):\n    d['k'] = 1; s.add(2); b[0] = 9",
@@ -179,6 +182,17 @@ def test_long_feedback_is_cut_in_the_middle(run):
          ("assert f(iter([1, 2])) == 3", "assert f(x for x in [1, 2]) == 3")),
         ("class T:\n    def __enter__(s): return 1\n    def __exit__(s, *a): s.left = a",
          ("t = T()\nwith t as x:\n    assert x == 1", "assert t.left == (None, None, None)")),
+        ("import functools\ndef deco(g):\n    @functools.wraps(g)\n"
+         "    def h(*a): return g(*a) * 2\n    return h",
+         ("@deco\ndef g(x: int) -> str:\n    'doc'\n    return x\nassert g(2) == 4",
+          "assert (g.__name__, g.__doc__) == ('g', 'doc')",
+          "assert g.__annotations__ == {'x': int, 'return': str}")),
+        ("import inspect\ndef f(g): return str(inspect.signature(g))",
+         ("assert f(lambda a, *b, c, **d: 0) == '(a, *b, c, **d)'",
+          "assert f(lambda x, want=73519: x == want) == '(x, want=Ellipsis)'")),
+        ("def f(g): return g(1) + g(2, k=3)",
+         ("from unittest.mock import Mock, call\nm = Mock(return_value=5)\nassert f(m) == 10",
+          "m.assert_called_with(2, k=3)\nassert m.mock_calls == [call(1), call(2, k=3)]")),
         ("def f(): 'doc'", ("assert (f.__doc__, f.__name__) == ('doc', 'f')",)),
     ],
 )  # fmt: skip
@@ -186,6 +200,40 @@ def test_tests_that_are_programs_are_judged_outside(run, code, tests):
     if "Decimal" in tests[0]:
         tests = ("from decimal import Decimal", *tests)
     outcome = run(code, *tests)
+    assert outcome.status == "pass", outcome
+
+
+OWN = """\
+class Counter:
+    def __init__(self): self.n = 0
+    def inc(self): self.n += 1
+    def __len__(self): return self.n
+def sum(a, b): return a + b
+def pow(a, b):
+    if b < 0: raise ValueError("negative")
+    return a * b
+def other(x): return x
+"""
+CASE = "import unittest\nclass TestIt(unittest.TestCase):\n    def test_it(self):\n        "
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        ("assert other(1) == 1", "c = Counter()\nc.inc()\nassert c.n == 1"),
+        ("c = Counter()", "c.inc()", "assert c.n == 1", "assert other(1) == 1"),
+        ("for n in range(2):\n    c = Counter()\n    c.inc()\n    assert c.n == 1",),
+        ("result = sum(10, 15)\nassert result == 25", "assert other(1) == 1"),
+        ("want = 25", "got = sum(10, 15)", "assert got == want"),
+        (CASE + "c = Counter()\n        c.inc()\n        self.assertEqual(c.n, 1)",),
+        (CASE + "self.assertEqual(sum(10, 15), 25)",),
+        ("import pytest\nwith pytest.raises(AttributeError):\n    Counter().gone",),
+        ("c = Counter()\nc.inc()\nassert len(c) == 1\nc.inc()\nassert len(c) == 2",),
+        ("try:\n    pow(2, -1)\nexcept ValueError as e:\n    assert str(e) == 'negative'",),
+    ],
+)
+def test_a_name_that_is_built_in_or_of_the_prelude_is_the_programs_where_it_is_tested(run, tests):
+    outcome = run(OWN, *tests)
     assert outcome.status == "pass", outcome
 
 
