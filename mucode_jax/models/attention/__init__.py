@@ -8,8 +8,8 @@
     | GPU, float32  | xla.causal          | xla.cached   | xla.cached                        |
     | TPU           | tpu.causal (splash) | xla.cached   | tpu.decode                        |
 
-The implementation "auto" takes a device's line; "xla", "cpu", "cudnn" and "splash" name one to be used
-wherever the program is compiled. Scores and softmax are float32 everywhere.
+The implementation "auto" takes a device's line; the other names are of one to be used wherever the
+program is compiled. Scores and softmax are float32 everywhere.
 
 Axes, in all files of this folder: B batch, T query length, S key length, N query heads, K key/value
 heads, G = N / K, H head width.
