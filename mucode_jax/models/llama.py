@@ -148,22 +148,22 @@ class Attention(nn.Module):
 
 @jax.custom_vjp
 def _swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """silu(gate) · up (Shazeer 2020). For the gradient both are kept and nothing else."""
+    """silu(gate) · up. For the gradient both are kept and nothing else."""
     return nn.silu(gate) * up
 
 
 def _swiglu_backward(kept: tuple[jax.Array, jax.Array], d_out: jax.Array):
     gate, up = kept
-    open_ = nn.sigmoid(gate)
-    silu = gate * open_
-    return d_out * up * (open_ + silu * (1 - open_)), d_out * silu
+    sigmoid = nn.sigmoid(gate)
+    silu = gate * sigmoid
+    return d_out * up * (sigmoid + silu * (1 - sigmoid)), d_out * silu
 
 
 _swiglu.defvjp(lambda gate, up: (_swiglu(gate, up), (gate, up)), _swiglu_backward)
 
 
 class MLP(nn.Module):
-    """Two products, one of which opens the gate to the other, and one back to the width."""
+    """SwiGLU (Shazeer 2020)."""
 
     config: LlamaConfig
 
