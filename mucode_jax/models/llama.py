@@ -146,6 +146,22 @@ class Attention(nn.Module):
         return out.reshape(batch, length, -1), kept
 
 
+@jax.custom_vjp
+def _swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """silu(gate) · up. For the gradient both are kept and nothing else."""
+    return nn.silu(gate) * up
+
+
+def _swiglu_backward(kept: tuple[jax.Array, jax.Array], d_out: jax.Array):
+    gate, up = kept
+    sigmoid = nn.sigmoid(gate)
+    silu = gate * sigmoid
+    return d_out * up * (sigmoid + silu * (1 - sigmoid)), d_out * silu
+
+
+_swiglu.defvjp(lambda gate, up: (_swiglu(gate, up), (gate, up)), _swiglu_backward)
+
+
 class MLP(nn.Module):
     """SwiGLU (Shazeer 2020)."""
 
@@ -157,7 +173,7 @@ class MLP(nn.Module):
         x = flatten(x)
         gate = _dense(c, c.d_ff, "gate", ("embed", "ff"))(x)
         up = _dense(c, c.d_ff, "up", ("embed", "ff"))(x)
-        return _dense(c, c.d_model, "down", ("ff", "embed"))(nn.silu(gate) * up).reshape(shape)
+        return _dense(c, c.d_model, "down", ("ff", "embed"))(_swiglu(gate, up)).reshape(shape)
 
 
 class Block(nn.Module):
@@ -244,8 +260,10 @@ def unstack(params: Params) -> Params:
     stacked = params["layers"]
     if isinstance(stacked, tuple):
         return params
-    count = jax.tree.leaves(stacked)[0].shape[0]
-    layers = tuple(jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(count))
+    leaves, tree = jax.tree.flatten(stacked)
+    # The gradient of a split is one concatenation; that of slices is as many padded sums.
+    split = [[part[0] for part in jax.lax.split(x, [1] * x.shape[0])] for x in leaves]
+    layers = tuple(tree.unflatten(layer) for layer in zip(*split, strict=True))
     return {**params, "layers": layers}
 
 

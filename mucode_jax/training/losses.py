@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from mucode_jax.models import llama, verifier
 from mucode_jax.models.llama import LlamaConfig
-from mucode_jax.models.sharding import constrain
+from mucode_jax.models.sharding import automatic_axes, constrain
 
 Params = Any
 Batch = dict[str, jax.Array]
@@ -30,8 +31,40 @@ Batch = dict[str, jax.Array]
 Sums = tuple[jax.Array, jax.Array, dict[str, tuple[jax.Array, jax.Array]]]
 Loss = Callable[[Params, Batch], Sums]
 
-# A vocabulary larger than this is worked through in pieces of at most this size.
+# Where a device has more logits than this (256 MB), a vocabulary larger than a piece is worked
+# through in pieces of at most that size.
+LOGITS = 2**26
 VOCABULARY_PIECE = 16384
+
+
+@jax.custom_vjp
+def _normalizer_and_target(
+    logits_BxTxP: jax.Array, ids_P: jax.Array, targets_BxT: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The logits' logsumexp, and the target's logit or 0: float32 [B, T].
+
+    For the gradient the logits are kept and nothing else of their size.
+    """
+    is_target_BxTxP = ids_P == targets_BxT[..., None]
+    target_logit_BxT = jnp.sum(jnp.where(is_target_BxTxP, logits_BxTxP, 0), axis=-1)
+    return jax.nn.logsumexp(logits_BxTxP, axis=-1), target_logit_BxT
+
+
+def _forward(logits_BxTxP, ids_P, targets_BxT):
+    normalizer_BxT, target_logit_BxT = _normalizer_and_target(logits_BxTxP, ids_P, targets_BxT)
+    return (normalizer_BxT, target_logit_BxT), (logits_BxTxP, ids_P, targets_BxT, normalizer_BxT)
+
+
+def _backward(kept, d_out):
+    logits_BxTxP, ids_P, targets_BxT, normalizer_BxT = kept
+    d_normalizer_BxT, d_target_BxT = d_out
+    is_target_BxTxP = ids_P == targets_BxT[..., None]
+    softmax_BxTxP = jnp.exp(logits_BxTxP - normalizer_BxT[..., None])
+    d_logits_BxTxP = softmax_BxTxP * d_normalizer_BxT[..., None]
+    return d_logits_BxTxP + jnp.where(is_target_BxTxP, d_target_BxT[..., None], 0), None, None
+
+
+_normalizer_and_target.defvjp(_forward, _backward)
 
 
 def cross_entropy(
@@ -55,6 +88,7 @@ def cross_entropy(
       float32 [B, T].
     """
     vocab, dtype = kernel_VxD.shape[0], states_BxTxD.dtype
+    size = -(-vocab // pieces)
 
     def piece(kernel_PxD, ids_P, states_BxTxD) -> tuple[jax.Array, jax.Array]:
         """(logsumexp of the logits of these P ids, the target's logit or 0), float32 [B, T]."""
@@ -66,10 +100,9 @@ def cross_entropy(
         )
         logits_BxTxP = logits_NxP.reshape(*states_BxTxD.shape[:2], -1)
         logits_BxTxP = constrain(logits_BxTxP, "batch", "length", "vocab")
-        logits_BxTxP = jnp.where(ids_P < vocab, logits_BxTxP, -jnp.inf)  # ids that fill up a piece
-        is_target = ids_P == targets_BxT[..., None]
-        target_logit_BxT = jnp.sum(jnp.where(is_target, logits_BxTxP, 0), axis=-1)
-        return jax.nn.logsumexp(logits_BxTxP, axis=-1), target_logit_BxT
+        if size * pieces > vocab:  # ids that fill up a piece
+            logits_BxTxP = jnp.where(ids_P < vocab, logits_BxTxP, -jnp.inf)
+        return _normalizer_and_target(logits_BxTxP, ids_P, targets_BxT)
 
     if pieces == 1:
         normalizer_BxT, target_logit_BxT = piece(kernel_VxD, jnp.arange(vocab), states_BxTxD)
@@ -77,7 +110,6 @@ def cross_entropy(
 
     # Piece c holds the ids c, c + pieces, c + 2·pieces …: a kernel that is split over devices along
     # the vocabulary is cut where it lies. Float32 states let the pieces' gradients add up exactly.
-    size = -(-vocab // pieces)
     kernel_VxD = jnp.pad(kernel_VxD, [(0, size * pieces - vocab), (0, 0)])
     kernel_CxPxD = jnp.moveaxis(kernel_VxD.reshape(size, pieces, -1), 1, 0)
     ids_CxP = jnp.arange(size) * pieces + jnp.arange(pieces)[:, None]
@@ -92,7 +124,7 @@ def cross_entropy(
 @functools.lru_cache
 def sft(config: LlamaConfig) -> Loss:
     """Cross-entropy of the supervised tokens, averaged by their weights (batches: `pack_sft`)."""
-    pieces = -(-config.vocab_size // VOCABULARY_PIECE)
+    vocab = config.vocab_size
 
     def loss(params: Params, batch: Batch) -> Sums:
         states = llama.hidden(
@@ -103,6 +135,8 @@ def sft(config: LlamaConfig) -> Loss:
             segment_ids=batch["segment_ids"],
         )
         kernel = params["embed"]["embedding"] if config.tied else params["head"]["kernel"].T
+        logits = batch["tokens"].size * vocab / math.prod(automatic_axes().values())
+        pieces = 1 if logits <= LOGITS else -(-vocab // VOCABULARY_PIECE)
         losses = cross_entropy(states, kernel, batch["targets"], pieces=pieces)
         weights = batch["weights"]
         return jnp.sum(losses * weights), jnp.sum(weights), {}

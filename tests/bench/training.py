@@ -1,7 +1,7 @@
 """What training costs: memory on TPU slices, speed on this CPU or GPU, padding of real batches.
 
 python tests/bench/training.py aot [POINT …]     # needs libtpu; minutes a point
-python tests/bench/training.py cpu               # needs torch and transformers
+python tests/bench/training.py cpu [25m|135m]    # needs torch and transformers; minutes
 python tests/bench/training.py gpu               # needs a GPU
 python tests/bench/training.py padding --data ../shared/data
 """
@@ -13,6 +13,8 @@ import dataclasses
 import math
 import os
 import pathlib
+import statistics
+import subprocess
 import sys
 import time
 
@@ -59,13 +61,14 @@ def model_config(name: str, **settings):
     shape = {  # V, D, L, N, K, H, F
         "8b": (128256, 4096, 32, 32, 8, 128, 14336),
         "1b": (128256, 2048, 16, 32, 8, 64, 8192),
+        "135m": (49152, 576, 30, 9, 3, 64, 1536),
         "25m": (8192, 384, 8, 6, 6, 64, 1536),
         "tiny": (512, 256, 2, 2, 2, 128, 512),
     }[name]
     if name in ("8b", "1b"):
         scaling = RopeScaling(8.0 if name == "8b" else 32.0, 1.0, 4.0, 8192)
         settings |= {"rope_theta": 500000.0, "rope_scaling": scaling, "max_positions": 131072}
-    return LlamaConfig(*shape, tied=name in ("1b", "tiny"), **settings)
+    return LlamaConfig(*shape, tied=name in ("1b", "135m", "tiny"), **settings)
 
 
 def abstract_params(point: Point, config):
@@ -144,22 +147,21 @@ def random_batch(loss: str, config, rows: int, length: int):
     """Full rows: one text each (sft), or pairs of texts of a quarter of a row."""
     import numpy as np
 
-    from mucode_jax.checks.plan import batch_shapes
-
-    rng = np.random.default_rng(0)
-    shapes = batch_shapes(loss, rows, length, 4)
-    batch = {k: np.zeros(x.shape, x.dtype) for k, x in shapes.items()}
-    batch["tokens"] = rng.integers(0, config.vocab_size, (rows, length)).astype(np.int32)
-    texts = 1 if loss == "sft" else 4
-    each = length // texts
-    batch["positions"][:] = np.arange(length) % each
-    batch["segment_ids"][:] = 1 + np.arange(length) // each
-    batch["weights"][:] = 1
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (rows, length), np.int32)
+    text_length = length if loss == "sft" else length // 4
+    columns = np.arange(length, dtype=np.int32)
+    batch = {
+        "tokens": tokens,
+        "positions": np.tile(columns % text_length, (rows, 1)),
+        "segment_ids": np.tile(1 + columns // text_length, (rows, 1)),
+    }
     if loss == "sft":
-        batch["targets"] = np.roll(batch["tokens"], -1, axis=1)
-    else:
-        batch["ends"][:] = np.arange(1, 5) * each - 1
-    return batch
+        targets, weights = np.roll(tokens, -1, axis=1), np.ones((rows, length), np.float32)
+        return batch | {"targets": targets, "weights": weights}
+    ends = np.tile(np.arange(1, 5, dtype=np.int32) * text_length - 1, (rows, 1))
+    pairs = loss == "bradley_terry"
+    batch |= {"ends": ends, "weights": np.ones((rows, 2 if pairs else 4), np.float32)}
+    return batch if pairs else batch | {"labels": np.zeros((rows, 4), np.float32)}
 
 
 def runner(loss: str, config, batch, *, rank: int = 0, **optimizer):
@@ -200,53 +202,104 @@ def runner(loss: str, config, batch, *, rank: int = 0, **optimizer):
     return one
 
 
-def cpu(repeats: int) -> int:
-    """25 M parameters, 8 × 512, float32, one thread: tokens per CPU-second, side by side."""
+def torch_runner(config, batch):
+    """The same step in torch and transformers."""
     import torch
     import transformers
 
-    rows, length = 8, 512
     torch.set_num_threads(1)
-    base = model_config("25m")
-    batch = random_batch("sft", base, rows, length)
-    reference = transformers.LlamaForCausalLM(
+    model = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
-            vocab_size=base.vocab_size,
-            hidden_size=base.d_model,
-            num_hidden_layers=base.n_layers,
-            num_attention_heads=base.n_heads,
-            num_key_value_heads=base.n_kv_heads,
-            head_dim=base.head_dim,
-            intermediate_size=base.d_ff,
-            tie_word_embeddings=base.tied,
+            vocab_size=config.vocab_size,
+            hidden_size=config.d_model,
+            num_hidden_layers=config.n_layers,
+            num_attention_heads=config.n_heads,
+            num_key_value_heads=config.n_kv_heads,
+            head_dim=config.head_dim,
+            intermediate_size=config.d_ff,
+            tie_word_embeddings=config.tied,
             attn_implementation="sdpa",
         )
     )
-    optimizer = torch.optim.AdamW(reference.parameters(), lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     ids = torch.tensor(batch["tokens"]).long()
 
-    def theirs() -> float:
-        loss = reference(ids, labels=ids).loss
+    def one() -> float:
+        loss = model(ids, labels=ids).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         return loss.item()
 
-    contenders = {"torch + transformers": theirs}
-    for name, scan in (("mucode_jax, scanned", True), ("mucode_jax, unrolled", False)):
-        contenders[name] = runner("sft", dataclasses.replace(base, scan=scan), batch)
-    spent = {name: [] for name in contenders}
-    for one in contenders.values():
-        one()  # compiles
-    for _ in range(repeats):
-        for name, one in contenders.items():
-            began = time.process_time()
-            one()
-            spent[name].append(time.process_time() - began)
-    rates = {name: rows * length / sorted(s)[len(s) // 2] for name, s in spent.items()}
-    for name, rate in rates.items():
-        print(f"{name}: {rate:.0f} tokens/CPU-s, {rate / rates['torch + transformers']:.2f}×")
+    return one
+
+
+# Steps on one CPU thread: (rows, length).
+CPU = {"25m": (8, 512), "135m": (2, 512)}
+
+
+def contender(checkout: str, model: str, kind: str) -> int:
+    """For each line read takes a step of the checkout's, and writes its CPU-seconds."""
+    sys.path[:0] = [checkout, f"{checkout}/tests/bench"]
+    import training  # the checkout's own, which knows its modules
+
+    config = model_config(model, scan=kind == "scanned")
+    batch = random_batch("sft", config, *CPU[model])
+    if kind == "torch":
+        one = torch_runner(config, batch)
+    else:
+        one = training.runner("sft", config, batch)
+    for _ in sys.stdin:
+        began = time.process_time()
+        one()
+        print(time.process_time() - began, flush=True)
+    return 0
+
+
+def cpu(models: list[str], repeats: int, against: str | None) -> int:
+    """A float32 step on one thread: tokens per CPU-second, each contender a process, in turns.
+
+    `against` is the folder of another checkout, whose steps run beside this one's.
+    """
+    checkout = str(pathlib.Path(__file__).resolve().parents[2])
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    }
+    for model in models or CPU:
+        contenders = {"torch + transformers": (checkout, "torch")}
+        for kind in ("scanned", "unrolled"):
+            contenders[f"mucode_jax, {kind}"] = (checkout, kind)
+            if against:
+                contenders[f"{against}, {kind}"] = (against, kind)
+        workers = {
+            name: subprocess.Popen(
+                [sys.executable, __file__, "contender", folder, model, kind],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for name, (folder, kind) in contenders.items()
+        }
+        seconds = {name: [] for name in workers}
+        for _ in range(1 + repeats):
+            for name, worker in workers.items():
+                worker.stdin.write("\n")
+                worker.stdin.flush()
+                seconds[name].append(float(worker.stdout.readline()))
+        for worker in workers.values():
+            worker.stdin.close()
+            worker.wait()
+        rows, length = CPU[model]
+        medians = {name: statistics.median(s[1:]) for name, s in seconds.items()}  # 0 compiles
+        for name, median in medians.items():
+            print(
+                f"{model}, {rows} × {length}, {name}: {rows * length / median:.0f} tokens/CPU-s, "
+                f"{medians['torch + transformers'] / median:.2f}×",
+                flush=True,
+            )
     return 0
 
 
@@ -381,7 +434,14 @@ def main() -> int:
     ahead = commands.add_parser("aot")
     ahead.add_argument("points", nargs="*", metavar="POINT", help=", ".join(POINTS))
     ahead.add_argument("--dump", metavar="DIR", help="write the compiled programs there")
-    commands.add_parser("cpu").add_argument("--repeats", type=int, default=5)
+    on_cpu = commands.add_parser("cpu")
+    on_cpu.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(CPU))
+    on_cpu.add_argument("--repeats", type=int, default=5)
+    on_cpu.add_argument("--against", metavar="DIR", help="another checkout, to run beside this one")
+    worker = commands.add_parser("contender", help="used by cpu")
+    worker.add_argument("checkout")
+    worker.add_argument("model")
+    worker.add_argument("kind")
     on_gpu = commands.add_parser("gpu")
     on_gpu.add_argument("--repeats", type=int, default=10)
     on_gpu.add_argument("--peak", type=float, default=790.0, help="TFLOP/s (H200 as measured)")
@@ -391,11 +451,9 @@ def main() -> int:
         os.environ["JAX_PLATFORMS"] = "cpu"
         return aot(arguments.points, arguments.dump)
     if arguments.command == "cpu":
-        os.environ |= {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
-        }
-        return cpu(arguments.repeats)
+        return cpu(arguments.models, arguments.repeats, arguments.against)
+    if arguments.command == "contender":
+        return contender(arguments.checkout, arguments.model, arguments.kind)
     if arguments.command == "gpu":
         return gpu(arguments.repeats, arguments.peak)
     return padding(arguments.data)

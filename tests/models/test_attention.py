@@ -204,6 +204,23 @@ def test_the_tpu_kernel_gives_the_answer_and_gradient_of_plain_xla(length):
         np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-5), (jnp.bfloat16, 0.1)])
+def test_head_by_head_on_a_cpu_output_and_gradients_are_those_of_plain_xla(dtype, tolerance):
+    q, k, v = qkv(4, 2, 16, length=200, dtype=dtype)
+    weight = jnp.asarray(np.random.default_rng(1).normal(size=q.shape), dtype)
+
+    def run(implementation, segments):
+        attend = functools.partial(attention.attend, implementation=implementation)
+        out, gradients = jax.jit(lambda *x: jax.vjp(lambda *x: attend(*x, segments), *x))(q, k, v)
+        return out, *gradients(weight)
+
+    for segments in (SEGMENTS[:, :200], None):
+        for ours, plain in zip(run("cpu", segments), run("xla", segments), strict=True):
+            assert ours.dtype == dtype
+            ours, plain = np.asarray(ours, np.float32), np.asarray(plain, np.float32)
+            np.testing.assert_allclose(ours, plain, atol=tolerance)
+
+
 @pytest.mark.parametrize("shape", [(2, 2, 2), (1, 1, 8)])
 def test_the_tpu_kernel_on_a_mesh_gives_the_answer_of_one_device(shape):
     q, k, v = qkv(8, 2, 64, batch=4, length=128)  # 8 devices for 2 key/value heads
@@ -250,7 +267,7 @@ def test_cudnn_gives_the_answer_of_plain_xla():
 
 
 def test_an_unknown_implementation_is_refused():
-    with pytest.raises(ValueError, match="'flash' is none of auto, splash, cudnn, xla"):
+    with pytest.raises(ValueError, match="'flash' is none of auto, splash, cudnn, cpu, xla"):
         attention.attend(*qkv(2, 1, 8), implementation="flash")
 
 

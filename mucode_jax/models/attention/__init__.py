@@ -2,13 +2,14 @@
 
     | device        | training, scoring   | prefill      | decode                            |
     | ------------- | ------------------- | ------------ | --------------------------------- |
-    | CPU           | xla.causal          | xla.cached   | cpu.decode (on a mesh xla.cached) |
+    | CPU           | cpu.causal          | xla.cached   | cpu.decode                        |
+    | CPUs, a mesh  | xla.causal          | xla.cached   | xla.cached                        |
     | GPU, 16 bits  | cudnn.causal        | xla.cached   | cudnn.decode                      |
     | GPU, float32  | xla.causal          | xla.cached   | xla.cached                        |
     | TPU           | tpu.causal (splash) | xla.cached   | tpu.decode                        |
 
-The implementation "auto" takes a device's line; "xla", "cudnn" and "splash" name one to be used
-wherever the program is compiled. Scores and softmax are float32 everywhere.
+The implementation "auto" takes a device's line; the other names are of one to be used wherever the
+program is compiled. Scores and softmax are float32 everywhere.
 
 Axes, in all files of this folder: B batch, T query length, S key length, N query heads, K key/value
 heads, G = N / K, H head width.
@@ -25,11 +26,14 @@ from jax import Array
 from mucode_jax.models import sharding
 from mucode_jax.models.attention import cpu, cudnn, tpu, xla
 
-IMPLEMENTATIONS = ("auto", "splash", "cudnn", "xla")
+IMPLEMENTATIONS = ("auto", "splash", "cudnn", "cpu", "xla")
 
 
 def choose(implementation: str, dtype: jnp.dtype) -> str:
-    """What "auto" stands for on the default backend: cuDNN has no float32."""
+    """What "auto" stands for on the default backend.
+
+    cuDNN has no float32, and a loop over rows and heads cannot be split over a mesh.
+    """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"attention {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}")
     if implementation != "auto":
@@ -37,7 +41,10 @@ def choose(implementation: str, dtype: jnp.dtype) -> str:
     backend = jax.default_backend()
     if backend == "tpu":
         return "splash"
-    return "cudnn" if backend == "gpu" and dtype in (jnp.bfloat16, jnp.float16) else "xla"
+    if backend == "gpu" and dtype in (jnp.bfloat16, jnp.float16):
+        return "cudnn"
+    alone = math.prod(sharding.automatic_axes().values()) == 1
+    return "cpu" if backend == "cpu" and alone else "xla"
 
 
 def attend(
@@ -55,7 +62,12 @@ def attend(
     Returns:
       [B, T, N, H], in q's dtype.
     """
-    backends = {"splash": tpu.causal, "cudnn": cudnn.causal, "xla": xla.causal}
+    backends = {
+        "splash": tpu.causal,
+        "cudnn": cudnn.causal,
+        "cpu": cpu.causal,
+        "xla": xla.causal,
+    }
     return backends[choose(implementation, q.dtype)](q, k, v, segment_ids)
 
 
@@ -75,11 +87,12 @@ def attend_cached(
     """
     k, v = k.astype(q.dtype), v.astype(q.dtype)
     if q.shape[1] == 1:
-        which, axes = choose(implementation, q.dtype), sharding.automatic_axes()
+        which = choose(implementation, q.dtype)
         if which == "splash":
-            return tpu.decode(q, k, v, limits, tensor=axes.get("tensor", 1))
+            tensor = sharding.automatic_axes().get("tensor", 1)
+            return tpu.decode(q, k, v, limits, tensor=tensor)
         if which == "cudnn":
             return cudnn.decode(q, k, v, limits)
-        if jax.default_backend() == "cpu" and math.prod(axes.values()) == 1:
+        if which == "cpu":
             return cpu.decode(q, k, v, limits)
     return xla.cached(q, *(xla.by_head(x, q.shape[-1]) for x in (k, v)), limits)
