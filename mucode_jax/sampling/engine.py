@@ -193,6 +193,19 @@ class Engine:
             )
         self._scheduler.submit(dataclasses.replace(request, prompt_ids=prompt, keys=keys))
 
+    def check_unused(self, request: Request) -> None:
+        """Raises ValueError where a pending or kept request has this one's id."""
+        self._scheduler.check_unused(request)
+
+    def keeps(self, handle: Handle) -> bool:
+        """Whether this completion is kept."""
+        return handle in self._scheduler.kept
+
+    @property
+    def ready(self) -> bool:
+        """Whether `step` would not wait for the device."""
+        return self._block is None or self._block.steps.is_ready()
+
     def release(self, handle: Handle) -> None:
         """Gives up a kept completion, (request id, index): its pages are free for others.
 

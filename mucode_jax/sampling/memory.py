@@ -114,7 +114,7 @@ def _parts(config: llama.LlamaConfig, mesh: Mesh | None) -> int:
     if mesh is None:
         return 1
     split = jax.tree.leaves(tuple(cache_spec(config, mesh)))
-    return sharding.padded_rows(1, mesh) * math.prod(mesh.shape[axis] for axis in split)
+    return mesh.shape["data"] * math.prod(mesh.shape[axis] for axis in split)
 
 
 def _rounded(
@@ -123,7 +123,7 @@ def _rounded(
     if slots < 8:
         raise ValueError(
             f"free memory holds {max(0, int(slots))} slots of {context} tokens "
-            f"({slot_bytes(config, context, mesh) / 2**20:.0f} MiB each); lower the context, or set "
-            "the number of slots"
+            f"({slot_bytes(config, context, mesh) / 2**20:.0f} MiB each); lower the context, or "
+            "set the number of slots"
         )
     return min(most, int(slots) // 8 * 8)

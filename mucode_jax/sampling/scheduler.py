@@ -162,11 +162,16 @@ class Scheduler:
         """The samples that have a slot."""
         return [sample for sample in self.samples if sample is not None]
 
-    def submit(self, request: Request) -> None:
-        """Queues a request; ValueError if its id is taken or its parent does not fit."""
-        id, prompt, parent = request.id, request.prompt_ids, request.parent
+    def check_unused(self, request: Request) -> None:
+        """Raises ValueError where a pending or kept request has this one's id."""
+        id = request.id
         if id in self._active or any((id, i) in self.kept for i in range(len(request.keys))):
             raise ValueError(f"request {id!r}: this id is pending or kept; release it first")
+
+    def submit(self, request: Request) -> None:
+        """Queues a request; ValueError if its id is taken or its parent does not fit."""
+        self.check_unused(request)
+        id, prompt, parent = request.id, request.prompt_ids, request.parent
         count, now = len(request.keys), self._clock()
         waiting = collections.deque(range(count))
         if parent is None:
@@ -232,9 +237,9 @@ class Scheduler:
                 return None
             group.replaying = True
             return Sample(group, None, next(self._order), group.columns, int(feed[-1]), len(drawn))
-        if group.columns.count < len(group.request.prompt_ids) - 1:
-            if not self._read(group, group.feed, work):
-                return None
+        unread = group.columns.count < len(group.request.prompt_ids) - 1
+        if unread and not self._read(group, group.feed, work):
+            return None
         last = len(group.waiting) == 1
         columns = group.columns if last else self.pool.share(group.columns)
         copies = self.pool.reserve(columns, columns.count + 1)

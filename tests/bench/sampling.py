@@ -44,7 +44,7 @@ def completion_lengths(rng: np.random.Generator, count: int, mean: float, cap: i
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """What things cost in virtual seconds; programs take code_s on average, `slow` of them limit_s."""
+    """Virtual seconds; programs take code_s on average, and a share `slow` of them limit_s."""
 
     step_s: float = 0.005
     host_s: float = 0.001
