@@ -35,10 +35,10 @@ from mucode_jax.sampling.pages import pages_of
 from mucode_jax.sampling.scheduler import Completion, Handle, Request, Scheduler, Work
 
 STEPS = 16  # K, of one dispatch
-# A prefill reads texts in parts of T tokens, R parts at once: so many that a step of it is bound by
+# A prefill reads texts in parts of T tokens, R parts at once: so many that it is bound by
 # arithmetic, so few that little of the last one is empty.
 PREFILL_LENGTH = 32  # T
-PREFILL_ROWS = 8  # R
+PREFILL_ROWS, PREFILL_ROWS_CPU = 8, 2  # R
 COPIES = 64  # pages copied by one call, at most
 
 
@@ -146,6 +146,7 @@ class Engine:
         if pages < longest:
             raise ValueError(f"{pages} pages do not hold one conversation of {context} tokens")
         self._table = longest
+        self._rows = PREFILL_ROWS_CPU if memory.on_cpu(mesh) else PREFILL_ROWS
         self._scheduler = Scheduler(slots, pages, longest, eot_ids, clock)
         self._counters = Counters()
         self._used: set[tuple] = set()
@@ -257,12 +258,12 @@ class Engine:
             for pages, start, tokens in work.prefills
             for first in range(0, len(tokens), PREFILL_LENGTH)
         ]
-        for first in range(0, len(parts), PREFILL_ROWS):
-            self._prefill(parts[first : first + PREFILL_ROWS])
+        for first in range(0, len(parts), self._rows):
+            self._prefill(parts[first : first + self._rows])
         self._copy(work.late_copies)
 
     def _prefill(self, parts: list[tuple[list[int], int, np.ndarray]]) -> None:
-        rows = PREFILL_ROWS
+        rows = self._rows
         texts = programs.Texts(
             np.zeros((rows, self._table), np.int32),
             *(np.zeros(rows, np.int32) for _ in range(2)),

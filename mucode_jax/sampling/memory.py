@@ -28,10 +28,15 @@ _MOST = 1024
 _OF_CONTEXT = 1 / 3
 
 
+def on_cpu(mesh: Mesh | None) -> bool:
+    """Whether an engine's devices are a CPU's."""
+    device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+    return device.platform == "cpu"
+
+
 def _share(mesh: Mesh | None) -> float:
     """The share of a whole context that the cache has for each slot."""
-    device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
-    return 1 if device.platform == "cpu" else _OF_CONTEXT
+    return 1 if on_cpu(mesh) else _OF_CONTEXT
 
 
 def pool_pages(slots: int, context: int, mesh: Mesh | None = None) -> int:

@@ -8,26 +8,23 @@ from mucode_jax import aot
 from mucode_jax.models import llama, sharding
 from mucode_jax.sampling import engine, memory, programs, replicas
 from mucode_jax.sampling.engine import Engine, Request
-from tests.models import tiny
 from tests.sampling.test_engine import CONFIG, EOT, PARAMS, drain, ids, keys
 
 SETTINGS = {"context": 96, "temperature": 0.8, "steps": 4, "eot_ids": EOT}
 
 
-@pytest.fixture(scope="module")
-def spread():
-    """Two replicas of two devices each."""
-    mesh = sharding.host_mesh(2, jax.devices()[:4])
+def on(mesh):
+    """The parameters laid out on a mesh."""
     params = programs.prepare(CONFIG, PARAMS)
-    layout = sharding.shardings(params, llama.logical_axes(CONFIG, stacked=False), mesh)
-    params = jax.device_put(params, layout)
-    return replicas.Replicas(CONFIG, params, slots=6, mesh=mesh, **SETTINGS)
+    axes = llama.logical_axes(CONFIG, stacked=False)
+    return jax.device_put(params, sharding.shardings(params, axes, mesh))
 
 
-def test_replicas_give_what_one_of_them_gives(spread):
-    alone = Engine(
-        *(CONFIG, PARAMS), slots=3, mesh=sharding.host_mesh(2, jax.devices()[4:6]), **SETTINGS
-    )
+def test_replicas_give_what_one_of_them_gives():
+    two = sharding.host_mesh(2, jax.devices()[:4])
+    spread = replicas.Replicas(CONFIG, on(two), slots=6, mesh=two, **SETTINGS)
+    one = sharding.host_mesh(2, jax.devices()[4:6])
+    alone = Engine(CONFIG, on(one), slots=3, mesh=one, **SETTINGS)
     for e in (spread, alone):
         for i in range(5):
             e.submit(Request(i, ids(i, 3 + 9 * i), keys(i, 3), 12))
@@ -107,11 +104,10 @@ def test_nothing_passes_between_replicas(tensor):
 
 
 def test_tokens_do_not_depend_on_how_many_devices_share_the_heads():
-    params = tiny.params(CONFIG)
     found = []
     for tensor in (1, 2):
         mesh = sharding.host_mesh(tensor, jax.devices()[:tensor])
-        e = Engine(CONFIG, params, slots=3, mesh=mesh, **SETTINGS)
+        e = Engine(CONFIG, on(mesh), slots=3, mesh=mesh, **SETTINGS)
         e.submit(Request("a", ids(1, 20), keys(1, 3), 12, keep=False))
         found.append({handle: done.ids.tolist() for handle, done in drain(e).items()})
     assert found[0] == found[1]
