@@ -143,8 +143,10 @@ class Engine:
         }
         longest = pages_of(context)
         pages = pool_pages(slots, context, mesh) if pages is None else pages
-        if pages < longest:
-            raise ValueError(f"{pages} pages do not hold one conversation of {context} tokens")
+        if pages <= longest:
+            raise ValueError(
+                f"{pages} pages are too few for {context} tokens: it must be {longest + 1} or more"
+            )
         self._table = longest
         self._rows = PREFILL_ROWS_CPU if memory.on_cpu(mesh) else PREFILL_ROWS
         self._scheduler = Scheduler(slots, pages, longest, eot_ids, clock)

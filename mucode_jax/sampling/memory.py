@@ -40,8 +40,8 @@ def _share(mesh: Mesh | None) -> float:
 
 
 def pool_pages(slots: int, context: int, mesh: Mesh | None = None) -> int:
-    """How many pages the cache of so many slots has; at least one whole conversation's."""
-    return max(1, math.ceil(slots * _share(mesh))) * pages_of(context)
+    """How many pages the cache of so many slots has; more than one conversation takes."""
+    return max(1, math.ceil(slots * _share(mesh))) * pages_of(context) + 1
 
 
 def slot_bytes(config: llama.LlamaConfig, context: int, mesh: Mesh | None = None) -> int:

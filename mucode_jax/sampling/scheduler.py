@@ -92,6 +92,7 @@ class Sample:
 
     group: _Group
     index: int | None
+    slot: int
     order: int  # of starting
     columns: Columns
     token: int  # the token to read next
@@ -137,7 +138,7 @@ class Scheduler:
         eot_ids: tuple[int, ...],
         clock: Callable[[], float],
     ) -> None:
-        """`pages` of the pool; `longest`: M; the pool must hold one such conversation."""
+        """`pages` of the pool, more than `longest`: M, and one that its samples do not share."""
         self.samples: list[Sample | None] = [None] * slots  # by slot
         self.pool = Pool(pages)
         self._longest, self._eot_ids, self._clock = longest, eot_ids, clock
@@ -215,7 +216,7 @@ class Scheduler:
                     replaying.append(queue.popleft())
                 elif not group.waiting:
                     queue.popleft()
-                elif (sample := self._next(group, work)) is not None:
+                elif (sample := self._next(group, free[0], work)) is not None:
                     self.samples[free.popleft()] = sample
                 else:
                     # What is freed now serves the next round: this one's copies may read it.
@@ -227,8 +228,9 @@ class Scheduler:
                 break
         return work
 
-    def _next(self, group: _Group, work: Work) -> Sample | None:
+    def _next(self, group: _Group, slot: int, work: Work) -> Sample | None:
         """What the group does next in a slot, its prompt being read before; None: no pages."""
+        order = next(self._order)
         if self.pool.free < len(self.live):  # each of them will soon need one
             return None
         if group.stage < len(group.history):
@@ -236,7 +238,7 @@ class Scheduler:
             if not self._read(group, feed, work):
                 return None
             group.replaying = True
-            return Sample(group, None, next(self._order), group.columns, int(feed[-1]), len(drawn))
+            return Sample(group, None, slot, order, group.columns, int(feed[-1]), len(drawn))
         unread = group.columns.count < len(group.request.prompt_ids) - 1
         if unread and not self._read(group, group.feed, work):
             return None
@@ -251,7 +253,7 @@ class Scheduler:
         if last:
             group.columns, group.stage = Columns(), 0
         index, limit = group.waiting.popleft(), group.request.max_new_tokens
-        return Sample(group, index, next(self._order), columns, int(group.feed[-1]), limit)
+        return Sample(group, index, slot, order, columns, int(group.feed[-1]), limit)
 
     def _read(self, group: _Group, feed: np.ndarray, work: Work) -> bool:
         """Prefills a feed but for its last token, which decoding reads; False: no pages."""
@@ -270,13 +272,13 @@ class Scheduler:
     def _preempt(self, sample: Sample) -> None:
         """Takes a slot, and the pages of what was drawn in it, from a sample; it starts again."""
         group = sample.group
-        self.samples[self.samples.index(sample)] = None
+        self.samples[sample.slot] = None
         self.evictions += 1
         if sample.index is None:
             self._forget(group)
             return
         self.redrawn += sum(len(ids) for ids, _ in sample.blocks)
-        if group.columns.pages:
+        if group.columns.pages or group.replaying:
             self.pool.release(sample.columns)
         else:
             sample.columns.count = len(group.request.prompt_ids) - 1
@@ -315,7 +317,7 @@ class Scheduler:
     def live_slots(self, steps: int) -> Slots | None:
         """What `programs.decode` is told, for K = `steps`; None if no slot is live."""
         for sample in sorted(self.live, key=lambda sample: sample.order):
-            if sample in self.live:
+            if self.samples[sample.slot] is sample:  # else it was preempted
                 self._make_room(sample, sample.columns.count + min(steps, sample.left))
         live = [(slot, sample) for slot, sample in enumerate(self.samples) if sample is not None]
         if not live:

@@ -36,9 +36,9 @@ def test_on_an_accelerator_a_third_of_it_is_there_for_each_but_a_whole_one_for_a
     assert memory.slot_bytes(CONFIG, CONTEXT, device) == EACH
     pages = CONTEXT // llama.PAGE
     assert [memory.pool_pages(n, CONTEXT, device) for n in (1, 3, 4, 300)] == [
-        *(pages, pages, 2 * pages, 100 * pages)
+        *(pages + 1, pages + 1, 2 * pages + 1, 100 * pages + 1)
     ]
-    assert memory.pool_pages(300, CONTEXT) == 300 * pages
+    assert memory.pool_pages(300, CONTEXT) == 300 * pages + 1
 
 
 def test_the_free_memory_of_an_accelerator_is_filled_to_four_fifths():
