@@ -2,6 +2,8 @@
 
 python tests/bench/sampling.py iteration            # the real scheduler on a virtual clock; seconds
 python tests/bench/sampling.py searches             # Best-of-N on the same clock
+python tests/bench/sampling.py conversations        # how many fit the bytes of 32 whole contexts
+python tests/bench/sampling.py feedback             # prefill of a later turn, compiled for a TPU
 python tests/bench/sampling.py cpu [--tunix PYTHON] # against transformers (needs torch); minutes
 python tests/bench/sampling.py mini [--slots B]     # the embedded generator's shape; a minute
 python tests/bench/sampling.py gpu                  # 1B in bfloat16, 256 slots, 1k context
@@ -32,7 +34,18 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EOT = 0
-WHAT = ("iteration", "searches", "cpu", "mini", "gpu", "growth", "ties", "contestant")
+WHAT = (
+    "iteration",
+    "searches",
+    "conversations",
+    "feedback",
+    "cpu",
+    "mini",
+    "gpu",
+    "growth",
+    "ties",
+    "contestant",
+)
 
 
 def completion_lengths(rng: np.random.Generator, count: int, mean: float, cap: int) -> np.ndarray:
@@ -359,6 +372,59 @@ def drained_searches(
     return simulation.figures(unique)
 
 
+def conversations(context: int = 5248) -> None:
+    """Rollouts in the bytes of 32 whole contexts, with more and more slots."""
+    from mucode_jax.sampling.pages import pages_of
+
+    for slots in (32, 96, 128, 192, 256):
+        result = iteration(problems=60, slots=slots, pages=32 * pages_of(context))
+        print(slots, "slots", end=": ")
+        _show(result)
+
+
+def feedback(cached: int = 600, context: int = 5248) -> None:
+    """Flops and bytes of the prefill of 100 tokens after `cached` ones: 1B, one v5e chip.
+
+    A cost analysis counts a loop once: here one turn of the loop over pages reads what is cached.
+    """
+    import functools
+
+    import jax
+
+    from mucode_jax import aot
+    from mucode_jax.models import attention, llama
+    from mucode_jax.sampling import engine, programs
+    from mucode_jax.sampling.pages import pages_of
+
+    attention.PAGES_READ *= -(-pages_of(cached + 100) // attention.PAGES_READ)
+    shape = 128256, 2048, 16, 32, 8, 64, 8192
+    config = llama.LlamaConfig(
+        *shape, tied=True, dtype="bfloat16", param_dtype="bfloat16", attention="splash"
+    )
+    (device,) = aot.devices("v5e:1x1")
+    place = jax.sharding.SingleDeviceSharding(device)
+
+    def placed(tree):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+    params = jax.eval_shape(
+        functools.partial(programs.prepare, config), llama.abstract_params(config)
+    )
+    cache = jax.eval_shape(functools.partial(llama.init_cache, config, 16 * pages_of(context)))
+    rows, length = engine.PREFILL_ROWS, engine.PREFILL_LENGTH
+    texts = programs.Texts(
+        np.zeros((rows, pages_of(context)), np.int32),
+        *(np.zeros(rows, np.int32) for _ in range(2)),
+        np.zeros((rows, length), np.int32),
+    )
+    compiled = programs.prefill.lower(config, placed(params), placed(cache), texts).compile()
+    cost = compiled.cost_analysis()
+    print(
+        f"{rows} × {length} places over {64 * attention.PAGES_READ} columns:"
+        f" {cost['flops'] / 1e12:.3f} Tflop, {cost['bytes accessed'] / 1e9:.2f} GB"
+    )
+
+
 # A 25 M Llama, as in the table that others were measured by.
 SHAPE = {"vocab": 8192, "width": 384, "layers": 8, "heads": 6, "kv_heads": 6, "ff": 1536}
 PROMPT, NEW = 32, 96
@@ -665,6 +731,10 @@ def main() -> None:
         print("drained turn by turn", end=": ")
         _show(before)
         print(f"{before['steps'] / now['steps']:.2f} times fewer decode steps")
+    elif args.what == "conversations":
+        conversations()
+    elif args.what == "feedback":
+        feedback()
     elif args.what == "cpu":
         cpu(args.rounds, args.tunix)
     elif args.what == "growth":
