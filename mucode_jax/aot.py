@@ -9,12 +9,13 @@ A topology is a kind of TPU and the sizes of a slice in chips: v4, v5p or tpu7x 
 device with memory of its own; below, a chip is a device.
 
 Needs the package `libtpu` (pip install -e '.[aot]') and minutes a program; no TPU and no weights.
-Training is compiled for all chips, sampling and scoring for those of one host. The table says, in
-GiB a chip: what a program is given, what it needs besides, what else lies there meanwhile, and the
-chip's memory; the seconds of compiling; and the collectives by kind, their number and bytes (those
-in a loop counted once). `--only NAME,NAME` compiles some of the programs. Not among them are
-merging adapters, and measuring a verifier on the training mesh. Exit status: 0, 1 something does
-not fit, 2 bad input.
+Training is compiled for all chips, scoring for those of one host, sampling for those of one of its
+replicas (`mesh.sampling_tensor` chips; each replica samples by itself). The table says, in GiB a
+chip: what a program is given, what it needs besides, what else lies there meanwhile, and the chip's
+memory; the seconds of compiling; and the collectives by kind, their number and bytes (those in a
+loop counted once). `--only NAME,NAME` compiles some of the programs. Not among them are merging
+adapters, and measuring a verifier on the training mesh. Exit status: 0, 1 something does not fit,
+2 bad input.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ from mucode_jax.rollouts.collect import Limits
 from mucode_jax.rollouts.search import goes_by_score
 from mucode_jax.runtime import config_file
 from mucode_jax.runtime.command import fail, show, spell_all, unheard
-from mucode_jax.sampling import engine, programs
-from mucode_jax.sampling.memory import slot_bytes, slots_in
+from mucode_jax.sampling import engine, programs, replicas
+from mucode_jax.sampling.memory import cache_spec, pool_pages, slots_in
+from mucode_jax.sampling.pages import pages_of
 from mucode_jax.training.step import placed
 
 # GiB of a device's memory that programs may use, by the compiler; the axes of a slice.
@@ -163,86 +165,73 @@ def experiment(config: ConfigDict, topology: str, slices: int) -> Iterator[Progr
 def sampling(
     config: ConfigDict, base: LlamaConfig, judging: LlamaConfig, mesh: Mesh, topology: str
 ) -> Iterator[Program]:
-    """Prefill, copy, decode and scoring on one host's chips, searches' verifier beside them."""
+    """Loading and scoring on one host's chips; prefill, copy and decode on those of a replica."""
     r = config.rollout
     limits = Limits(r.turns, r.max_new_tokens, r.max_feedback_tokens, r.context)
     base = dataclasses.replace(base, param_dtype=base.dtype, remat=False)
     judging = dataclasses.replace(judging, param_dtype=judging.dtype, remat=False)
     abstract = llama.abstract_params(base)
     stacked = placed(abstract, sharding.shardings(abstract, llama.logical_axes(base), mesh))
-    prepared = jax.eval_shape(functools.partial(programs.prepare, base), abstract)
-    axes = llama.logical_axes(base, stacked=False)
-    params = placed(prepared, sharding.shardings(prepared, axes, mesh))
-    generator = plan.nbytes(params)
     of_judge = verifier.logical_axes(judging)
     judge = verifier.abstract_params(judging)
     judge = placed(judge, sharding.shardings(judge, of_judge, mesh))
     scored = config.search.methods and any(map(goes_by_score, config.search.choices))
     beside = plan.nbytes(judge) if scored else 0
+
+    meshes = replicas.meshes(mesh)
+    replica = meshes[0]
+    prepared = jax.eval_shape(functools.partial(programs.prepare, base), abstract)
+    axes = llama.logical_axes(base, stacked=False)
+    params = placed(prepared, sharding.shardings(prepared, axes, replica))
+    generator = plan.nbytes(params)
     free = memory(topology) - generator - beside
     slots = r.slots or slots_in(max(0, free), base, r.context, mesh)
-    shapes = jax.eval_shape(functools.partial(llama.init_cache, base, slots, r.context))
-    spec = sharding.spec(llama.CACHE_AXES, shapes[0]["k"].shape, dict(mesh.shape), "cache")
-    place = NamedSharding(mesh, spec)
+    slots = -(-slots // len(meshes))  # of one replica
+    pages = pool_pages(slots, r.context, replica)
+    shapes = jax.eval_shape(functools.partial(llama.init_cache, base, pages))
+    place = NamedSharding(replica, cache_spec(base, replica))
     cache = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
-    of_cache = int(slots * slot_bytes(base, r.context) / mesh.size)
+    of_cache = plan.nbytes(cache)
 
     def ints(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, np.int32)
 
-    def under_mesh(lower: Callable[..., jax.stages.Lowered], *args: Any, **how: Any):
+    def under(mesh: Mesh, lower: Callable[..., jax.stages.Lowered], *args: Any, **how: Any):
         def go() -> jax.stages.Lowered:
             with jax.set_mesh(mesh):
                 return lower(*args, **how)
 
         return go
 
-    def filled(length: int) -> tuple[int, int]:
-        length = next(n for n in engine.prompt_lengths(r.context) if length <= n)
-        return engine.prefill_rows(engine.PREFILL_TOKENS, length, slots, mesh), length
-
-    yield Program(
-        "load", mesh, under_mesh(programs.prepare.lower, base, stacked), beside, "unstacked, cast"
-    )
-    first, later = filled(limits.max_prompt_tokens), filled(limits.max_feedback_tokens)
-    again = filled(r.context - r.max_new_tokens)  # searches read whole conversations
-    prefills = [
-        ("prefill (first turn)", first, first[1]),
-        ("prefill (later turn)", later, r.context),
-    ]
-    if config.search.methods and r.turns > 1:
-        prefills.append(("prefill (search)", again, again[1]))
-    for name, (rows, length), read in prefills:
-        texts = programs.Texts(ints(rows), ints(rows), ints(rows), ints(rows, length))
-        lower = under_mesh(programs.prefill.lower, base, params, cache, texts, read=read)
-        yield Program(name, mesh, lower, beside, f"{rows} × {length}")
-    copies = min(slots, engine.COPIES)
-    lower = under_mesh(programs.copy.lower, cache, ints(copies), ints(copies), read=first[1])
-    yield Program("copy", mesh, lower, beside + generator, f"{copies} × {first[1]}")
+    lower = under(mesh, programs.prepare.lower, base, stacked)
+    yield Program("load", mesh, lower, beside, "unstacked, cast")
+    rows, length, longest = engine.PREFILL_ROWS, engine.PREFILL_LENGTH, pages_of(r.context)
+    texts = programs.Texts(ints(rows, longest), ints(rows), ints(rows), ints(rows, length))
+    lower = under(replica, programs.prefill.lower, base, params, cache, texts)
+    yield Program("prefill", replica, lower, beside, f"{rows} × {length}")
+    copied = ints(engine.COPIES)
+    lower = under(replica, programs.copy.lower, cache, copied, copied, ints())
+    yield Program("copy", replica, lower, beside + generator, f"{engine.COPIES} pages")
     decoding = programs.Slots(
         live=jax.ShapeDtypeStruct((slots,), np.bool_),
         **dict.fromkeys(("token", "position", "left"), ints(slots)),
         key=jax.ShapeDtypeStruct((slots, 2), np.uint32),
+        table=ints(slots, longest),
         forced=ints(engine.STEPS, slots),
     )
-    lower = under_mesh(
-        programs.decode.lower,
-        base,
-        params,
-        cache,
-        decoding,
+    lower = under(
+        *(replica, programs.decode.lower, base, params, cache, decoding),
         jax.ShapeDtypeStruct((), np.float32),
         refill=1,
-        read=r.context,
         eot_ids=(0,),
         top_p=float(r.top_p),
         top_k=int(r.top_k),
     )
-    yield Program("decode", mesh, lower, beside, f"{slots} slots × {r.context}")
+    yield Program("decode", replica, lower, beside, f"{slots} slots, {pages} pages")
     if scored:
         length = limits.max_prompt_tokens + limits.max_new_tokens + 1
         about = "{} × {}".format(*scorer.batch_shape(length, mesh=mesh))
-        lower = under_mesh(scorer.lower, judging, judge, length, mesh)
+        lower = under(mesh, scorer.lower, judging, judge, length, mesh)
         yield Program("scoring", mesh, lower, generator + of_cache, about)
 
 

@@ -247,7 +247,7 @@ def check(config: ConfigDict) -> None:
                 f".microbatches or .lora_rank"
             )
     slots = config.rollout.slots or 8
-    cache = slots * slot_bytes(base, config.rollout.context) / local.size
+    cache = slots * slot_bytes(base, config.rollout.context, local) / local.size
     need = int(generator_bytes(base, local) + cache)
     if need > limit:
         raise ValueError(

@@ -28,7 +28,7 @@ from mucode_jax.runtime.pieces import Pieces
 from mucode_jax.runtime.progress import Progress
 from mucode_jax.runtime.workdir import Workdir
 from mucode_jax.sampling import memory, programs
-from mucode_jax.sampling.engine import Engine
+from mucode_jax.sampling.replicas import Replicas
 from mucode_jax.sandbox import Pool
 
 Json = Any
@@ -95,7 +95,7 @@ class Lab:
         self._slots = slots
         self._sampling_mesh = sampling_mesh
         self._loaded: tuple[str, Params] | None = None  # a generator's name, and how it decodes
-        self._engines: list[Engine] = []  # of the stage being made
+        self._engines: list[Replicas] = []  # of the stage being made
         workdir.meter = self._meter
         self.base = self._given("base/source", base)
         self.trunk = self._given("base/trunk", trunk) if trunk else self.base
@@ -132,8 +132,8 @@ class Lab:
         params = huggingface.load_verifier(verifier.path, config, mesh=mesh)
         return Scorer(config, params, mesh=mesh)
 
-    def engine(self, generator: Model, limits: Limits, sampling: Sampling) -> Engine:
-        """An idle engine with the generator loaded; called on all hosts, by the stage being made.
+    def engine(self, generator: Model, limits: Limits, sampling: Sampling) -> Replicas:
+        """Idle engines with the generator loaded; called on all hosts, by the stage being made.
 
         Raises:
           faults.OutOfMemory: memory does not hold the slots that the stage was begun with.
@@ -144,7 +144,7 @@ class Lab:
             stored = huggingface.load_generator(generator.path, config, mesh=mesh)
             self._loaded = generator.name, programs.prepare(config, stored)
             del stored
-        engine = Engine(
+        engine = Replicas(
             config,
             self._loaded[1],
             slots=self._choose_slots(config, limits.context),

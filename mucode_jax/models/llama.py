@@ -15,8 +15,8 @@ scanned over is copied at every step.
      "norm": {"scale": [D]},
      "head": {"kernel": [D, V]}}            # absent where the embedding is tied
 
-Axes: B batch, T query length, S cache length, D model width, N query heads, K key/value heads,
-H head width, F feed-forward width, V vocabulary, L layers.
+Axes: B batch, T query length, P pages of the cache, C columns of a page, M pages of a row, D model
+width, N query heads, K key/value heads, H head width, F feed-forward width, V vocabulary, L layers.
 
 Sources: Touvron et al. 2023 (Llama 2), Grattafiori et al. 2024 (Llama 3); RoPE after Su et al. 2021
 in the half-split form of the Hugging Face checkpoints.
@@ -43,6 +43,7 @@ Params = dict[str, Any]
 Cache = tuple[dict[str, jax.Array], ...]
 
 _INIT_STD = 0.02
+PAGE = 64  # columns of a page of the cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -367,9 +368,9 @@ def logits(config: LlamaConfig, params: Params, hidden: jax.Array) -> jax.Array:
     return jnp.einsum(product, hidden, kernel, preferred_element_type=jnp.float32)
 
 
-def init_cache(config: LlamaConfig, batch: int, length: int) -> Cache:
-    """An empty cache: per layer {"k", "v"}, each [B, S, K*H] in config.dtype."""
-    shape = (batch, length, config.n_kv_heads * config.head_dim)
+def init_cache(config: LlamaConfig, pages: int) -> Cache:
+    """An empty cache: per layer {"k", "v"}, each [P, PAGE, K*H] in config.dtype."""
+    shape = (pages, PAGE, config.n_kv_heads * config.head_dim)
     dtype = jnp.dtype(config.dtype)
     return tuple(
         {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)} for _ in range(config.n_layers)
@@ -377,7 +378,7 @@ def init_cache(config: LlamaConfig, batch: int, length: int) -> Cache:
 
 
 # Logical axes of each of the cache's arrays, for `sharding.spec`.
-CACHE_AXES = PartitionSpec("batch", "length", "kv_heads")
+CACHE_AXES = PartitionSpec("pages", "length", "kv_heads")
 
 
 def extend(
@@ -386,46 +387,39 @@ def extend(
     tokens: jax.Array,
     positions: jax.Array,
     cache: Cache,
+    tables: jax.Array,
     *,
     live: jax.Array | None = None,
-    rows: jax.Array | None = None,
-    read: int | None = None,
 ) -> tuple[jax.Array, Cache]:
-    """Reads T new tokens a row into the cache: prefill (T > 1) and decode (T = 1).
+    """Reads T new tokens per row into the cache: prefill (T > 1) and decode (T = 1).
 
-    The key and value of a token at position p go to column p of its row; the token sees the columns
-    0 … p of that row, so what lies behind (an earlier occupant's text) does no harm. Texts in other
-    rows never matter. Donate the cache, and it is updated where it lies.
+    A row's text lies in pages: its position p is column p % PAGE of page `tables[row, p // PAGE]`.
+    A token's key and value are written there, and the token sees the positions 0 … p of its row.
+    What lies behind (an earlier text's columns) does no harm, and pages that a row's table does not
+    name never matter. All rows write before any reads, so that rows may hold parts of one text.
+    Donate the cache, and it is updated in place.
 
     Args:
       config, params: the model, "layers" as `unstack` gives them.
       tokens: int32 [R, T].
-      positions: int32 [R, T], in 0 … S - 1.
-      cache: per layer {"k", "v"}: [B, S, K*H].
+      positions: int32 [R, T]. A row with a negative one sees nothing there.
+      cache: per layer {"k", "v"}: [P, PAGE, K*H].
+      tables: int32 [R, M], each row's pages in order; entries behind its end may be any page.
       live: bool [R, T], which tokens are real; the others are written nowhere, and what comes out
-        at their places means nothing. None: all are. Real tokens of a row see every column up to
-        their own position, which must therefore have been written, now or before.
-      rows: int32 [R], the cache rows that the tokens belong to, each at most once (those without
-        live tokens may repeat any). None: R = B, in order.
-      read: attention reads only the first `read` columns (static); all live positions must lie
-        below it. None: all S.
+        at their places means nothing. None: all are. A real token sees every position up to its
+        own, which must therefore have been written, now or before.
 
     Returns:
       the normed hidden states [R, T, D] in config.dtype, and the cache.
     """
     rope = _rope(config, positions)
-    columns = cache[0]["k"].shape[1]
-    # A column behind the end is not written: scatter drops it.
-    columns_RxT = positions if live is None else jnp.where(live, positions, columns)
-    rows_Rx1 = (jnp.arange(tokens.shape[0]) if rows is None else rows)[:, None]
+    pages_RxT = jnp.take_along_axis(tables, jnp.maximum(positions, 0) // PAGE, axis=1, mode="clip")
+    if live is not None:  # a page behind the end is not written: scatter drops it
+        pages_RxT = jnp.where(live, pages_RxT, cache[0]["k"].shape[0])
 
-    def write(old_BxSxKH: jax.Array, new_RxTxKH: jax.Array) -> jax.Array:
-        new_RxTxKH = new_RxTxKH.astype(old_BxSxKH.dtype)
-        return old_BxSxKH.at[rows_Rx1, columns_RxT].set(new_RxTxKH, mode="drop")
-
-    def seen(x_BxSxKH: jax.Array) -> jax.Array:
-        x = x_BxSxKH if read is None else x_BxSxKH[:, :read]
-        return x if rows is None else jnp.take(x, rows, axis=0, mode="clip")
+    def write(old_PxCxKH: jax.Array, new_RxTxKH: jax.Array) -> jax.Array:
+        new_RxTxKH = new_RxTxKH.astype(old_PxCxKH.dtype)
+        return old_PxCxKH.at[pages_RxT, positions % PAGE].set(new_RxTxKH, mode="drop")
 
     x_RxTxD = _embed(config, params, tokens)
     extended = []
@@ -436,7 +430,7 @@ def extend(
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
             new = {"k": write(old["k"], k), "v": write(old["v"], v)}
             out = attention.attend_cached(
-                *(q, seen(new["k"]), seen(new["v"]), positions), implementation=config.attention
+                *(q, new["k"], new["v"], tables, positions), implementation=config.attention
             )
             return out, new
 

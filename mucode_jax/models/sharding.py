@@ -36,6 +36,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "norm": (),
     "score": (),
     "batch": ("data", "fsdp"),
+    "pages": (),
     "length": (),
     "width": (),
 }

@@ -110,7 +110,8 @@ def collect(
         for sample, i in enumerate(indices):
             sampling[first, sample] = _Open(problem, i, prompt_ids)
         sample_keys = np.stack([_turn_key(key, problem, i, 0) for i in indices])
-        engine.submit(Request(first, prompt_ids, sample_keys, limits.max_new_tokens))
+        keep = limits.turns > 1
+        engine.submit(Request(first, prompt_ids, sample_keys, limits.max_new_tokens, keep=keep))
 
     executing: dict[Handle, tuple[_Open, Completion, str, Future[Outcome]]] = {}
     while sampling or executing:
@@ -138,7 +139,8 @@ def collect(
                 request = _next_request(rollout, handle, limits, key)
                 sampling[request.id, 0] = rollout
                 engine.submit(request)
-            engine.release(handle)
+            if len(rollout.turns) < limits.turns:
+                engine.release(handle)
             if ended:
                 problem = rollout.problem
                 turns = tuple(rollout.turns)
@@ -178,4 +180,5 @@ def _next_request(
         keys=_turn_key(key, problem, rollout.index, turn)[None],
         max_new_tokens=limits.max_new_tokens,
         parent=parent,
+        keep=turn + 1 < limits.turns,
     )

@@ -213,8 +213,8 @@ def best_of_n(
     """Searches each problem `searches` times in each of the ways `choices`.
 
     Each (problem, search) is a conversation of its own: its candidates are executed while others
-    decode, and its next turn begins as soon as one is chosen, whatever the others do. What it finds
-    depends on itself and on the engine's shapes alone.
+    decode, and its next turn goes on from the chosen one's cache at once, whatever the others do.
+    What it finds depends on itself and on the number of slots alone.
 
     Args:
       problems: what to solve.
@@ -248,12 +248,8 @@ def best_of_n(
     executing: list[_Place] = []  # all candidates are sampled
     unscored: list[_Place] = []  # all candidates are executed
 
-    def submit(request_id: Hashable, places: Sequence[_Place]) -> None:
-        """One request for the candidates of places that stand in the same state.
-
-        Candidates leave their slots as they finish: one that waited there for its siblings, of
-        which at most one is continued, would keep the slot idle. So a later turn is read again.
-        """
+    def submit(request_id: Hashable, places: Sequence[_Place], parent: Handle | None) -> None:
+        """One request for the candidates of places that stand in the same state."""
         first = places[0]
         sample_keys = [
             keys.key_data(*key, p.problem.benchmark, p.problem.task_id, p.index, p.turn, position)
@@ -264,7 +260,8 @@ def best_of_n(
             sampling.update(dict.fromkeys(place.handles, place))
         engine.submit(
             Request(
-                request_id, first.state, np.stack(sample_keys), limits.max_new_tokens, keep=False
+                *(request_id, first.state, np.stack(sample_keys), limits.max_new_tokens, parent),
+                keep=first.turn + 1 < limits.turns,
             )
         )
 
@@ -277,7 +274,7 @@ def best_of_n(
             places.append(_Place(problem, index, 0, prompt_ids, prompt_ids, handles, here))
         opened[problem.task_id] = [search for place in places for search in place.searches]
         open_count[problem.task_id] = len(opened[problem.task_id])
-        submit(request_id, places)
+        submit(request_id, places, None)
 
     while sampling or executing or unscored:
         if engine.pending:
@@ -316,7 +313,10 @@ def best_of_n(
                 following = _Place(
                     place.problem, place.index, place.turn + 1, state, message, handles, followers
                 )
-                submit(parent, [following])
+                submit(parent, [following], parent)
+            if place.turn + 1 < limits.turns:
+                for handle in place.handles:
+                    engine.release(handle)
             task_id = place.problem.task_id
             open_count[task_id] -= len(place.searches) - sum(map(len, going_on.values()))
             if not open_count[task_id]:

@@ -1,21 +1,19 @@
 """Continuous batching: requests in, completions out as they finish, over a fixed set of slots.
 
-A slot is one row of the key/value cache. A request's prompt is prefilled once and copied to the
-slots of its samples; all live slots decode together; a slot that finishes is filled anew while
-the others go on. A finished completion keeps its slot until it is released, so that the next turn
-of the conversation reads only its new text.
+A slot is one row of decoding; the key/value cache is a pool of pages. A request's prompt is
+prefilled once, into pages that its samples share; all live slots decode together; a slot that
+finishes is filled anew while the others go on. A finished completion keeps its pages until it is
+released, so that the next turn of the conversation reads only its new text.
 
-**What a token depends on.** The bits of a slot's cache depend on its conversation alone: on which
-part of it was prefilled (in a shape that follows from that part's length) and which was decoded.
-Prefilling text that had been decoded gives other low bits, so that is never done: a conversation
-whose slot was given to another one comes back by *replay*, its prompts prefilled and its
-completions decoded again with the tokens forced, in the same shapes. Hence the same request gives
-the same tokens and log-probabilities whatever else is running, in whatever order things arrive and
-however long the caller takes between turns, as long as the engine's own shapes are the same. (On
-accelerators a step reads as many columns as its longest row has; beyond a row's own end they add
-zeros. That this changes no bit was measured on the plain XLA paths, not on TPUs nor with cuDNN.)
+**What a token depends on.** The bits of a conversation's columns depend on it alone: on which part
+of it was prefilled (in one shape, from where that part begins) and which was decoded. Prefilling
+text that had been decoded gives other low bits, so that is never done: a conversation whose pages
+were given away comes back by *replay*, its prompts prefilled and its completions decoded again with
+the tokens forced. Hence the same request gives the same tokens and log-probabilities whatever else
+is running, in whatever order things arrive and however long the caller takes between turns, as long
+as the number of slots is the same. (Measured on a CPU, not on accelerators.)
 
-Axes: B slots, R texts of a prefill, T query length, S cache length (`context`), K decode steps.
+Axes: B slots, R rows of a prefill, T query length, M pages of a row, K decode steps.
 """
 
 from __future__ import annotations
@@ -30,14 +28,18 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from mucode_jax.models import llama, sharding
-from mucode_jax.sampling import programs
-from mucode_jax.sampling.memory import fitting_slots
+from mucode_jax.models import llama
+from mucode_jax.sampling import memory, programs
+from mucode_jax.sampling.memory import fitting_slots, pool_pages
+from mucode_jax.sampling.pages import pages_of
 from mucode_jax.sampling.scheduler import Completion, Handle, Request, Scheduler, Work
 
 STEPS = 16  # K, of one dispatch
-PREFILL_TOKENS = 2048  # token places of one prefill, on an accelerator
-COPIES = 16  # slots copied to by one call
+# A prefill reads texts in parts of T tokens, R parts at once: so many that it is bound by
+# arithmetic, so few that little of the last one is empty.
+PREFILL_LENGTH = 32  # T
+PREFILL_ROWS, PREFILL_ROWS_CPU = 8, 2  # R
+COPIES = 64  # pages copied by one call, at most
 
 
 @dataclasses.dataclass
@@ -47,10 +49,10 @@ class Counters:
     prefilled: int = 0  # prompt tokens read by prefill
     padding: int = 0  # places of prefill shapes left empty
     decoded: int = 0  # tokens drawn
-    replayed: int = 0  # tokens decoded again after a slot had been given away
+    replayed: int = 0  # tokens decoded again after their pages had been given away
     completions: int = 0  # samples finished
-    evictions: int = 0  # kept slots given away
-    copies: int = 0  # slots filled from a sibling's prompt
+    evictions: int = 0  # times that pages were given away
+    copies: int = 0  # pages copied
     steps: int = 0  # decode steps
     slot_steps: int = 0  # the same times slots
     blocks: int = 0  # calls of the decode program
@@ -68,26 +70,6 @@ class Counters:
     def wasted(self) -> int:
         """Token places computed for nothing: idle or replaying slots, and padding of prefills."""
         return self.slot_steps - self.decoded + self.padding
-
-
-def _sizes(smallest: int, context: int) -> tuple[int, ...]:
-    """Powers of two from `smallest`, the sizes half way between them, and the context."""
-    sizes = {factor * smallest << power for power in range(32) for factor in (1, 3)}
-    return (*sorted(size for size in sizes if size < context), context)
-
-
-def prompt_lengths(context: int) -> tuple[int, ...]:
-    """The lengths that prompts are filled up to."""
-    return _sizes(8, context)
-
-
-def prefill_rows(tokens: int, length: int, slots: int, mesh: Mesh | None) -> int:
-    """R, how many texts of `length` one prefill of `tokens` token places reads."""
-    return min(slots, sharding.padded_rows(max(1, tokens // length), mesh))
-
-
-def _holding(size: int, sizes: Sequence[int]) -> int:
-    return next(candidate for candidate in sizes if size <= candidate)
 
 
 class Engine:
@@ -108,13 +90,13 @@ class Engine:
         *,
         slots: int | None,
         context: int,
+        pages: int | None = None,
         eot_ids: Sequence[int],
         temperature: float,
         top_p: float = 1.0,
         top_k: int = 0,
         steps: int = STEPS,
         refill: int | None = None,
-        wait_seconds: float | None = None,
         mesh: Mesh | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -122,15 +104,14 @@ class Engine:
         Args:
           config, params: the generator; parameters as `llama.init` gives them.
           slots: B, how many conversations are decoded at once; None takes what memory allows.
-          context: S, the longest conversation, in tokens.
+          context: the longest conversation, in tokens.
+          pages: of the cache; None: `memory.pool_pages`. No outcome depends on this.
           eot_ids: ids that end a turn; the first closes truncated completions.
           temperature, top_p, top_k: see `sampler.draw`; 0 is greedy, 1 and 0 are off.
           steps: K, the most decode steps of one dispatch.
           refill: a dispatch ends once so many slots have finished (default: an eighth of B).
-          wait_seconds: how long a kept slot is left to its conversation while other requests need
-            it; None: as long as a replay of that conversation would take. With nothing to decode it
-            is given away at once. No outcome depends on this.
-          mesh: devices to spread over: slots over data and fsdp, heads over tensor.
+          mesh: devices to spread over, heads over tensor. (More engines on more devices are
+            `replicas.Replicas`.)
           clock: seconds; for tests.
 
         Raises:
@@ -160,14 +141,15 @@ class Engine:
             "top_k": int(top_k),
             "refill": max(1, slots // 8) if refill is None else refill,
         }
-        on_cpu = jax.default_backend() == "cpu"
-        self._prefill_tokens = 128 if on_cpu else PREFILL_TOKENS
-        self._lengths = prompt_lengths(context)
-        # A CPU reads of each row what that row has (`models.attention.cpu`): one program serves all
-        # lengths.
-        by_row = on_cpu and (mesh is None or mesh.size == 1)
-        self._reads = (context,) if by_row else _sizes(128, context)
-        self._scheduler = Scheduler(slots, eot_ids, wait_seconds, clock)
+        longest = pages_of(context)
+        pages = pool_pages(slots, context, mesh) if pages is None else pages
+        if pages <= longest:
+            raise ValueError(
+                f"{pages} pages are too few for {context} tokens: it must be {longest + 1} or more"
+            )
+        self._table = longest
+        self._rows = PREFILL_ROWS_CPU if memory.on_cpu(mesh) else PREFILL_ROWS
+        self._scheduler = Scheduler(slots, pages, longest, eot_ids, clock)
         self._counters = Counters()
         self._used: set[tuple] = set()
         self._block: programs.Block | None = None
@@ -175,19 +157,17 @@ class Engine:
         self._idle_since: float | None = None
         with self._devices():
             self._params = programs.prepare(config, params)
-            self._cache = self._empty_cache()
+            self._cache = self._empty_cache(pages)
 
     def _devices(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
 
-    def _empty_cache(self) -> llama.Cache:
+    def _empty_cache(self, pages: int) -> llama.Cache:
         place = None
         if self._mesh is not None:
-            shape = (self.slots, self.context, self._config.n_kv_heads * self._config.head_dim)
-            spec = sharding.spec(llama.CACHE_AXES, shape, dict(self._mesh.shape), "cache")
-            place = NamedSharding(self._mesh, spec)
-        make = jax.jit(llama.init_cache, static_argnums=(0, 1, 2), out_shardings=place)
-        return make(self._config, self.slots, self.context)
+            place = NamedSharding(self._mesh, memory.cache_spec(self._config, self._mesh))
+        make = jax.jit(llama.init_cache, static_argnums=(0, 1), out_shardings=place)
+        return make(self._config, pages)
 
     # What the caller asks for.
 
@@ -216,8 +196,21 @@ class Engine:
             )
         self._scheduler.submit(dataclasses.replace(request, prompt_ids=prompt, keys=keys))
 
+    def check_unused(self, request: Request) -> None:
+        """Raises ValueError where a pending or kept request has this one's id."""
+        self._scheduler.check_unused(request)
+
+    def keeps(self, handle: Handle) -> bool:
+        """Whether this completion is kept."""
+        return handle in self._scheduler.kept
+
+    @property
+    def ready(self) -> bool:
+        """Whether `step` would not wait for the device."""
+        return self._block is None or self._block.steps.is_ready()
+
     def release(self, handle: Handle) -> None:
-        """Gives up a kept completion, (request id, index): its slot is free for others.
+        """Gives up a kept completion, (request id, index): its pages are free for others.
 
         Children that were submitted before are not touched. Raises ValueError if it is not kept.
         """
@@ -236,8 +229,13 @@ class Engine:
     @property
     def counters(self) -> Counters:
         """A copy of the counters as they stand."""
+        redrawn = self._scheduler.redrawn
         return dataclasses.replace(
-            self._counters, evictions=self._scheduler.evictions, programs=len(self._used)
+            self._counters,
+            decoded=self._counters.decoded - redrawn,
+            replayed=self._counters.replayed + redrawn,
+            evictions=self._scheduler.evictions,
+            programs=len(self._used),
         )
 
     def step(self) -> list[Completion]:
@@ -257,48 +255,41 @@ class Engine:
     def _fill(self, work: Work) -> None:
         """Copies, prefills and copies again, in this order."""
         self._copy(work.copies)
-        by_shape: dict[tuple[int, int], list[tuple[int, int, np.ndarray]]] = {}
-        for slot, (start, tokens) in work.prefills.items():
-            length = _holding(len(tokens), self._lengths)
-            # A first prompt sees itself alone; a later message the whole conversation.
-            read = length if start == 0 else self.context
-            by_shape.setdefault((length, read), []).append((slot, start, tokens))
-        for (length, read), texts in by_shape.items():
-            rows = prefill_rows(self._prefill_tokens, length, self.slots, self._mesh)
-            for first in range(0, len(texts), rows):
-                self._prefill(texts[first : first + rows], rows, length, read)
+        parts = [
+            (pages, start + first, tokens[first : first + PREFILL_LENGTH])
+            for pages, start, tokens in work.prefills
+            for first in range(0, len(tokens), PREFILL_LENGTH)
+        ]
+        for first in range(0, len(parts), self._rows):
+            self._prefill(parts[first : first + self._rows])
         self._copy(work.late_copies)
 
-    def _prefill(
-        self, texts: list[tuple[int, int, np.ndarray]], rows: int, length: int, read: int
-    ) -> None:
-        packed = programs.Texts(
-            *(np.zeros(rows, np.int32) for _ in range(3)), np.zeros((rows, length), np.int32)
+    def _prefill(self, parts: list[tuple[list[int], int, np.ndarray]]) -> None:
+        rows = self._rows
+        texts = programs.Texts(
+            np.zeros((rows, self._table), np.int32),
+            *(np.zeros(rows, np.int32) for _ in range(2)),
+            np.zeros((rows, PREFILL_LENGTH), np.int32),
         )
-        for row, (slot, start, tokens) in enumerate(texts):
-            packed.slot[row], packed.start[row], packed.count[row] = slot, start, len(tokens)
-            packed.tokens[row, : len(tokens)] = tokens
-        self._cache = programs.prefill(self._config, self._params, self._cache, packed, read=read)
-        self._used.add(("prefill", length, read))
-        real = int(packed.count.sum())
+        for row, (pages, start, tokens) in enumerate(parts):
+            texts.table[row, : len(pages)] = pages
+            texts.start[row], texts.count[row] = start, len(tokens)
+            texts.tokens[row, : len(tokens)] = tokens
+        self._cache = programs.prefill(self._config, self._params, self._cache, texts)
+        self._used.add(("prefill",))
+        real = int(texts.count.sum())
         self._counters.prefills += 1
         self._counters.prefilled += real
-        self._counters.padding += rows * length - real
+        self._counters.padding += texts.tokens.size - real
 
-    def _copy(self, copies: list[tuple[int, int, int]]) -> None:
+    def _copy(self, copies: list[tuple[int, int]]) -> None:
         self._counters.copies += len(copies)
-        rows = min(self.slots, COPIES)
-        for first in range(0, len(copies), rows):
-            sources, targets, columns = zip(*copies[first : first + rows], strict=True)
-            read = _holding(max(columns), self._lengths)
-            nowhere = [self.slots] * (rows - len(sources))
-            self._cache = programs.copy(
-                self._cache,
-                np.array([*sources, *nowhere], np.int32),
-                np.array([*targets, *nowhere], np.int32),
-                read=read,
-            )
-            self._used.add(("copy", read))
+        for first in range(0, len(copies), COPIES):
+            some = copies[first : first + COPIES]
+            pages = np.zeros((2, COPIES), np.int32)
+            pages[:, : len(some)] = np.transpose(some)
+            self._cache = programs.copy(self._cache, *pages, np.int32(len(some)))
+            self._used.add(("copy",))
 
     def _dispatch(self) -> None:
         slots = self._scheduler.live_slots(self._steps)
@@ -311,14 +302,11 @@ class Engine:
             self._counters.idle_seconds += now - self._idle_since
             self._counters.seconds += now - self._idle_since
             self._idle_since = None
-        longest = int(slots.position[slots.live].max()) + self._steps
-        read = _holding(min(longest, self.context), self._reads)
         self._cache, self._block = programs.decode(
             *(self._config, self._params, self._cache, slots, self._temperature),
-            read=read,
             **self._settings,
         )
-        self._used.add(("decode", read))
+        self._used.add(("decode",))
         self._started = now
 
     def _collect(self) -> list[Completion]:

@@ -2,9 +2,9 @@
 
 Each is a pure function of fixed shapes, whose cache is donated and handed back. What the host knows
 of a slot travels with every call, so that the device holds no state but the cache. Every row is
-computed from its own slot alone.
+computed from the pages of its own text alone.
 
-Axes: B slots, R texts of a prefill, C copies, T query length, S cache length, K decode steps.
+Axes: B slots, R rows of a prefill, T query length, M pages of a row, K decode steps.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mucode_jax.sampling import sampler
 
 
 class Texts(NamedTuple):
-    """What one prefill reads. A text without tokens changes nothing."""
+    """What one prefill reads, part by part. A part without tokens changes nothing."""
 
-    slot: Array  # int32 [R], where each text goes
+    table: Array  # int32 [R, M], the pages of the text that a part belongs to
     start: Array  # int32 [R], the position of its first token
     count: Array  # int32 [R], how many tokens it has
     tokens: Array  # int32 [R, T], filled up with anything
@@ -37,6 +37,7 @@ class Slots(NamedTuple):
     position: Array  # int32 [B], its place in the text
     left: Array  # int32 [B], how many tokens may still be drawn
     key: Array  # uint32 [B, 2], threefry key data
+    table: Array  # int32 [B, M], the pages of its text
     forced: (
         Array  # int32 [K, B], what to take in place of the token drawn at each step; -1: nothing
     )
@@ -64,48 +65,43 @@ class _Loop(NamedTuple):
     logprobs_KxB: Array
 
 
-@functools.partial(jax.jit, static_argnames=("config", "read"), donate_argnames="cache")
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="cache")
 def prefill(
-    config: llama.LlamaConfig,
-    params: llama.Params,
-    cache: llama.Cache,
-    texts: Texts,
-    *,
-    read: int,
+    config: llama.LlamaConfig, params: llama.Params, cache: llama.Cache, texts: Texts
 ) -> llama.Cache:
-    """Reads up to R texts into their slots.
-
-    `read` is how many columns of the cache attention reads; every position written lies below it.
-    """
+    """Reads up to R parts of texts into their pages."""
     offsets_T = jnp.arange(texts.tokens.shape[1], dtype=jnp.int32)
-    positions_RxT = jnp.minimum(texts.start[:, None] + offsets_T, read - 1)
-    live_RxT = offsets_T < texts.count[:, None]
+    last_Rx1 = texts.count[:, None] - 1  # behind it, its position is repeated
+    positions_RxT = jnp.where(
+        last_Rx1 < 0, -1, texts.start[:, None] + jnp.minimum(offsets_T, last_Rx1)
+    )
+    live_RxT = offsets_T <= last_Rx1
     _, cache = llama.extend(
-        *(config, params, texts.tokens, positions_RxT, cache),
-        live=live_RxT,
-        rows=texts.slot,
-        read=read,
+        *(config, params, texts.tokens, positions_RxT, cache, texts.table), live=live_RxT
     )
     return cache
 
 
-@functools.partial(jax.jit, static_argnames="read", donate_argnames="cache")
-def copy(cache: llama.Cache, source: Array, target: Array, *, read: int) -> llama.Cache:
-    """Copies the first `read` columns of slots `source` to slots `target` (both int32 [C]).
+@functools.partial(jax.jit, donate_argnames="cache")
+def copy(cache: llama.Cache, source: Array, target: Array, count: Array) -> llama.Cache:
+    """Copies the first `count` (int32 []) of pages `source` to pages `target`, one by one.
 
-    A target outside the cache is dropped. All sources are read before any target is written.
+    Both are int32 [COPIES]; no page is both.
     """
 
-    def copied(x_BxSxF: Array) -> Array:
-        columns = jnp.take(x_BxSxF[:, :read], source, axis=0, mode="clip")
-        return x_BxSxF.at[target, :read].set(columns, mode="drop")
+    def one(i: Array, cache: llama.Cache) -> llama.Cache:
+        def copied(x_PxCxKH: Array) -> Array:
+            page = jax.lax.dynamic_index_in_dim(x_PxCxKH, source[i])
+            return jax.lax.dynamic_update_slice_in_dim(x_PxCxKH, page, target[i], axis=0)
 
-    return jax.tree.map(copied, cache)
+        return jax.tree.map(copied, cache)
+
+    return jax.lax.fori_loop(0, count, one, cache)
 
 
 @functools.partial(
     jax.jit,
-    static_argnames=("config", "refill", "eot_ids", "top_p", "top_k", "read"),
+    static_argnames=("config", "refill", "eot_ids", "top_p", "top_k"),
     donate_argnames="cache",
 )
 def decode(
@@ -119,7 +115,6 @@ def decode(
     eot_ids: tuple[int, ...],
     top_p: float,
     top_k: int,
-    read: int,
 ) -> tuple[llama.Cache, Block]:
     """Draws up to K tokens for every live slot; ends early once `refill` slots have finished.
 
@@ -135,9 +130,8 @@ def decode(
         # At position -1 a finished slot sees nothing, which on a CPU costs nothing.
         at_B = jnp.where(s.live_B, s.position_B, -1)
         hidden_Bx1xD, cache = llama.extend(
-            *(config, params, s.token_B[:, None], at_B[:, None], s.cache),
+            *(config, params, s.token_B[:, None], at_B[:, None], s.cache, slots.table),
             live=s.live_B[:, None],
-            read=read,
         )
         logits_BxV = llama.logits(config, params, hidden_Bx1xD[:, 0])
         drawn_B, logprob_B = sampler.draw(

@@ -30,6 +30,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mucode_jax import aot
 from mucode_jax.models import llama, sharding
 from mucode_jax.models.llama import LlamaConfig, RopeScaling
+from mucode_jax.sampling import memory as sampling_memory
 
 GIB = 1 << 30
 
@@ -93,13 +94,13 @@ class Fit:
         return out
 
 
-def decode(config, steps, params, tokens, positions, cache):
-    """`steps` greedy steps in one loop, ended early when all rows are at the last column."""
-    last = cache[0]["k"].shape[1] - 1
+def decode(config, steps, params, tokens, positions, tables, cache):
+    """`steps` greedy steps in one loop, ended early when all rows are at their last column."""
+    last = tables.shape[1] * llama.PAGE - 1
 
     def step(state):
         done, tokens, positions, cache = state
-        hidden, cache = llama.extend(config, params, tokens, positions, cache)
+        hidden, cache = llama.extend(config, params, tokens, positions, cache, tables)
         tokens = jnp.argmax(llama.logits(config, params, hidden), axis=-1).astype(jnp.int32)
         return done + 1, tokens, jnp.minimum(positions + 1, last), cache
 
@@ -110,32 +111,33 @@ def decode(config, steps, params, tokens, positions, cache):
 
 
 def fit(model, topology, batch, length, data, tensor, *, steps=16):
-    """Compiles the decode loop and reads off its memory."""
+    """Compiles the decode loop of one of `data` replicas and reads off its memory."""
     config = dataclasses.replace(MODELS[model], param_dtype="bfloat16", attention="splash")
-    devices = aot.devices(topology)
-    mesh = sharding.make_mesh(data, 1, tensor, devices)
-    sizes = {"data": data, "fsdp": 1, "tensor": tensor}
+    mesh = sharding.make_mesh(1, 1, tensor, aot.devices(topology)[:tensor])
     params = jax.eval_shape(llama.unstack, llama.abstract_params(config))
     layout = sharding.shardings(params, llama.logical_axes(config, stacked=False), mesh)
-    cache = jax.eval_shape(functools.partial(llama.init_cache, config, batch, length))
-    cache_spec = sharding.spec(llama.CACHE_AXES, cache[0]["k"].shape, sizes)
-    cache_layout = jax.tree.map(lambda _: NamedSharding(mesh, cache_spec), cache)
-    column = jax.ShapeDtypeStruct((batch, 1), jnp.int32)
-    rows = NamedSharding(mesh, PartitionSpec("data"))
-    arguments = (params, column, column, cache)
-    places = (layout, rows, rows, cache_layout)
+    rows, pages = batch // data, length // llama.PAGE
+    cache = jax.eval_shape(functools.partial(llama.init_cache, config, rows * pages))
+    cache_layout = jax.tree.map(
+        lambda _: NamedSharding(mesh, sampling_memory.cache_spec(config, mesh)), cache
+    )
+    column = jax.ShapeDtypeStruct((rows, 1), jnp.int32)
+    tables = jax.ShapeDtypeStruct((rows, pages), jnp.int32)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    arguments = (params, column, column, tables, cache)
+    places = (layout, everywhere, everywhere, everywhere, cache_layout)
 
     started = time.perf_counter()
     with jax.set_mesh(mesh):
         program = jax.jit(
             functools.partial(decode, config, steps),
             in_shardings=places,
-            out_shardings=places[1:],
-            donate_argnums=3,
+            out_shardings=(everywhere, everywhere, cache_layout),
+            donate_argnums=4,
         )
         compiled = program.lower(*arguments).compile()
     memory = compiled.memory_analysis()
-    cache_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(cache)) // len(devices)
+    cache_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(cache)) // tensor
     # What is updated in place is the cache (and the few bytes of tokens and positions).
     return Fit(
         *(model, topology, batch, length, data, tensor),

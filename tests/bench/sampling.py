@@ -1,6 +1,9 @@
 """What sampling costs: a simulated iteration, speed beside transformers, the embedded model.
 
 python tests/bench/sampling.py iteration            # the real scheduler on a virtual clock; seconds
+python tests/bench/sampling.py searches             # Best-of-N on the same clock
+python tests/bench/sampling.py conversations        # how many fit the bytes of 32 whole contexts
+python tests/bench/sampling.py feedback             # prefill of a later turn, compiled for a TPU
 python tests/bench/sampling.py cpu [--tunix PYTHON] # against transformers (needs torch); minutes
 python tests/bench/sampling.py mini [--slots B]     # the embedded generator's shape; a minute
 python tests/bench/sampling.py gpu                  # 1B in bfloat16, 256 slots, 1k context
@@ -15,6 +18,7 @@ that has google-tunix, whose sampler then takes part.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import heapq
 import json
 import os
@@ -23,12 +27,25 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
+from concurrent.futures import Future
 
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EOT = 0
-WHAT = ("iteration", "cpu", "mini", "gpu", "growth", "ties", "contestant")
+WHAT = (
+    "iteration",
+    "searches",
+    "conversations",
+    "feedback",
+    "cpu",
+    "mini",
+    "gpu",
+    "growth",
+    "ties",
+    "contestant",
+)
 
 
 def completion_lengths(rng: np.random.Generator, count: int, mean: float, cap: int) -> np.ndarray:
@@ -38,106 +55,374 @@ def completion_lengths(rng: np.random.Generator, count: int, mean: float, cap: i
     return np.clip(drawn, 5, cap).astype(int)
 
 
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """Virtual seconds; programs take code_s on average, and a share `slow` of them limit_s."""
+
+    step_s: float = 0.005
+    host_s: float = 0.001
+    code_s: float = 0.04
+    slow: float = 0.02
+    limit_s: float = 10.0
+
+
+class Simulation:
+    """The engine's own scheduler on a virtual clock, each sample as long as it is told.
+
+    Attributes:
+      prefilled, places: tokens read by prefill, and the places of the programs that read them.
+      steps, drawn, replayed: decode steps, new tokens, and those decoded again.
+      before_drain: occupancy until nothing waited for a slot any more.
+    """
+
+    def __init__(self, slots: int, pages: int, context: int, cap: int, clock: Clock) -> None:
+        from mucode_jax.sampling import engine
+        from mucode_jax.sampling.pages import pages_of
+        from mucode_jax.sampling.scheduler import Scheduler
+
+        self.now = 0.0
+        self._clock, self._cap, self._engine = clock, cap, engine
+        self._refill = max(1, slots // 8)
+        self._lengths: dict[tuple, int] = {}  # (request id, index) -> tokens
+        self.scheduler = Scheduler(slots, pages, pages_of(context), (EOT,), lambda: self.now)
+        self.prefilled = self.places = self.steps = self.drawn = self.replayed = 0
+        self.conversations = 0  # live or kept, summed over steps
+        self.before_drain: float | None = None
+
+    def submit(self, request, lengths: np.ndarray) -> None:
+        for index, length in enumerate(lengths):
+            self._lengths[request.id, index] = int(length)
+        self.scheduler.submit(request)
+
+    def step(self) -> list:
+        """Completions, as `Engine.step` gives them; None where no slot is live."""
+        scheduler, steps = self.scheduler, self._engine.STEPS
+        work = scheduler.admit()
+        parts, length = 0, self._engine.PREFILL_LENGTH
+        for _, _, tokens in work.prefills:
+            parts += -(-len(tokens) // length)
+            self.prefilled += len(tokens)
+        rows = self._engine.PREFILL_ROWS
+        self.places += -(-parts // rows) * rows * length
+        decoding = scheduler.live_slots(steps)
+        if decoding is None:
+            return None
+        slots = len(scheduler.samples)
+        if self.before_drain is None and not scheduler._prompts and self.steps:
+            self.before_drain = (self.drawn - scheduler.redrawn) / (self.steps * slots)
+        # What the device would do: every live slot draws until its sample's length is reached.
+        left = np.full(slots, self._cap * 2)
+        for slot, sample in enumerate(scheduler.samples):
+            if sample is not None and sample.index is None:
+                left[slot] = sample.left
+            elif sample is not None:
+                length = self._lengths[sample.group.request.id, sample.index]
+                left[slot] = length - sum(len(ids) for ids, _ in sample.blocks)
+        block = min(steps, int(np.sort(left)[min(self._refill, decoding.live.sum()) - 1]))
+        tokens = np.where(decoding.forced[:block] >= 0, decoding.forced[:block], 1)
+        ending = np.flatnonzero(left <= block)
+        tokens[left[ending] - 1, ending] = EOT
+        self.now += block * self._clock.step_s + self._clock.host_s
+        step_s = self._clock.step_s
+        finished, drawn, replayed = scheduler.advance(tokens, np.zeros(tokens.shape), step_s)
+        self.steps += block
+        self.drawn += drawn
+        self.replayed += replayed
+        self.conversations += block * (len(scheduler.live) + len(scheduler.kept))
+        return finished
+
+    def figures(self, unique: int) -> dict[str, float]:
+        """The shares; `unique` tokens of prompts are there to be read."""
+        redrawn = self.scheduler.redrawn
+        return {
+            "occupancy_before_drain": self.before_drain,
+            "occupancy": (self.drawn - redrawn) / (self.steps * len(self.scheduler.samples)),
+            "prefilled_per_unique": self.prefilled / unique,
+            "padding": 1 - self.prefilled / self.places,
+            "replayed_per_drawn": (self.replayed + redrawn) / (self.drawn - redrawn),
+            "evictions": self.scheduler.evictions,
+            "conversations": self.conversations / self.steps,
+            "steps": self.steps,
+            "virtual_seconds": self.now,
+        }
+
+
+def pool(slots: int, context: int) -> int:
+    """The pages of an accelerator's cache of so many slots."""
+    from mucode_jax.sampling import memory
+    from mucode_jax.sampling.pages import pages_of
+
+    return -(-slots * pages_of(context) // round(1 / memory._OF_CONTEXT))
+
+
 def iteration(
     *,
     problems: int = 374,
     samples: int = 15,
     turns: int = 3,
     slots: int = 256,
-    steps: int = 16,
+    pages: int | None = None,
+    context: int = 5248,
     mean: float = 250.0,
     cap: int = 1000,
     prompt: int = 150,
     feedback: int = 120,
-    step_s: float = 0.005,
-    host_s: float = 0.001,
-    code_s: float = 0.04,
-    slow: float = 0.02,
-    limit_s: float = 10.0,
+    clock: Clock = Clock(),
     seed: int = 0,
 ) -> dict[str, float]:
-    """One iteration of rollouts through the engine's own scheduler, on a virtual clock.
+    """One iteration of rollouts, on the virtual clock.
 
-    Programs take code_s on average, and a share `slow` of them limit_s. A static batch of the same
-    size decodes each turn until its longest sample ends, and waits for no code.
-
-    Returns occupancy before the last drain (while prompts still wait for a slot) and overall,
-    prefilled tokens per unique token, replayed tokens per drawn token, and how many times the
-    decode steps a static batch would need.
+    A static batch of the same size decodes each turn until its longest sample ends, and waits for
+    no code.
     """
-    from mucode_jax.sampling.scheduler import Request, Scheduler, State
+    from mucode_jax.sampling.scheduler import Request
 
     rng = np.random.default_rng(seed)
-    now = 0.0
-    scheduler = Scheduler(slots, (EOT,), None, lambda: now)
-    refill = max(1, slots // 8)
-    wanted: dict[tuple, int] = {}
+    simulation = Simulation(slots, pages or pool(slots, context), context, cap, clock)
     by_turn: list[list[int]] = [[] for _ in range(turns)]
     prompts: dict[object, np.ndarray] = {}
 
     def submit(name: tuple, turn: int, text: np.ndarray, count: int, parent: tuple | None) -> None:
         prompts[name, turn] = text
-        for index, length in enumerate(completion_lengths(rng, count, mean, cap)):
-            wanted[(name, turn), index] = int(length)
-            by_turn[turn].append(int(length))
+        lengths = completion_lengths(rng, count, mean, cap)
+        by_turn[turn] += lengths.tolist()
         keys = np.zeros((count, 2), np.uint32)
-        scheduler.submit(Request((name, turn), text, keys, cap + 1, parent, keep=turn + 1 < turns))
+        request = Request((name, turn), text, keys, cap + 1, parent, keep=turn + 1 < turns)
+        simulation.submit(request, lengths)
 
     for problem in range(problems):
         submit((problem,), 0, np.ones(prompt, np.int32), samples, None)
     unique = problems * prompt
     coming: list[tuple[float, int, tuple, np.ndarray]] = []  # code that is running
-    ran = drawn = replayed = prefilled = order = 0
-    before = None
-    while scheduler.pending or coming:
-        while coming and coming[0][0] <= now:
+    order = 0
+    while simulation.scheduler.pending or coming:
+        while coming and coming[0][0] <= simulation.now:
             _, _, ((name, turn), index), ids = heapq.heappop(coming)
             if turn + 1 < turns:
                 text = [prompts[name, turn], ids, np.ones(feedback, np.int32)]
                 child = (*name, index) if turn == 0 else name
                 submit(child, turn + 1, np.concatenate(text), 1, ((name, turn), index))
-                scheduler.release(((name, turn), index))
+                simulation.scheduler.release(((name, turn), index))
                 unique += feedback
-        prefilled += sum(len(tokens) for _, tokens in scheduler.admit().prefills.values())
-        decoding = scheduler.live_slots(steps)
-        if decoding is None:
-            now = coming[0][0] if coming else now + step_s
+        finished = simulation.step()
+        if finished is None:
+            simulation.now = coming[0][0] if coming else simulation.now + clock.step_s
             continue
-        if before is None and not scheduler._prompts:
-            before = drawn / (ran * slots)
-        # What the device would do: every live slot draws until its sample's length is reached.
-        left = np.full(slots, cap * 2)
-        for slot in scheduler.slots:
-            if slot.state is State.REPLAYING:
-                left[slot.number] = slot.left
-            elif slot.state is State.DRAWING:
-                length = wanted[slot.group.request.id, slot.index]
-                left[slot.number] = length - (cap + 1 - slot.left)
-        block = min(steps, int(np.sort(left)[min(refill, decoding.live.sum()) - 1]))
-        tokens = np.where(decoding.forced[:block] >= 0, decoding.forced[:block], 1)
-        ending = np.flatnonzero(left <= block)
-        tokens[left[ending] - 1, ending] = EOT
-        now += block * step_s + host_s
-        finished, new, again = scheduler.advance(tokens, np.zeros(tokens.shape), step_s)
-        ran, drawn, replayed = ran + block, drawn + new, replayed + again
         for done in finished:
-            wait = limit_s if rng.random() < slow else code_s * (0.5 + rng.exponential(0.5))
+            slow = rng.random() < clock.slow
+            wait = clock.limit_s if slow else clock.code_s * (0.5 + rng.exponential(0.5))
             order += 1
-            heapq.heappush(coming, (now + wait, order, (done.request_id, done.index), done.ids))
+            due = simulation.now + wait
+            heapq.heappush(coming, (due, order, (done.request_id, done.index), done.ids))
     static = sum(
         max(lengths[first : first + slots])
         for lengths in by_turn
         for first in range(0, len(lengths), slots)
     )
-    return {
-        "occupancy_before_drain": before,
-        "occupancy": drawn / (ran * slots),
-        "prefilled_per_unique": prefilled / unique,
-        "replayed_per_drawn": replayed / drawn,
-        "static_steps_per_step": static / ran,
-        "evictions": scheduler.evictions,
-        "virtual_seconds": now,
-    }
+    return simulation.figures(unique) | {"static_steps_per_step": static / simulation.steps}
+
+
+class _Outcomes:
+    """Programs on the virtual clock: each fails, and is done when its time has come."""
+
+    def __init__(self, simulation: Simulation, clock: Clock, seed: int) -> None:
+        self._simulation, self._clock = simulation, clock
+        self._rng = np.random.default_rng([seed, 1])
+        self.due: list[float] = []
+
+    def submit(self, problem: object, code: str) -> Future:
+        slow = self._rng.random() < self._clock.slow
+        takes = self._clock.code_s * (0.5 + self._rng.exponential(0.5))
+        due = self._simulation.now + (self._clock.limit_s if slow else takes)
+        self.due.append(due)
+        simulation = self._simulation
+
+        class Outcome(Future):
+            def done(self) -> bool:
+                return simulation.now >= due
+
+        outcome = Outcome()
+        outcome.set_result(types.SimpleNamespace(status="fail", feedback="", summary=""))
+        return outcome
+
+
+def searches(
+    *,
+    problems: int = 500,
+    searches: int = 10,
+    n: int = 5,
+    turns: int = 3,
+    slots: int = 256,
+    context: int = 5248,
+    mean: float = 250.0,
+    cap: int = 1000,
+    prompt: int = 150,
+    feedback: int = 120,
+    clock: Clock = Clock(),
+    seed: int = 0,
+) -> dict[str, float]:
+    """Multi-turn Best-of-N by the real `search.best_of_n`, on the virtual clock."""
+    from mucode_jax.core.records import Problem, Tests
+    from mucode_jax.rollouts import search
+    from mucode_jax.rollouts.collect import Limits
+
+    rng = np.random.default_rng(seed)
+    simulation = Simulation(slots, pool(slots, context), context, cap, clock)
+    outcomes = _Outcomes(simulation, clock, seed)
+    unique = problems * prompt
+
+    class Engine:
+        """`simulation` as `best_of_n` drives an engine."""
+
+        @property
+        def pending(self) -> int:
+            return simulation.scheduler.pending + len(outcomes.due)  # time passes in `step`
+
+        queued = 0
+
+        def submit(self, request) -> None:
+            nonlocal unique
+            unique += feedback * (request.parent is not None)
+            simulation.submit(request, completion_lengths(rng, len(request.keys), mean, cap))
+
+        def step(self) -> list:
+            finished = simulation.step()
+            if finished is None:
+                coming = (due for due in outcomes.due if due > simulation.now)
+                simulation.now = min(coming, default=simulation.now + clock.step_s)
+            outcomes.due = [d for d in outcomes.due if d > simulation.now]
+            return finished or []
+
+        def release(self, handle) -> None:
+            simulation.scheduler.release(handle)
+
+    class Chat:
+        def first(self, text: str) -> np.ndarray:
+            return np.ones(prompt, np.int32)
+
+        def next_within(self, template: str, parts: dict, limit: int) -> np.ndarray:
+            return np.ones(feedback, np.int32)
+
+        def text(self, ids: np.ndarray) -> str:
+            return ""
+
+        code = staticmethod(str)
+
+    found = search.best_of_n(
+        [Problem("simulated", str(i), "test", "", Tests(())) for i in range(problems)],
+        engine=Engine(),
+        chat=Chat(),
+        grader=outcomes,
+        score=None,
+        limits=Limits(turns, cap + 1, feedback, context),
+        n=n,
+        searches=searches,
+        choices=("random",),
+        key=(seed,),
+        skip_failed=False,
+    )
+    for _ in found:
+        pass
+    return simulation.figures(unique)
+
+
+def drained_searches(
+    *,
+    problems: int = 500,
+    searches: int = 10,
+    n: int = 5,
+    turns: int = 3,
+    slots: int = 256,
+    mean: float = 250.0,
+    cap: int = 1000,
+    prompt: int = 150,
+    feedback: int = 120,
+    together: int = 12,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The same searches as 3591634 made them: a batch of problems, turn after turn.
+
+    Each turn drains before the next one begins, and reads whole conversations again.
+    """
+    from mucode_jax.sampling.scheduler import Request
+
+    rng = np.random.default_rng(seed)
+    context = prompt + turns * (cap + 1 + feedback)
+    simulation = Simulation(slots, pool(4 * slots, context), context, cap, Clock())
+    unique = problems * prompt
+    for first in range(0, problems, together):
+        places = [
+            (problem, index)
+            for problem in range(first, min(first + together, problems))
+            for index in range(searches)
+        ]
+        states = {place: np.ones(prompt, np.int32) for place in places}
+        for turn in range(turns):
+            for place, text in states.items():
+                keys = np.zeros((n, 2), np.uint32)
+                request = Request((place, turn), text, keys, cap + 1, keep=False)
+                simulation.submit(request, completion_lengths(rng, n, mean, cap))
+            while simulation.scheduler.pending:
+                for done in simulation.step() or []:
+                    place = done.request_id[0]
+                    if done.index == 0:  # the one that is chosen
+                        following = np.ones(feedback, np.int32)
+                        states[place] = np.concatenate([states[place], done.ids, following])
+            unique += feedback * len(places) * (turn + 1 < turns)
+    return simulation.figures(unique)
+
+
+def conversations(context: int = 5248) -> None:
+    """Rollouts in the bytes of 32 whole contexts, with more and more slots."""
+    from mucode_jax.sampling.pages import pages_of
+
+    for slots in (32, 96, 128, 192, 256):
+        result = iteration(problems=60, slots=slots, pages=32 * pages_of(context))
+        print(slots, "slots", end=": ")
+        _show(result)
+
+
+def feedback(cached: int = 600, context: int = 5248) -> None:
+    """Flops and bytes of the prefill of 100 tokens after `cached` ones: 1B, one v5e chip.
+
+    A cost analysis counts a loop once: here one turn of the loop over pages reads what is cached.
+    """
+    import functools
+
+    import jax
+
+    from mucode_jax import aot
+    from mucode_jax.models import attention, llama
+    from mucode_jax.sampling import engine, programs
+    from mucode_jax.sampling.pages import pages_of
+
+    attention.PAGES_READ *= -(-pages_of(cached + 100) // attention.PAGES_READ)
+    shape = 128256, 2048, 16, 32, 8, 64, 8192
+    config = llama.LlamaConfig(
+        *shape, tied=True, dtype="bfloat16", param_dtype="bfloat16", attention="splash"
+    )
+    (device,) = aot.devices("v5e:1x1")
+    place = jax.sharding.SingleDeviceSharding(device)
+
+    def placed(tree):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+    params = jax.eval_shape(
+        functools.partial(programs.prepare, config), llama.abstract_params(config)
+    )
+    cache = jax.eval_shape(functools.partial(llama.init_cache, config, 16 * pages_of(context)))
+    rows, length = engine.PREFILL_ROWS, engine.PREFILL_LENGTH
+    texts = programs.Texts(
+        np.zeros((rows, pages_of(context)), np.int32),
+        *(np.zeros(rows, np.int32) for _ in range(2)),
+        np.zeros((rows, length), np.int32),
+    )
+    compiled = programs.prefill.lower(config, placed(params), placed(cache), texts).compile()
+    cost = compiled.cost_analysis()
+    print(
+        f"{rows} × {length} places over {64 * attention.PAGES_READ} columns:"
+        f" {cost['flops'] / 1e12:.3f} Tflop, {cost['bytes accessed'] / 1e9:.2f} GB"
+    )
 
 
 # A 25 M Llama, as in the table that others were measured by.
@@ -423,6 +708,10 @@ def ties(problems: int) -> None:
         )
 
 
+def _show(figures: dict[str, float]) -> None:
+    print({name: round(value, 3) for name, value in figures.items()})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=WHAT)
@@ -430,12 +719,22 @@ def main() -> None:
     parser.add_argument("--tunix", help="an interpreter that has google-tunix")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slots", type=int)
-    parser.add_argument("--problems", type=int, default=100)
+    parser.add_argument("--problems", type=int, default=100, help="(%(default)s)")
     args = parser.parse_args()
     if args.what == "iteration":
-        for steps in (16, 8):
-            result = iteration(steps=steps, slots=args.slots or 256)
-            print(f"steps {steps}:", {name: round(value, 3) for name, value in result.items()})
+        _show(iteration(slots=args.slots or 256))
+    elif args.what == "searches":
+        now = searches(problems=args.problems, slots=args.slots or 256)
+        before = drained_searches(problems=args.problems, slots=args.slots or 256)
+        print("now", end=": ")
+        _show(now)
+        print("drained turn by turn", end=": ")
+        _show(before)
+        print(f"{before['steps'] / now['steps']:.2f} times fewer decode steps")
+    elif args.what == "conversations":
+        conversations()
+    elif args.what == "feedback":
+        feedback()
     elif args.what == "cpu":
         cpu(args.rounds, args.tunix)
     elif args.what == "growth":

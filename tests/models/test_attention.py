@@ -99,27 +99,25 @@ def test_the_packing_test_sees_a_mask_without_segments(params, monkeypatch):
     assert packing_error(params) > 1e-2
 
 
-def cache_error(params, read=None):
+def cache_error(params):
     """The largest difference between cached and uncached reading of rows of unequal length.
 
-    Rows 0 and 2 of a cache full of an earlier occupant's noise get prompts of 4 and 7 tokens in one
-    padded prefill; then all three rows step, row 1 not live, one token at a time, each at its own
-    position; then both read three more tokens at once.
+    Into a pool full of an earlier occupant's noise two rows get prompts of 4 and 100 tokens in one
+    padded prefill; then three rows step, the second one not live, one token at a time, each at its
+    own position; then both read three more tokens at once.
     """
-    tokens = tiny.tokens(CONFIG, 2, 16)
-    whole = llama.hidden(CONFIG, params, tokens, positions=tiny.positions(2, 16))
+    tokens = tiny.tokens(CONFIG, 2, 130)
+    whole = llama.hidden(CONFIG, params, tokens, positions=tiny.positions(2, 130))
     layers = llama.unstack(params)
     noise = np.random.default_rng(0)
     cache = jax.tree.map(
-        lambda x: jnp.asarray(noise.normal(0, 3, x.shape), x.dtype),
-        llama.init_cache(CONFIG, 3, 24),
+        lambda x: jnp.asarray(noise.normal(0, 3, x.shape), x.dtype), llama.init_cache(CONFIG, 7)
     )
-    untouched = jax.tree.map(lambda x: np.array(x[1]), cache)
-    extend = jax.jit(
-        functools.partial(llama.extend, CONFIG, read=read), donate_argnums=3, static_argnames="read"
-    )
-    rows = np.array([0, 2], np.int32)
-    at = np.array([4, 7])
+    tables = np.array([[4, 1, 6], [2, 3, 2], [5, 0, 6]], np.int32)
+    untouched = jax.tree.map(lambda x: np.array(x[2:4]), cache)
+    extend = jax.jit(functools.partial(llama.extend, CONFIG), donate_argnums=3)
+    rows = np.array([0, 2])
+    at = np.array([4, 100])
 
     worst = 0.0
 
@@ -127,32 +125,43 @@ def cache_error(params, read=None):
         nonlocal worst
         worst = max(worst, float(np.abs(out - whole[row, start:stop]).max()))
 
-    live = np.arange(7) < at[:, None]
-    out, cache = extend(*(layers, tokens[:, :7], tiny.positions(2, 7), cache), live=live, rows=rows)
+    live = np.arange(100) < at[:, None]
+    out, cache = extend(
+        *(layers, tokens[:, :100], tiny.positions(2, 100), cache, tables[rows]), live=live
+    )
     for row in range(2):
         compare(out[row, : at[row]], row, 0, at[row])
-    for _ in range(5):
-        step, positions = np.zeros((3, 1), np.int32), np.zeros((3, 1), np.int32)
+    for _ in range(27):  # past the ends of pages
+        step, positions = np.zeros((3, 1), np.int32), np.full((3, 1), -1, np.int32)
         step[rows, 0], positions[rows, 0] = tokens[[0, 1], at], at
         out, cache = extend(
-            *(layers, step, positions, cache), live=np.array([[True], [False], [True]])
+            *(layers, step, positions, cache, tables), live=np.array([[True], [False], [True]])
         )
         for row in range(2):
             compare(out[rows[row]], row, at[row], at[row] + 1)
         at += 1
     span = at[:, None] + np.arange(3)
     out, cache = extend(
-        *(layers, np.take_along_axis(tokens, span, 1), span.astype(np.int32), cache), rows=rows
+        layers, np.take_along_axis(tokens, span, 1), span.astype(np.int32), cache, tables[rows]
     )
     for row in range(2):
         compare(out[row], row, at[row], at[row] + 3)
-    jax.tree.map(lambda x, old: np.testing.assert_array_equal(x[1], old), cache, untouched)
+    jax.tree.map(lambda x, old: np.testing.assert_array_equal(x[2:4], old), cache, untouched)
     return worst
 
 
-@pytest.mark.parametrize("read", [None, 16])
-def test_cached_rows_of_unequal_length_are_read_as_without_a_cache(params, read):
-    assert cache_error(params, read) < 2e-5
+def test_cached_rows_of_unequal_length_are_read_as_without_a_cache(params):
+    assert cache_error(params) < 2e-5
+
+
+@pytest.mark.parametrize("pages", [1, 2, 8])
+def test_an_accelerators_way_over_the_cache_gives_the_same(params, monkeypatch, pages):
+    right = attention.attend_cached
+    monkeypatch.setattr(attention, "PAGES_READ", pages)
+    monkeypatch.setattr(
+        attention, "attend_cached", lambda *args, **_: right(*args, implementation="cudnn")
+    )
+    assert cache_error(params) < 2e-5
 
 
 @pytest.mark.parametrize("shift", [-1, 1])
@@ -161,16 +170,17 @@ def test_the_cache_test_sees_a_position_that_is_off_by_one(params, monkeypatch, 
     monkeypatch.setattr(
         attention,
         "attend_cached",
-        lambda q, k, v, limits, **rest: right(q, k, v, limits + shift, **rest),
+        lambda q, k, v, tables, limits, **rest: right(q, k, v, tables, limits + shift, **rest),
     )
     assert cache_error(params) > 1e-2
 
 
 def test_a_donated_cache_is_updated_where_it_lies(params):
-    cache = llama.init_cache(CONFIG, 64, 512)
+    cache = llama.init_cache(CONFIG, 512)
     step = jax.jit(functools.partial(llama.extend, CONFIG), donate_argnums=3)
-    one = np.zeros((64, 1), np.int32)
-    memory = step.lower(llama.unstack(params), one, one, cache).compile().memory_analysis()
+    one, tables = np.zeros((64, 1), np.int32), np.zeros((64, 8), np.int32)
+    lowered = step.lower(llama.unstack(params), one, one, cache, tables)
+    memory = lowered.compile().memory_analysis()
     size = sum(x.nbytes for x in jax.tree.leaves(cache))
     assert memory.alias_size_in_bytes >= size
     assert memory.temp_size_in_bytes < 0.10 * size
@@ -235,24 +245,43 @@ def test_the_tpu_kernel_on_a_mesh_gives_the_answer_of_one_device(shape):
 def test_long_queries_in_blocks_give_the_same_answer(monkeypatch):
     q, k, v = qkv(4, 2, 8)
     whole = attention.attend(q, k, v, SEGMENTS, implementation="xla")
-    flat = [x.reshape(*x.shape[:2], -1) for x in (k, v)]
-    limits = np.broadcast_to(np.arange(q.shape[1], dtype=np.int32), q.shape[:2])
-    cached = attention.attend_cached(q, *flat, limits, implementation="xla")
     monkeypatch.setattr(xla, "QUERY_BLOCK", 64)
     monkeypatch.setattr(xla, "STORED", 128)  # scores are computed again, not kept
     blocks = attention.attend(q, k, v, SEGMENTS, implementation="xla")
     np.testing.assert_allclose(blocks, whole, atol=1e-5)
-    blocks = attention.attend_cached(q, *flat, limits, implementation="xla")
-    np.testing.assert_allclose(blocks, cached, atol=1e-5)
 
 
+def in_pages(x):
+    """[B, S, K, H] as pages of 64 columns in another order, and each row's table."""
+    batch, length = x.shape[:2]
+    count = batch * length // 64
+    order = np.random.default_rng(3).permutation(count)
+    pages = np.zeros((count, 64, x.shape[2] * x.shape[3]), x.dtype)
+    pages[order] = np.asarray(x).reshape(count, 64, -1)
+    return pages, order.reshape(batch, -1).astype(np.int32)
+
+
+@pytest.mark.parametrize("pages", [1, 2, 3])
 @pytest.mark.parametrize("parts", [1, 2, 4])
-def test_decoding_over_the_cache_as_it_lies_gives_the_same_answer(parts):
-    q, k, v = qkv(8, 4, 16, batch=3, length=32)
-    q, k, v = q[:, :1], k.reshape(3, 32, 64), v.reshape(3, 32, 64)
-    limits = np.array([[0], [13], [31]], np.int32)
-    grouped = xla.grouped(q, k.reshape(3, 32, 4, 16), v.reshape(3, 32, 4, 16), limits, None)
-    np.testing.assert_allclose(tpu.decode(q, k, v, limits, tensor=parts), grouped, atol=1e-5)
+@pytest.mark.parametrize("length", [1, 5])
+def test_queries_over_pages_get_the_answer_of_attention_in_one_piece(length, parts, pages):
+    q, k, v = qkv(8, 4, 16, batch=3)
+    q, limits = q[:, :length], np.array([[0], [130], [251]], np.int32) + np.arange(length)
+    grouped = xla.grouped(q, k, v, limits)
+    (k, tables), (v, _) = in_pages(k), in_pages(v)
+    paged = jax.jit(functools.partial(xla.paged, parts=parts, pages=pages))
+    np.testing.assert_allclose(paged(q, k, v, tables, limits), grouped, atol=1e-5)
+
+
+def test_how_far_others_are_read_changes_no_bit_of_a_row():
+    q, k, v = qkv(8, 4, 16, batch=3)
+    (k, tables), (v, _) = in_pages(k), in_pages(v)
+    paged = jax.jit(functools.partial(xla.paged, parts=4, pages=1))
+    few, many = (
+        np.asarray(paged(q[:, :2], k, v, tables, np.array([[7, 8], [x, x], [9, 10]], np.int32)))
+        for x in (3, 255)
+    )
+    np.testing.assert_array_equal(few[[0, 2]], many[[0, 2]])
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU (cuDNN)")
@@ -288,13 +317,3 @@ def test_scan_and_remat_change_neither_output_nor_gradient(params, changes):
         run(dataclasses.replace(CONFIG, **changes)),
         run(CONFIG),
     )
-
-
-@pytest.mark.parametrize("length", [512, 1000, 1024])
-def test_long_queries_over_a_cache_are_read_in_blocks_that_need_not_divide_them(length):
-    rng = np.random.default_rng(length)
-    q = rng.normal(size=(1, length, 2, 8)).astype(np.float32)
-    k, v = rng.normal(size=(2, 1, 1100, 1, 8)).astype(np.float32)
-    limits = np.arange(length, dtype=np.int32)[None] + 50
-    blocks = jax.jit(xla.cached)(q, k, v, limits)
-    np.testing.assert_allclose(blocks, xla.grouped(q, k, v, limits), atol=1e-5)

@@ -89,14 +89,14 @@ def test_cached_decoding_equals_torchs_own(exported):
         )[0, 7:].tolist()
     extend = jax.jit(llama.extend, static_argnums=0, donate_argnums=4)
     layers = llama.unstack(params)
-    out, cache = extend(
-        config, layers, prompt, tiny.positions(1, 7), llama.init_cache(config, 1, 32)
-    )
+    cache, tables = llama.init_cache(config, 1), np.zeros((1, 1), np.int32)
+    out, cache = extend(config, layers, prompt, tiny.positions(1, 7), cache, tables)
     ours = []
     for position in range(7, 19):
         ours.append(int(jnp.argmax(llama.logits(config, params, out[:, -1]))))
         out, cache = extend(
-            *(config, layers, np.array([[ours[-1]]]), np.array([[position]], np.int32), cache)
+            *(config, layers, np.array([[ours[-1]]]), np.array([[position]], np.int32)),
+            *(cache, tables),
         )
     assert ours == theirs
 

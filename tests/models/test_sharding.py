@@ -176,19 +176,20 @@ def test_cached_decoding_on_a_mesh_gives_the_answer_of_one_device(split):
     tokens = tiny.tokens(CONFIG, 8, 6)
     mesh = sharding.make_mesh(*split)
     layout = sharding.shardings(params, llama.logical_axes(CONFIG, stacked=False), mesh)
-    cache = llama.init_cache(CONFIG, 8, 16)
+    cache = llama.init_cache(CONFIG, 8)
     place = NamedSharding(
         mesh, sharding.spec(llama.CACHE_AXES, cache[0]["k"].shape, dict(mesh.shape))
     )
+    tables = np.arange(8, dtype=np.int32)[::-1, None]
     extend = jax.jit(functools.partial(llama.extend, CONFIG), donate_argnums=3)
 
     def run(params, cache):
-        out, cache = extend(params, tokens[:, :5], tiny.positions(8, 5), cache)
+        out, cache = extend(params, tokens[:, :5], tiny.positions(8, 5), cache, tables)
         last = np.full((8, 1), 5, np.int32)
-        return np.asarray(extend(params, tokens[:, 5:], last, cache)[0])
+        return np.asarray(extend(params, tokens[:, 5:], last, cache, tables)[0])
 
     expected = run(params, cache)
     with jax.set_mesh(mesh):
-        split_cache = jax.device_put(llama.init_cache(CONFIG, 8, 16), place)
+        split_cache = jax.device_put(llama.init_cache(CONFIG, 8), place)
         ours = run(jax.device_put(params, layout), split_cache)
     np.testing.assert_allclose(ours, expected, atol=2e-5)

@@ -1,13 +1,17 @@
 """Multi-turn Best-of-N: what is chosen, when it stops, and what the choices share."""
 
+import json
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
+from mucode_jax.core.conversation import Chat
+from mucode_jax.models import hub, huggingface
 from mucode_jax.rollouts import evaluate, grading, search
 from mucode_jax.rollouts.agreement import Agreement
 from mucode_jax.rollouts.collect import Limits
+from mucode_jax.sampling.engine import Engine
 from tests.fakes import FakeChat, FakeEngine, FakePool, problem, turn
 
 LIMITS = Limits(turns=3, max_new_tokens=20, max_feedback_tokens=60, context=400)
@@ -165,3 +169,54 @@ def test_the_oracle_counts_any_correct_candidate_of_any_turn_of_the_pt_search():
 def test_an_unknown_choice_is_refused_with_the_choices():
     with pytest.raises(ValueError, match="unknown search 'best'; one of random"):
         run(lambda request, sample: "no", choices=["best"])
+
+
+@pytest.fixture(scope="module")
+def generator():
+    home = hub.resolve("mini")
+    config = huggingface.read_config(home)
+    chat = Chat(huggingface.load_tokenizer(home), huggingface.eot_ids(home))
+    return config, huggingface.load_generator(home, config), chat
+
+
+def really(generator, problems, searches, pages=None):
+    """(task_id, index, choice) -> the search as JSON, by the embedded generator."""
+    config, params, chat = generator
+    engine = Engine(
+        *(config, params), slots=6, context=288, pages=pages, eot_ids=chat.eot_ids, temperature=0.7
+    )
+    by_problem = search.best_of_n(
+        problems,
+        engine=engine,
+        chat=chat,
+        grader=grading.public_grader(FakePool()),
+        score=None,
+        limits=Limits(turns=3, max_new_tokens=24, max_feedback_tokens=40, context=288),
+        n=3,
+        searches=searches,
+        choices=("random", "pt"),
+        key=(0, "search", 0),
+    )
+    found = {
+        (one.task_id, one.index, one.choice): json.dumps(search.encode([one])["turns"])
+        for of_problem in by_problem
+        for one in of_problem
+    }
+    assert not engine._scheduler.kept
+    return found, engine.counters
+
+
+def test_a_search_is_to_the_bit_what_it_is_alone_and_reads_nothing_twice(generator):
+    problems = [problem(name, f"answer to {name}") for name in "abc"]
+    together, counters = really(generator, problems, 2)
+    alone, scarce = really(generator, problems[1:2], 1), really(generator, problems, 2, pages=8)[0]
+    assert len(alone[0]) == 2
+    assert alone[0].items() <= together.items()
+    assert scarce == together  # with pages for little more than one conversation
+    unique = sum(len(generator[2].first(p.prompt)) for p in problems)
+    places = {
+        (task_id, index, tuple(turn["completion_ids"]["data"] for turn in json.loads(turns)[:3]))
+        for (task_id, index, _), turns in together.items()
+    }
+    assert len(places) == 6  # nothing passes: each of the six goes on to the last turn
+    assert counters.prefilled < unique + 6 * 2 * 2 * 41

@@ -94,9 +94,9 @@ def alone():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.randoms(use_true_random=False), st.sampled_from([None, 0.0, 0.02, 1e9]))
-def test_order_slots_neighbours_and_delays_change_no_bit(alone, random, wait):
-    e = engine(wait_seconds=wait, clock=(clock := Clock()))
+@given(st.randoms(use_true_random=False), st.sampled_from([None, 3, 4, 6]))
+def test_order_neighbours_delays_and_pages_change_no_bit(alone, random, pages):
+    e = engine(pages=pages, clock=(clock := Clock()))
     busy = random.random()
     out = converse(
         e, range(4), choose=random.randrange, away=lambda: random.random() < busy, clock=clock
@@ -104,8 +104,8 @@ def test_order_slots_neighbours_and_delays_change_no_bit(alone, random, wait):
     assert out == alone
 
 
-def test_a_slot_given_away_comes_back_by_replay_with_the_same_bits(alone):
-    e = engine(slots=6, wait_seconds=0.0)
+def test_what_was_given_away_comes_back_by_replay_with_the_same_bits(alone):
+    e = engine(pages=4)
     turns = iter(range(10**6))
     out = converse(e, range(4), away=lambda: next(turns) % 9 != 0)
     assert e.counters.evictions > 0
@@ -229,6 +229,18 @@ def test_samples_of_a_prompt_share_one_prefill_and_a_turn_reads_only_its_new_tex
     )
 
 
+@pytest.mark.parametrize("length", [62, 63, 64, 65, 66, 80])
+def test_the_fewest_pages_do_for_samples_that_fill_the_context(length):
+    """Prompts that end before, at and behind the end of a page."""
+    few, many = (engine(slots=3, pages=pages) for pages in (3, 20))
+    found = []
+    for e in (few, many):
+        e.submit(Request("a", ids(1, length), keys(1, 3), 96 - length, keep=False))
+        found.append({handle: done.ids.tolist() for handle, done in drain(e).items()})
+    assert found[0] == found[1]
+    assert max(len(tokens) for tokens in found[0].values()) > 5
+
+
 def test_a_completion_ends_at_any_end_id_or_is_closed_at_its_limit():
     e = engine(temperature=3.0)
     for i in range(40):
@@ -247,13 +259,12 @@ def test_a_completion_ends_at_any_end_id_or_is_closed_at_its_limit():
     assert ends == set(EOT)
 
 
-def test_the_number_of_programs_is_bounded_by_the_lengths_of_the_context():
+def test_there_are_three_programs_whatever_the_lengths():
     e = engine(context=64)
     for i in range(60):
         e.submit(Request(i, ids(i, 1 + i), keys(i, 2), 4, keep=False))
     drain(e)
-    # Lengths 8, 16, 24, 32, 48, 64: one prefill and one copy each; one decode.
-    assert e.counters.programs <= 2 * 6 + 1
+    assert e.counters.programs == 3  # prefill, copy, decode
 
 
 def test_nothing_is_left_behind_by_finished_requests():
@@ -312,6 +323,7 @@ def test_engine_settings_that_make_no_sense_are_refused():
         {"temperature": float("nan")},
         {"temperature": -1.0},
         {"top_k": -1},
+        {"pages": 2},
     ):
         with pytest.raises(ValueError):
             engine(**bad)

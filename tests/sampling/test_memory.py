@@ -6,12 +6,13 @@ import types
 import numpy as np
 import pytest
 
+from mucode_jax.models import llama
 from mucode_jax.sampling import memory
 from tests.models import tiny
 
 CONFIG = tiny.CONFIGS["llama3"]
 CONTEXT = 256
-EACH = memory.slot_bytes(CONFIG, CONTEXT)
+EACH = memory.slot_bytes(CONFIG, CONTEXT) // 3  # of an accelerator
 
 
 def accelerator(free, used=1000):
@@ -25,7 +26,19 @@ def mesh(*devices, fsdp=1, tensor=1):
 
 
 def test_a_slot_is_a_key_and_a_value_of_every_layer_and_token():
-    assert EACH == 2 * 2 * CONTEXT * 2 * 8 * 4  # both, layers, tokens, heads, width, bytes
+    whole = 2 * 2 * CONTEXT * 2 * 8 * 4  # both, layers, tokens, heads, width, bytes
+    assert memory.slot_bytes(CONFIG, CONTEXT) == whole
+    assert memory.slot_bytes(CONFIG, CONTEXT - 1) == whole  # in whole pages
+
+
+def test_on_an_accelerator_a_third_of_it_is_there_for_each_but_a_whole_one_for_all():
+    device = mesh(accelerator(0))
+    assert memory.slot_bytes(CONFIG, CONTEXT, device) == EACH
+    pages = CONTEXT // llama.PAGE
+    assert [memory.pool_pages(n, CONTEXT, device) for n in (1, 3, 4, 300)] == [
+        *(pages + 1, pages + 1, 2 * pages + 1, 100 * pages + 1)
+    ]
+    assert memory.pool_pages(300, CONTEXT) == 300 * pages + 1
 
 
 def test_the_free_memory_of_an_accelerator_is_filled_to_four_fifths():
@@ -40,10 +53,9 @@ def test_devices_add_up_where_the_cache_is_split_and_the_fullest_decides():
     assert memory.fitting_slots(CONFIG, CONTEXT, mesh(*two, tensor=2)) == 80
     four = [accelerator(50 * EACH)] * 4
     assert memory.fitting_slots(CONFIG, CONTEXT, mesh(*four, tensor=4)) == 160
-    assert memory.fitting_slots(CONFIG, CONTEXT, mesh(*four, fsdp=4)) == 160
     # 6 columns do not part into 4: each device holds them all.
     odd = tiny.CONFIGS["llama32"]
-    four = [accelerator(50 * memory.slot_bytes(odd, CONTEXT))] * 4
+    four = [accelerator(50 * memory.slot_bytes(odd, CONTEXT) // 3)] * 4
     assert memory.fitting_slots(odd, CONTEXT, mesh(*four, tensor=4)) == 40
 
 
@@ -52,7 +64,7 @@ def test_at_most_all_of_the_free_memory_can_be_filled():
     assert memory.most_slots(CONFIG, CONTEXT, mesh(two[0])) == 100
     assert memory.most_slots(CONFIG, CONTEXT, mesh(*two)) == 10  # split: the fullest decides
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 0 < memory.most_slots(CONFIG, CONTEXT) <= pages // EACH  # of this machine
+    assert 0 < memory.most_slots(CONFIG, CONTEXT) <= pages // (3 * EACH)  # of this machine
 
 
 def test_a_device_that_is_full_says_what_a_slot_takes():

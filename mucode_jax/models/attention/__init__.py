@@ -1,18 +1,18 @@
 """Attention: a file for each backend, and the table of which one runs where.
 
-    | device        | training, scoring   | prefill      | decode                            |
-    | ------------- | ------------------- | ------------ | --------------------------------- |
-    | CPU           | cpu.causal          | xla.cached   | cpu.decode                        |
-    | CPUs, a mesh  | xla.causal          | xla.cached   | xla.cached                        |
-    | GPU, 16 bits  | cudnn.causal        | xla.cached   | cudnn.decode                      |
-    | GPU, float32  | xla.causal          | xla.cached   | xla.cached                        |
-    | TPU           | tpu.causal (splash) | xla.cached   | tpu.decode                        |
+    | device        | training, scoring   | prefill   | decode                           |
+    | ------------- | ------------------- | --------- | -------------------------------- |
+    | CPU           | cpu.causal          | xla.paged | cpu.decode                       |
+    | CPUs, a mesh  | xla.causal          | xla.paged | xla.paged                        |
+    | GPU, 16 bits  | cudnn.causal        | xla.paged | xla.paged                        |
+    | GPU, float32  | xla.causal          | xla.paged | xla.paged                        |
+    | TPU           | tpu.causal (splash) | xla.paged | xla.paged                        |
 
 The implementation "auto" takes a device's line; the other names are of one to be used wherever the
 program is compiled. Scores and softmax are float32 everywhere.
 
-Axes, in all files of this folder: B batch, T query length, S key length, N query heads, K key/value
-heads, G = N / K, H head width.
+Axes, in all files of this folder: B batch, T query length, S key length, P pages of the cache,
+C columns of a page, M pages of a row, N query heads, K key/value heads, G = N / K, H head width.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mucode_jax.models import sharding
 from mucode_jax.models.attention import cpu, cudnn, tpu, xla
 
 IMPLEMENTATIONS = ("auto", "splash", "cudnn", "cpu", "xla")
+PAGES_READ = 8  # of each row at a time, on an accelerator
 
 
 def choose(implementation: str, dtype: jnp.dtype) -> str:
@@ -72,27 +73,29 @@ def attend(
 
 
 def attend_cached(
-    q: Array, k: Array, v: Array, limits: Array, *, implementation: str = "auto"
+    q: Array, k: Array, v: Array, tables: Array, limits: Array, *, implementation: str = "auto"
 ) -> Array:
     """Attention of new tokens over a cache that already holds them: prefill, or decode if T = 1.
 
     Args:
       q: [B, T, N, H].
-      k, v: the cache [B, S, K*H].
-      limits: int32 [B, T], the last column that each query sees (its own position).
+      k, v: the cache's pages [P, C, K*H].
+      tables: int32 [B, M], the pages of each row in order.
+      limits: int32 [B, T], the last position that each query sees (its own); -1: none.
       implementation: one of IMPLEMENTATIONS.
 
     Returns:
       [B, T, N, H], in q's dtype.
     """
-    k, v = k.astype(q.dtype), v.astype(q.dtype)
-    if q.shape[1] == 1:
-        which = choose(implementation, q.dtype)
-        if which == "splash":
-            tensor = sharding.automatic_axes().get("tensor", 1)
-            return tpu.decode(q, k, v, limits, tensor=tensor)
-        if which == "cudnn":
-            return cudnn.decode(q, k, v, limits)
-        if which == "cpu":
-            return cpu.decode(q, k, v, limits)
-    return xla.cached(q, *(xla.by_head(x, q.shape[-1]) for x in (k, v)), limits)
+    which = choose(implementation, q.dtype)
+    on_cpu = which == "cpu" or (which == "xla" and jax.default_backend() == "cpu")
+    kv_heads = k.shape[2] // q.shape[3]
+    if q.shape[1] > 1:
+        parts = kv_heads
+    elif which == "cpu":
+        return cpu.decode(q, k, v, tables, limits)
+    else:  # each of the tensor axis' devices takes its own heads at once
+        tensor = sharding.automatic_axes().get("tensor", 1)
+        parts = tensor if kv_heads % tensor == 0 else 1
+    pages = 1 if on_cpu else PAGES_READ
+    return xla.paged(q, k, v, tables, limits, parts=parts, pages=pages)

@@ -3,10 +3,9 @@
 Whole rows: head by head, in blocks of queries. The backward pass computes the scores again, so that
 nothing of size [T, S] is kept.
 
-Decoding: each row on its own, over as many columns as it has. A batched product over the whole
-cache makes the backend copy and regroup all of it at every step, however little of it is in use.
-Here a loop goes over the rows, and each takes the branch compiled for the smallest width that holds
-it. What a row gets depends on that row alone.
+Decoding: each row on its own, page by page. A batched product over the pages makes XLA's CPU backend
+copy and regroup all of them at every step. Here a loop goes over the rows, and for each row another
+one over as many pages as it has. What a row gets depends on that row alone.
 """
 
 from __future__ import annotations
@@ -144,53 +143,49 @@ def _backward_head(
     return jnp.concatenate(d_queries, axis=1), d_k_TxH.astype(dtype), d_v_TxH.astype(dtype)
 
 
-def _widths(columns: int) -> tuple[int, ...]:
-    """The column counts that are compiled: 0, 32, 64, 96, 128, 192, 256, 384 … and all of them.
-
-    Each is the same for every cache that is longer, so that a row's arithmetic does not depend on
-    how long the cache is.
-    """
-    sizes = {size for power in range(5, 31) for size in (2**power, 3 * 2**power)} - {48}
-    return (0, *sorted(size for size in sizes if size < columns), columns)
-
-
-def decode(q_Bx1xNxH: Array, k_BxSxKH: Array, v_BxSxKH: Array, limits_Bx1: Array) -> Array:
-    """One query per row over the cache, [B, 1, N, H].
+def decode(
+    q_Bx1xNxH: Array, k_PxCxKH: Array, v_PxCxKH: Array, tables_BxM: Array, limits_Bx1: Array
+) -> Array:
+    """One query per row over the pages of the row, [B, 1, N, H].
 
     A row whose limit is -1 sees nothing, costs nothing and gets zeros.
     """
     batch, _, heads, width = q_Bx1xNxH.shape
-    features = k_BxSxKH.shape[2]
+    columns, features = k_PxCxKH.shape[1:]
     kv_heads, dtype = features // width, q_Bx1xNxH.dtype
     # Every head is multiplied with all features, being zero outside its own key/value head: more
-    # arithmetic, but the cache is read as it lies.
+    # arithmetic, but a page is read as it lies.
     belongs_NxK = jnp.repeat(jnp.eye(kv_heads, dtype=dtype), heads // kv_heads, axis=0)
     q_BxNxKxH = q_Bx1xNxH[:, 0, :, None] * belongs_NxK[:, :, None] * (1 / math.sqrt(width))
     q_BxNxKH = q_BxNxKxH.reshape(batch, heads, features)
 
-    def over(size: int):
-        """Attention of one row over its first `size` columns, [N, K*H]."""
-
-        def attend(row: Array) -> Array:
-            if size == 0:
-                return jnp.zeros((heads, features), dtype)
-            k_SxKH, v_SxKH = (
-                jax.lax.dynamic_slice(x, (row, 0, 0), (1, size, features))[0]
-                for x in (k_BxSxKH, v_BxSxKH)
-            )
-            scores_NxS = jnp.dot(q_BxNxKH[row], k_SxKH.T, preferred_element_type=jnp.float32)
-            seen_S = jnp.arange(size, dtype=jnp.int32) <= limits_Bx1[row]
-            weights_NxS = jax.nn.softmax(jnp.where(seen_S, scores_NxS, xla.MASKED), axis=-1)
-            return weights_NxS.astype(dtype) @ v_SxKH
-
-        return attend
-
-    widths = _widths(k_BxSxKH.shape[1])
-    branches = [over(size) for size in widths]
-    choice_B = jnp.searchsorted(jnp.asarray(widths), limits_Bx1[:, 0] + 1)
-
     def one_row(row: Array, out_BxNxKH: Array) -> Array:
-        out_NxKH = jax.lax.switch(choice_B[row], branches, row)
+        q_NxKH, pages_M, limit = q_BxNxKH[row], tables_BxM[row], limits_Bx1[row, 0]
+
+        def page(i: Array, carried: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            top_N, total_N, out_NxKH = carried  # the softmax so far: see `xla.paged`
+            k_CxKH, v_CxKH = (
+                jax.lax.dynamic_index_in_dim(x, pages_M[i], keepdims=False)
+                for x in (k_PxCxKH, v_PxCxKH)
+            )
+            scores_NxC = jnp.dot(q_NxKH, k_CxKH.T, preferred_element_type=jnp.float32)
+            seen_C = jnp.arange(columns, dtype=jnp.int32) + i * columns <= limit
+            scores_NxC = jnp.where(seen_C, scores_NxC, xla.MASKED)
+            new_top_N = jnp.maximum(top_N, scores_NxC.max(-1))
+            weights_NxC = jnp.exp(scores_NxC - new_top_N[:, None])
+            fade_N = jnp.exp(top_N - new_top_N)
+            mixed_NxKH = jnp.dot(
+                weights_NxC.astype(dtype), v_CxKH, preferred_element_type=jnp.float32
+            )
+            return (
+                new_top_N,
+                total_N * fade_N + weights_NxC.sum(-1),
+                out_NxKH * fade_N[:, None] + mixed_NxKH,
+            )
+
+        start = jnp.full(heads, xla.MASKED), jnp.zeros(heads), jnp.zeros((heads, features))
+        _, total_N, out_NxKH = jax.lax.fori_loop(0, limit // columns + 1, page, start)
+        out_NxKH = (out_NxKH / jnp.maximum(total_N, 1e-30)[:, None]).astype(dtype)
         return jax.lax.dynamic_update_slice(out_BxNxKH, out_NxKH[None], (row, 0, 0))
 
     empty_BxNxKH = jnp.zeros((batch, heads, features), dtype)

@@ -1,7 +1,4 @@
-"""TPUs: the splash kernel for whole rows, and decoding over the cache as it lies.
-
-Axes: see the package; P parts, the tensor axis of the mesh.
-"""
+"""TPUs: the splash kernel for whole rows. Axes: see the package."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from mucode_jax.models import sharding
-from mucode_jax.models.attention import xla
 
 
 def causal(
@@ -75,35 +71,3 @@ def causal(
             check_vma=False,
         )
     return local(q, k, v, segments)[:, :length]
-
-
-def decode(
-    q_Bx1xNxH: Array, k_BxSxKH: Array, v_BxSxKH: Array, limits_Bx1: Array, *, tensor: int
-) -> Array:
-    """One query per row over the cache as it lies, each of `tensor` devices' heads at once.
-
-    Grouping by key/value head makes the compiler copy the cache into another layout at every step.
-    Instead the heads of a part are multiplied with all its columns at once, each query being zero
-    outside its own head: more arithmetic than is needed, but decoding waits for memory.
-
-    Returns:
-      [B, 1, N, H].
-    """
-    batch, _, heads, width = q_Bx1xNxH.shape
-    columns, features = k_BxSxKH.shape[1:]
-    kv_heads = features // width
-    parts = tensor if kv_heads % tensor == 0 else 1
-    groups = kv_heads // parts  # key/value heads of a part
-    same_KxK = jnp.eye(groups, dtype=q_Bx1xNxH.dtype)
-    q = q_Bx1xNxH.reshape(batch, parts, groups, heads // (parts * groups), 1, width)
-    q = (q * same_KxK[:, None, :, None]).reshape(batch, parts, heads // parts, groups * width)
-    k, v = (x.reshape(batch, columns, parts, groups * width) for x in (k_BxSxKH, v_BxSxKH))
-    scores_BxPxNxS = jnp.einsum("bpnc,bspc->bpns", q, k, preferred_element_type=jnp.float32)
-    seen_Bx1xS = xla.visible(columns, limits_Bx1)
-    scores_BxPxNxS = jnp.where(
-        seen_Bx1xS[:, None], scores_BxPxNxS * (1 / math.sqrt(width)), xla.MASKED
-    )
-    weights_BxPxNxS = jax.nn.softmax(scores_BxPxNxS, axis=-1).astype(v.dtype)
-    out = jnp.einsum("bpns,bspc->bpnc", weights_BxPxNxS, v)
-    out = out.reshape(batch, parts, groups, heads // (parts * groups), groups, width)
-    return jnp.einsum("bpkgjh,kj->bpkgh", out, same_KxK).reshape(batch, 1, heads, width)

@@ -16,11 +16,6 @@ STORED = 1024
 MASKED = -0.7 * float(np.finfo(np.float32).max)
 
 
-def by_head(x_BxSxKH: Array, width: int) -> Array:
-    """The cache's [B, S, K*H] as [B, S, K, H]."""
-    return x_BxSxKH.reshape(*x_BxSxKH.shape[:2], -1, width)
-
-
 def causal(
     q_BxTxNxH: Array, k_BxTxKxH: Array, v_BxTxKxH: Array, segments_BxT: Array | None
 ) -> Array:
@@ -46,26 +41,61 @@ def causal(
     return jnp.concatenate([block(start) for start in range(0, length, size)], axis=1)
 
 
-def cached(q_BxTxNxH: Array, k_BxSxKxH: Array, v_BxSxKxH: Array, limits_BxT: Array) -> Array:
-    """New queries over a cache, block by block, each over all columns: [B, T, N, H]."""
-    batch, length = limits_BxT.shape
-    if length <= QUERY_BLOCK:
-        return grouped(q_BxTxNxH, k_BxSxKxH, v_BxSxKxH, limits_BxT)
-    blocked = length - length % QUERY_BLOCK
+def paged(
+    q_BxTxNxH: Array,
+    k_PxCxKH: Array,
+    v_PxCxKH: Array,
+    tables_BxM: Array,
+    limits_BxT: Array,
+    *,
+    parts: int,
+    pages: int,
+) -> Array:
+    """New queries over the pages of their rows, `pages` of each row at a time: [B, T, N, H].
 
-    def split(x: Array) -> Array:
-        blocks = x[:, :blocked].reshape(batch, -1, QUERY_BLOCK, *x.shape[2:])
-        return jnp.moveaxis(blocks, 1, 0)
+    The softmax is carried from pages to pages (Milakov & Gimelshein 2018). The loop ends with the
+    row that has most; what lies behind a row's own end is multiplied by zero, and its sums by one,
+    so that no bit of a row depends on how far the loop runs.
 
-    out = jax.lax.map(
-        lambda block: grouped(block[0], k_BxSxKxH, v_BxSxKxH, block[1]),
-        (split(q_BxTxNxH), split(limits_BxT)),
-    )
-    out = jnp.moveaxis(out, 0, 1).reshape(batch, blocked, *q_BxTxNxH.shape[2:])
-    if blocked == length:
-        return out
-    rest = grouped(q_BxTxNxH[:, blocked:], k_BxSxKxH, v_BxSxKxH, limits_BxT[:, blocked:])
-    return jnp.concatenate([out, rest], axis=1)
+    Grouping by key/value head costs a copy of what is read into another layout. Where there are
+    `parts` fewer than key/value heads, the heads of a part are multiplied with all its features,
+    each query being zero outside its own head: more arithmetic, but the pages are read as they lie.
+    """
+    batch, length, heads, width = q_BxTxNxH.shape
+    columns, features = k_PxCxKH.shape[1:]
+    groups = features // width // parts  # key/value heads of a part
+    wide = features // parts
+    same_GxG = jnp.eye(groups, dtype=q_BxTxNxH.dtype)
+    q = q_BxTxNxH.reshape(batch, length, parts, groups, heads // (parts * groups), 1, width)
+    q = (q * same_GxG[:, None, :, None]).reshape(batch, length, parts, heads // parts, wide)
+    tables_BxM = jnp.pad(tables_BxM, ((0, 0), (0, -tables_BxM.shape[1] % pages)))
+
+    def read(pool_PxCxKH: Array, first: Array) -> Array:
+        here = jax.lax.dynamic_slice_in_dim(tables_BxM, first, pages, axis=1)
+        x = jnp.take(pool_PxCxKH, here, axis=0, mode="clip")
+        return x.reshape(batch, pages * columns, parts, wide).astype(q.dtype)
+
+    def block(i: Array, carried: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        top, total, out = carried
+        k, v = read(k_PxCxKH, i * pages), read(v_PxCxKH, i * pages)
+        scores = jnp.einsum("btanf,bsaf->bants", q, k, preferred_element_type=jnp.float32)
+        seen_BxTxS = visible(pages * columns, limits_BxT - i * pages * columns)
+        scores = jnp.where(seen_BxTxS[:, None, None], scores * (1 / math.sqrt(width)), MASKED)
+        new_top = jnp.maximum(top, scores.max(-1))
+        weights = jnp.exp(scores - new_top[..., None])
+        fade = jnp.exp(top - new_top)
+        mixed = jnp.einsum(
+            "bants,bsaf->bantf", weights.astype(v.dtype), v, preferred_element_type=jnp.float32
+        )
+        return new_top, total * fade + weights.sum(-1), out * fade[..., None] + mixed
+
+    shape = (batch, parts, heads // parts, length)
+    start = jnp.full(shape, MASKED), jnp.zeros(shape), jnp.zeros((*shape, wide))
+    blocks = limits_BxT.max() // (pages * columns) + 1
+    _, total, out = jax.lax.fori_loop(0, blocks, block, start)
+    out = (out / jnp.maximum(total, 1e-30)[..., None]).astype(q.dtype)
+    out = out.reshape(batch, parts, groups, heads // (parts * groups), length, groups, width)
+    return jnp.einsum("bakgtjh,kj->btakgh", out, same_GxG).reshape(q_BxTxNxH.shape)
 
 
 def visible(
