@@ -18,7 +18,8 @@ from mucode_jax.training.step import OptimizerConfig
 from . import toys
 
 # One layer, not scanned: nothing hides in a loop whose flops are counted once.
-FLAT = dataclasses.replace(toys.CONFIG, n_layers=1, scan=False)
+# Plain attention everywhere: the flops of a loop, as a CPU alone has, are counted once.
+FLAT = dataclasses.replace(toys.CONFIG, n_layers=1, scan=False, attention="xla")
 OPTIMIZER = OptimizerConfig(1e-2, weight_decay=0.1)
 
 
