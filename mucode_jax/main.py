@@ -8,7 +8,9 @@ is in configs/base.py, and `--config.NAME=VALUE` changes it: `--config.seed=3
 --config.rollout.temperature=0.9`.
 
 `--workdir DIR`: a folder, or a place in a bucket: `gs://BUCKET/PATH` (needs `pip install -e
-'.[gcs]'`). Run again after any interruption, it resumes where it stopped.
+'.[gcs]'`). Run again after any interruption, it resumes where it stopped. Files of finished stages
+whose size, time of change and inode are as they were count as whole; with `--verify` all of them
+are read and compared to their checksums, and what is damaged is made again.
 
 On several hosts the same command is started on each, with one work directory: the bucket, or a
 folder that all of them see. On Cloud TPU, GKE and under SLURM they find each other; elsewhere add
@@ -279,7 +281,7 @@ def look_ahead(config: ConfigDict) -> None:
         preflight.check(config, base, chat, problems, held_out)
 
 
-def _in_workdir(config: ConfigDict, workdir: Workdir, progress: Progress) -> str:
+def _in_workdir(config: ConfigDict, workdir: Workdir, progress: Progress, verify: bool) -> str:
     """What the config asks for: a run, a sweep or a pretraining; returns the table to show."""
     jax.config.update("jax_compilation_cache_dir", str(workdir.path / "xla"))
     # Or the folder's name would be part of what programs are known by: moved, or linked to
@@ -289,7 +291,7 @@ def _in_workdir(config: ConfigDict, workdir: Workdir, progress: Progress) -> str
         pretrain.pretrain(config, workdir)
         return ""
     if sweep.is_sweep(config):
-        return sweep.run(config, workdir.where, progress, look_ahead, run)
+        return sweep.run(config, workdir.where, progress, look_ahead, run, verify=verify)
     made = run(config, workdir, progress)
     if hosts.first():
         report.write(workdir.path, made)
@@ -326,9 +328,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         facts = {"version": __version__} | settings.flat(config)
         hosts.agree("settings", facts, progress.say)
-        opened = contextlib.closing(Workdir(os.path.expanduser(given.workdir), progress.say))
+        place = os.path.expanduser(given.workdir)
+        opened = contextlib.closing(Workdir(place, progress.say, verify=given.verify))
         with opened as workdir, interruption.watched(progress.say):
-            table = _in_workdir(config, workdir, progress)
+            table = _in_workdir(config, workdir, progress, given.verify)
     except Exception as error:
         told = faults.told(error, given.workdir)
         if told is None and hosts.count() == 1:

@@ -22,7 +22,7 @@ from mucode_jax.models.llama import LlamaConfig, Params
 from mucode_jax.rollouts.collect import Limits
 from mucode_jax.rollouts.scorer import Scorer
 from mucode_jax.runtime import hosts, interruption, summaries
-from mucode_jax.runtime.files import checksum, write_atomically
+from mucode_jax.runtime.files import write_atomically
 from mucode_jax.runtime.ledger import Stage
 from mucode_jax.runtime.pieces import Pieces
 from mucode_jax.runtime.progress import Progress
@@ -107,7 +107,7 @@ class Lab:
         files = {f for pattern in hub.MODEL_FILES for f in directory.glob(pattern) if f.is_file()}
         # float32, the default, is not recorded.
         dtypes = {k: v for k in ("dtype", "param_dtype") if (v := self._held[k]) != "float32"}
-        settings = {"files": {f.name: checksum(f) for f in sorted(files)}, **dtypes}
+        settings = {"files": {f.name: self.workdir.checksums.sha256(f) for f in sorted(files)}, **dtypes}
         return Model("base", 0, directory, self.workdir.stage(name, settings, {}, lambda path: {}))
 
     # Models and what computes with them.

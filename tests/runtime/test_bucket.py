@@ -23,6 +23,7 @@ from mucode_jax.runtime.pieces import Pieces
 from mucode_jax.runtime.progress import Progress
 from mucode_jax.runtime.workdir import Workdir
 from tests import fake_gcs, invented, micro
+from tests.runtime.test_workdir import spoil_unseen
 
 if importlib.util.find_spec("gcsfs") is None:
     pytest.skip("needs gcsfs (extra `gcs`)", allow_module_level=True)
@@ -77,6 +78,20 @@ def test_a_finished_stage_is_found_by_another_machine(cloud, tmp_path, monkeypat
         assert again.fingerprint == first.fingerprint
         assert (again.path / "model/weights").read_bytes() == bytes(range(256)) * 25_000
         assert there.path != here.path
+
+
+def test_a_mirror_that_looks_as_before_is_compared_to_the_bucket_only_to_verify(cloud):
+    lines = []
+
+    def weights(verify=False):
+        with contextlib.closing(Workdir(RUN, lines.append, verify=verify)) as workdir:
+            return workdir.stage("a", {}, {}, fill).path / "model/weights"
+
+    whole = weights().read_bytes()
+    spoil_unseen(weights())
+    assert weights().read_bytes() != whole
+    assert weights(verify=True).read_bytes() == whole
+    assert all("looking into" in line for line in lines)  # fetched again, nothing made again
 
 
 def test_the_ledger_goes_up_when_everything_else_is_there(cloud):
