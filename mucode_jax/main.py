@@ -165,6 +165,7 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
         base=base,
         trunk=hub.resolve_verifier(config.verifier.path) if config.verifier.path else None,
         held={name: generator[name] for name in ("dtype", "param_dtype", "remat")},
+        stored_dtype=generator.stored_dtype,
         mesh=plan.training_mesh(config),
         sampling_mesh=plan.sampling_mesh(config),
         limits=plan.limits(config),

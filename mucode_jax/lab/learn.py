@@ -59,6 +59,7 @@ def train_verifier(
     name = f"{last.generator.name}/verifier" + ("" if last.name == "rollouts" else f"_{last.name}")
     settings = {
         **recipe.settings(),
+        **lab.storing(),
         "loss": loss,
         "pairs_per_problem": pairs_per_problem,
         "score_penalty": score_penalty,
@@ -102,6 +103,7 @@ def train_verifier(
             axes=verifiers.logical_axes(config),
             on_epoch=measure,
         )
+        params = lab.stored(params)
         huggingface.save_verifier(params, config, path / "model", tokenizer_from=lab.trunk.path)
 
     def make(path: pathlib.Path) -> Mapping[str, Json]:
@@ -158,7 +160,7 @@ def fine_tune(
     """
     generator = f"{method}_{iteration}"
     name = f"{generator}/generator"
-    settings = {**recipe.settings(), "selection": dict(selection)}
+    settings = {**recipe.settings(), **lab.storing(), "selection": dict(selection)}
 
     @functools.cache
     def packed() -> batches.Packed:
@@ -177,6 +179,7 @@ def fine_tune(
             )
             lab.forget()
             params = base()
+        params = lab.stored(params)
         huggingface.save_generator(params, config, path / "model", tokenizer_from=lab.base.path)
         lab.carry(generator, params)
 

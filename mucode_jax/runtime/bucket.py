@@ -36,7 +36,8 @@ EVERY_S = 30.0  # how often pieces are uploaded; less often where that takes lon
 
 _DIRECT = "checkpoints"  # folders that orbax writes to the bucket itself
 _BESIDE = ("xla", "tensorboard")  # folders beside the stages: compiled programs, summaries
-_NOT_MIRRORED = ("lock", "mirror", CHECKSUMS)  # here and there files of these names are different things
+# Here and there files of these names are different things.
+_NOT_MIRRORED = ("lock", "mirror", CHECKSUMS)
 _GROWING = "pieces"  # folders of files that are appended to
 _LAST = "stage.json"  # a stage is finished when this is there
 
