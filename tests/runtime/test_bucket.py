@@ -277,7 +277,6 @@ import sys
 from mucode_jax.runtime import bucket, lease
 from tests import micro
 lease.BEAT_S = bucket.EVERY_S = 0.1
-(bucket.local(sys.argv[1]) / "xla").mkdir(parents=True)  # not the tests' own: it is killed
 sys.exit(micro.run(*sys.argv[1:]))
 """
 
@@ -289,7 +288,12 @@ def test_a_run_killed_half_way_ends_on_another_machine_with_the_results_of_a_fol
     killed = subprocess.Popen(
         [sys.executable, "-c", MICRO, RUN, *FEW],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # Not the tests' compiled programs: it is killed, perhaps while it writes one.
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
