@@ -216,6 +216,11 @@ def init(config: LlamaConfig, key: jax.Array) -> Params:
 
 def abstract_params(config: LlamaConfig) -> Params:
     """The tree of `jax.ShapeDtypeStruct`s that `init` would return."""
+    return jax.tree.map(lambda x: x, _init_shapes(config))  # a tree of the caller's own
+
+
+@functools.cache  # tracing takes some 50 ms, and every model that is loaded needs this
+def _init_shapes(config: LlamaConfig) -> Params:
     return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 
 
