@@ -89,6 +89,8 @@ def train_verifier(
         mesh = lab.mesh if lab.mesh.size > 1 else None
 
         def measure(epoch: int, params: Params) -> None:
+            if mesh is None:  # as they are when they are read back, so that nothing compiles twice
+                params = jax.tree.map(lambda x: x.addressable_data(0), params)
             quality.update(verifier_quality(Scorer(config, params, mesh=mesh), test))
             lab.progress.say(f"{name}: epoch {epoch + 1}, on held-out problems {_shown(quality)}")
 
