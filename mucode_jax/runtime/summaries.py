@@ -21,7 +21,7 @@ Note = Callable[[int, Mapping[str, float]], None]
 
 def _writer_class() -> Any:
     """tensorboardX's, imported without torch: where that is installed it takes two seconds."""
-    absent = {} if "torch" in sys.modules else {"torch": None}
+    absent: dict[str, Any] = {} if "torch" in sys.modules else {"torch": None}
     sys.modules.update(absent)
     try:
         from tensorboardX import SummaryWriter
