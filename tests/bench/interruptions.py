@@ -63,8 +63,8 @@ class Run:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-        compiled = environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-        if compiled and not (directory / "xla").exists():
+        compiled = environment.pop("JAX_COMPILATION_CACHE_DIR", "")
+        if os.path.isdir(compiled) and not (directory / "xla").exists():
             # Not the one of all tests: a process that is killed may leave half a program there.
             shutil.copytree(compiled, directory / "xla", copy_function=os.link)
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in `end`)
