@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     c.generator.path = "mini"
     c.generator.dtype = "float32"  # of computation
     c.generator.param_dtype = "float32"
+    c.generator.stored_dtype = "float32"  # of trained models on disk, unless they are narrower
     c.generator.remat = False
     # The model's shape (fields of models.llama.LlamaConfig), for a random model, and for estimates
     # and ahead-of-time compilation where `path` cannot be reached; empty: read off the checkpoint.
@@ -179,10 +180,13 @@ LLAMA_31_8B = LLAMA_32_1B | {
 
 
 def llama(path: str, shape: dict[str, int | bool]) -> ConfigDict:
-    """What the experiments with real Llamas share: bfloat16 over float32 master weights, FSDP."""
+    """What the experiments with real Llamas share: bfloat16 over float32 master weights, FSDP.
+
+    Trained models are written in bfloat16, in which they sample and score.
+    """
     c = get_config()
     c.generator.path = path
-    c.generator.dtype = "bfloat16"
+    c.generator.dtype = c.generator.stored_dtype = "bfloat16"
     c.generator.remat = True
     c.generator.shape.update(shape)
     c.mesh.data = 1  # of several slices: their number

@@ -8,11 +8,16 @@ is in configs/base.py, and `--config.NAME=VALUE` changes it: `--config.seed=3
 --config.rollout.temperature=0.9`.
 
 `--workdir DIR`: a folder, or a place in a bucket: `gs://BUCKET/PATH` (needs `pip install -e
-'.[gcs]'`). Run again after any interruption, it resumes where it stopped.
+'.[gcs]'`). Run again after any interruption, it resumes where it stopped. Files of finished stages
+whose size, time of change and inode are as they were count as whole; with `--verify` all of them
+are read and compared to their checksums, and what is damaged is made again.
 
 On several hosts the same command is started on each, with one work directory: the bucket, or a
 folder that all of them see. On Cloud TPU, GKE and under SLURM they find each other; elsewhere add
 `--coordinator=HOST:PORT --processes=N --process=I` (launch/README.md).
+
+Compiled programs are kept in DIR/xla, or where the environment's JAX_COMPILATION_CACHE_DIR says,
+for all runs alike. Of a GPU's memory JAX takes 92 %, or what XLA_CLIENT_MEM_FRACTION says.
 
 Exit status: 0 done, 1 what was asked failed, 2 bad input, 130 interrupted by
 Ctrl-C, 143 by SIGTERM.
@@ -54,6 +59,7 @@ from mucode_jax.runtime.workdir import Workdir
 from mucode_jax.sandbox import Pool
 
 Json = Any
+MEMORY_FRACTION = "0.92"
 
 
 def run(config: ConfigDict, workdir: Workdir, progress: Progress) -> dict[str, Json]:
@@ -169,6 +175,7 @@ def _lab(config: ConfigDict, workdir: Workdir, pool: Pool, progress: Progress) -
         base=base,
         trunk=hub.resolve_verifier(config.verifier.path) if config.verifier.path else None,
         held={name: generator[name] for name in ("dtype", "param_dtype", "remat")},
+        stored_dtype=generator.stored_dtype,
         mesh=plan.training_mesh(config),
         sampling_mesh=plan.sampling_mesh(config),
         limits=plan.limits(config),
@@ -288,21 +295,41 @@ def look_ahead(config: ConfigDict) -> None:
         preflight.check(config, base, chat, problems, held_out)
 
 
-def _in_workdir(config: ConfigDict, workdir: Workdir, progress: Progress) -> str:
+def _keep_programs(folder: pathlib.Path) -> None:
+    """Has JAX keep what it compiles in `folder`; what the environment says of that comes first."""
+    for name, value in {
+        "jax_compilation_cache_dir": str(folder),
+        # Or the folder's name would be part of what programs are known by: moved, or shared, it
+        # would be worth nothing.
+        "jax_persistent_cache_enable_xla_caches": "",
+        # Dozens of programs compile in less than the second that is JAX's default.
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
+
+
+def _in_workdir(config: ConfigDict, workdir: Workdir, progress: Progress, verify: bool) -> str:
     """What the config asks for: a run, a sweep or a pretraining; returns the table to show."""
-    jax.config.update("jax_compilation_cache_dir", str(workdir.path / "xla"))
-    # Or the folder's name would be part of what programs are known by: moved, or linked to
-    # another's, it would be worth nothing.
-    jax.config.update("jax_persistent_cache_enable_xla_caches", "")
+    _keep_programs(workdir.path / "xla")
     if config.experiment == "pretrain":
         pretrain.pretrain(config, workdir)
         return ""
     if sweep.is_sweep(config):
-        return sweep.run(config, workdir.where, progress, look_ahead, run)
+        return sweep.run(config, workdir.where, progress, look_ahead, run, verify=verify)
     made = run(config, workdir, progress)
     if hosts.first():
         report.write(workdir.path, made)
     return report.table(made)
+
+
+def _take_memory() -> None:
+    """Lets JAX have most of a GPU's memory, unless it was told how much; it would take 75 %.
+
+    To be called before JAX starts. The rest is for what CUDA's libraries allocate themselves.
+    """
+    if not {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"} & set(os.environ):
+        os.environ["XLA_CLIENT_MEM_FRACTION"] = MEMORY_FRACTION
 
 
 def fail(message: str, status: int) -> int:
@@ -316,6 +343,7 @@ def main(argv: Sequence[str]) -> int:
     """Returns the exit status: 0, 1 what was asked failed, 2 bad input, 130 or 143 interrupted."""
     if set(argv[1:]) & {"-h", "--help"}:
         return command.show(__doc__)
+    _take_memory()
     try:
         given = flags.parse(argv)
         config = given.config
@@ -335,9 +363,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         facts = {"version": __version__} | settings.flat(config)
         hosts.agree("settings", facts, progress.say)
-        opened = contextlib.closing(Workdir(os.path.expanduser(given.workdir), progress.say))
+        place = os.path.expanduser(given.workdir)
+        opened = contextlib.closing(Workdir(place, progress.say, verify=given.verify))
         with opened as workdir, interruption.watched(progress.say):
-            table = _in_workdir(config, workdir, progress)
+            table = _in_workdir(config, workdir, progress, given.verify)
     except Exception as error:
         told = faults.told(error, given.workdir)
         if told is None and hosts.count() == 1:

@@ -2,11 +2,18 @@
 
 import os
 import pathlib
+import tempfile
 
 # Before jax is imported anywhere: tests run on the CPU, on eight virtual devices.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What one test has compiled, or an earlier session, no other compiles again.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/mucode-tests-xla-{os.getuid()}"
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "")
 
 import pytest
 

@@ -15,9 +15,11 @@ from mucode_jax.core.conversation import Chat
 from mucode_jax.models import hub, huggingface
 from mucode_jax.report import card
 from mucode_jax.rollouts.scorer import Scorer
+from mucode_jax.runtime.files import Checksums
 from mucode_jax.sampling.engine import Engine, Request
 from tests import invented
 from tests.fakes import mounted
+from tests.runtime.test_workdir import spoil_unseen
 
 
 def finished_run(directory):
@@ -112,6 +114,19 @@ def test_what_is_damaged_is_named_and_leaves_nothing(workdir, tmp_path, capsys):
     assert export.main(command) == 2
     assert "model/model.safetensors is missing" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_is_remembered_of_files_is_not_trusted(workdir, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(workdir, run)
+    weights = run / "stages/mucode_2/generator/model/model.safetensors"
+    checksums = Checksums(run)
+    checksums.sha256(weights)
+    checksums.save()
+    spoil_unseen(weights)
+    command = ["--workdir", str(run), "--what", "generator", "--out", str(tmp_path / "out")]
+    assert export.main(command) == 2
+    assert "model/model.safetensors does not match its checksum" in capsys.readouterr().err
 
 
 def test_a_directory_that_cannot_be_made_is_said(workdir, tmp_path, capsys):

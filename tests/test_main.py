@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from mucode_jax import main
@@ -172,6 +173,38 @@ def test_ctrl_c_while_the_command_starts_is_one_line(module, tmp_path):
         [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (130, "mucode_jax: interrupted\n")
+
+
+@pytest.mark.parametrize("set_by_user", [False, True])
+def test_compiled_programs_are_kept_where_the_environment_says_else_in_the_work_directory(
+    set_by_user, tmp_path, monkeypatch
+):
+    before = jax.config.jax_compilation_cache_dir
+    if not set_by_user:
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    try:
+        main._keep_programs(tmp_path / "xla")
+        kept = jax.config.jax_compilation_cache_dir
+        assert kept == (
+            os.environ["JAX_COMPILATION_CACHE_DIR"] if set_by_user else f"{tmp_path}/xla"
+        )
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"XLA_CLIENT_MEM_FRACTION": ".5"}, {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".5"}]
+)
+def test_jax_is_given_a_gpus_memory_unless_the_user_has_said_how_much(given, monkeypatch):
+    names = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main.main(["main"]) == 2
+    expected = given or {"XLA_CLIENT_MEM_FRACTION": main.MEMORY_FRACTION}
+    assert {name: os.environ[name] for name in names if name in os.environ} == expected
 
 
 @pytest.fixture(scope="module")

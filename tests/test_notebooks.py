@@ -23,26 +23,17 @@ SMALL = (
 )
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Where programs are kept that one notebook has compiled and another needs."""
-    return tmp_path_factory.mktemp("xla")
-
-
 @pytest.fixture
-def execute(tmp_path, compiled, monkeypatch):
+def execute(tmp_path, monkeypatch):
     """Runs a notebook in a folder of its own; returns all that its cells printed."""
     for name in ("configs", "mucode_jax"):
         (tmp_path / name).symlink_to(ROOT / name)
     runs = tmp_path / "runs"
     runs.mkdir()
-    (runs / "xla").symlink_to(compiled)
     monkeypatch.setenv("MUCODE_WORKDIR", str(runs))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(compiled))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable), prepend=os.pathsep)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 

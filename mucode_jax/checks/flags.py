@@ -11,7 +11,7 @@ from mucode_jax.runtime import config_file
 
 
 def parse(argv: Sequence[str]) -> flags.FlagValues:
-    """The flags' values: config, workdir, coordinator, processes, process.
+    """The flags' values: config, workdir, verify, coordinator, processes, process.
 
     Raises:
       ValueError: what is given is incomplete or no flag; besides, whatever absl, ml_collections or
@@ -24,6 +24,7 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
         flags.DEFINE_string(name, None, "", flag_values=values)
     for name in ("processes", "process"):
         flags.DEFINE_integer(name, None, "", flag_values=values)
+    flags.DEFINE_boolean("verify", False, "", flag_values=values)
     positional = values(argv)
     if len(positional) > 1:
         raise ValueError(f"unexpected argument {positional[1]!r}; settings are --config.NAME=VALUE")

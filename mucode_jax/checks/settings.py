@@ -194,6 +194,7 @@ ITERATE = {
     ),
     "generator.dtype": DTYPE,
     "generator.param_dtype": DTYPE,
+    "generator.stored_dtype": DTYPE,
     "generator.remat": FLAG,
     **section("generator.shape", SHAPE, optional=True),
     "verifier.path": TEXT,

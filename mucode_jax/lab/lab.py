@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mucode_jax.checks import faults
@@ -22,7 +23,7 @@ from mucode_jax.models.llama import LlamaConfig, Params
 from mucode_jax.rollouts.collect import Limits
 from mucode_jax.rollouts.scorer import Scorer
 from mucode_jax.runtime import hosts, interruption, summaries
-from mucode_jax.runtime.files import checksum, write_atomically
+from mucode_jax.runtime.files import write_atomically
 from mucode_jax.runtime.ledger import Stage
 from mucode_jax.runtime.pieces import Pieces
 from mucode_jax.runtime.progress import Progress
@@ -63,6 +64,7 @@ class Lab:
         base: pathlib.Path,
         trunk: pathlib.Path | None,
         held: Mapping[str, Json],
+        stored_dtype: str,
         mesh: Mesh,
         sampling_mesh: Mesh,
         limits: Limits,
@@ -78,6 +80,7 @@ class Lab:
           base: the base generator, a Hugging Face directory.
           trunk: the directory of what verifiers are trained from; None: the base generator.
           held: dtype, param_dtype and remat of models (`models.llama`).
+          stored_dtype: in which trained models are written, unless they are narrower.
           mesh: the devices that train, of all hosts.
           sampling_mesh: this host's own devices, which sample and score.
           limits: turns and tokens of conversations.
@@ -92,6 +95,7 @@ class Lab:
         self.profile_steps = profile_steps
         # Unrolled layers compile longer and run a sixth faster on a CPU, where models are small.
         self._held = {**held, "scan": jax.default_backend() != "cpu"}
+        self._stored_dtype = jnp.dtype(stored_dtype)
         self._slots = slots
         self._sampling_mesh = sampling_mesh
         self._loaded: tuple[str, Params] | None = None  # a generator's name, and how it decodes
@@ -107,7 +111,8 @@ class Lab:
         files = {f for pattern in hub.MODEL_FILES for f in directory.glob(pattern) if f.is_file()}
         # float32, the default, is not recorded.
         dtypes = {k: v for k in ("dtype", "param_dtype") if (v := self._held[k]) != "float32"}
-        settings = {"files": {f.name: checksum(f) for f in sorted(files)}, **dtypes}
+        checksums = {file.name: self.workdir.checksums.sha256(file) for file in sorted(files)}
+        settings = {"files": checksums, **dtypes}
         return Model("base", 0, directory, self.workdir.stage(name, settings, {}, lambda path: {}))
 
     # Models and what computes with them.
@@ -182,6 +187,25 @@ class Lab:
         if slots != recorded:
             self.workdir.record("slots", slots)
         return slots
+
+    def storing(self) -> dict[str, str]:
+        """For the settings of a stage that trains: how models are written, where it decides
+        anything: what samples and scores reads them in the dtype of computation."""
+        stored = self._stored_dtype
+        decides = stored.itemsize < jnp.dtype(self._held["dtype"]).itemsize
+        return {"stored_dtype": stored.name} if decides else {}
+
+    def stored(self, params: Params) -> Params:
+        """Trained parameters as they are written; whatever uses them takes these.
+
+        So a session that trained a model and one that reads it back sample the same.
+        """
+        narrower = self._stored_dtype
+
+        def rounded(x: jax.Array) -> jax.Array:
+            return x.astype(narrower) if narrower.itemsize < x.dtype.itemsize else x
+
+        return jax.tree.map(rounded, params)
 
     def carry(self, name: str, params: Params) -> None:
         """Re-lays a generator just trained for the engines to come; all hosts call this.

@@ -60,6 +60,7 @@ def train_verifier(
     name = f"{last.generator.name}/verifier" + ("" if last.name == "rollouts" else f"_{last.name}")
     settings = {
         **recipe.settings(),
+        **lab.storing(),
         "loss": loss,
         "pairs_per_problem": pairs_per_problem,
         "score_penalty": score_penalty,
@@ -89,6 +90,8 @@ def train_verifier(
         mesh = lab.mesh if lab.mesh.size > 1 else None
 
         def measure(epoch: int, params: Params) -> None:
+            if mesh is None:  # as they are when they are read back, so that nothing compiles twice
+                params = jax.tree.map(lambda x: x.addressable_data(0), params)
             quality.update(verifier_quality(Scorer(config, params, mesh=mesh), test))
             lab.progress.say(f"{name}: epoch {epoch + 1}, on held-out problems {_shown(quality)}")
 
@@ -103,6 +106,7 @@ def train_verifier(
             axes=verifiers.logical_axes(config),
             on_epoch=measure,
         )
+        params = lab.stored(params)
         huggingface.save_verifier(params, config, path / "model", tokenizer_from=lab.trunk.path)
 
     def make(path: pathlib.Path) -> Mapping[str, Json]:
@@ -162,7 +166,7 @@ def fine_tune(
     """
     generator = f"{method}_{iteration}"
     name = f"{generator}/generator"
-    settings = {**recipe.settings(), "selection": dict(selection)}
+    settings = {**recipe.settings(), **lab.storing(), "selection": dict(selection)}
 
     @functools.cache
     def packed() -> batches.Packed:
@@ -181,6 +185,7 @@ def fine_tune(
             )
             lab.forget()
             params = base()
+        params = lab.stored(params)
         huggingface.save_generator(params, config, path / "model", tokenizer_from=lab.base.path)
         lab.carry(generator, params)
 

@@ -10,7 +10,6 @@ import jax
 from mucode_jax.core import keys
 from mucode_jax.models import huggingface, llama, llama3_tokenizer
 from mucode_jax.models.llama import LlamaConfig
-from mucode_jax.runtime.files import checksum
 from mucode_jax.runtime.workdir import Workdir
 
 
@@ -32,7 +31,7 @@ def generator(
     settings = {
         "shape": dataclasses.asdict(dataclasses.replace(config, remat=False)),  # decides nothing
         "seed": seed,
-        "tokenizer": {file.name: checksum(file) for file in files},
+        "tokenizer": {file.name: workdir.checksums.sha256(file) for file in files},
     }
 
     def make(path: pathlib.Path) -> dict[str, int]:

@@ -77,6 +77,8 @@ def run(
     progress: Progress,
     look_ahead: Callable[[ConfigDict], None],
     experiment: Callable[[ConfigDict, Workdir, Progress], dict[str, Json]],
+    *,
+    verify: bool = False,
 ) -> str:
     """Makes every run that is not finished yet; returns the findings for the terminal.
 
@@ -86,6 +88,7 @@ def run(
       look_ahead: raises ValueError for a config that cannot be run; called for every cell before
         any is made (seeds change nothing that it looks at).
       experiment: one run: config, work directory -> what its results.json holds.
+      verify: of the runs' work directories (`Workdir`).
     """
     runs = expand(config)
     for cell, run_config in dict(reversed(runs)).items():
@@ -96,7 +99,7 @@ def run(
         place = "/".join(filter(None, (str(where), cell, f"seed_{run_config.seed}")))
         progress.say(f"run {number} of {len(runs)}: {cell or 'seed'} {run_config.seed}")
         made = list(itertools.chain(*directories.values()))
-        with contextlib.closing(Workdir(place, progress.say, lenders=made)) as workdir:
+        with contextlib.closing(Workdir(place, progress.say, made, verify)) as workdir:
             report.write(workdir.path, experiment(run_config, workdir, progress))
         directories.setdefault(cell, []).append(workdir.path)
     comparison = evidence(directories) | {"config": config.to_dict()}

@@ -233,6 +233,11 @@ def init(config: LlamaConfig, key: jax.Array) -> Params:
 
 def abstract_params(config: LlamaConfig) -> Params:
     """The tree of `jax.ShapeDtypeStruct`s that `init` would return."""
+    return jax.tree.map(lambda x: x, _init_shapes(config))  # a tree of the caller's own
+
+
+@functools.cache  # tracing takes some 50 ms, and every model that is loaded needs this
+def _init_shapes(config: LlamaConfig) -> Params:
     return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 
 
@@ -241,16 +246,23 @@ def logical_axes(config: LlamaConfig, *, stacked: bool = True) -> Params:
 
     The tree is that of `init`, or, not `stacked`, that of `unstack`.
     """
+    layer, ends = _axes(config)
+    if stacked:
+        layers = jax.tree.map(lambda spec: PartitionSpec("layers", *spec), layer)
+    else:
+        layers = (layer,) * config.n_layers
+    return {**ends, "layers": layers}
+
+
+@functools.cache  # as `_init_shapes`
+def _axes(config: LlamaConfig) -> tuple[Params, Params]:
+    """Of a layer, and of what is not in layers."""
 
     def names(boxed: Callable[[jax.Array], Params]) -> Params:
         return nn.get_partition_spec(jax.eval_shape(boxed, jax.random.key(0)))
 
     layer = names(functools.partial(_boxed_block, config))
-    if stacked:
-        layers = jax.tree.map(lambda spec: PartitionSpec("layers", *spec), layer)
-    else:
-        layers = (layer,) * config.n_layers
-    return {**names(lambda key: Ends(config).init(key)["params"]), "layers": layers}
+    return layer, names(lambda key: Ends(config).init(key)["params"])
 
 
 def unstack(params: Params) -> Params:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -31,9 +32,9 @@ def from_generator(config: LlamaConfig, generator: Params, key: jax.Array) -> Pa
 
 def abstract_params(config: LlamaConfig) -> Params:
     """The tree of `jax.ShapeDtypeStruct`s of a verifier."""
-    return jax.eval_shape(
-        lambda key: from_generator(config, llama.init(config, key), key), jax.random.key(0)
-    )
+    key = jax.eval_shape(jax.random.key, 0)
+    generator = llama.abstract_params(config)
+    return jax.eval_shape(functools.partial(from_generator, config), generator, key)
 
 
 def logical_axes(config: LlamaConfig) -> Params:

@@ -23,6 +23,7 @@ from mucode_jax.models import hub, huggingface
 from mucode_jax.report import text, words
 from mucode_jax.rollouts import evaluate, search
 from mucode_jax.rollouts.search import Search, SearchTurn
+from mucode_jax.runtime.files import Checksums
 from mucode_jax.runtime.ledger import intact_stage
 
 Json = Any
@@ -61,7 +62,8 @@ def _finished(
     """The lines of a finished stage of an evaluation, and those of its labels."""
     folder = directory / "stages" / words.folder(e) / f"{kind}_{e['benchmark']}_{e['split']}"
     labels = folder.with_name(f"{folder.name}_labels")
-    if not intact_stage(folder) or not intact_stage(labels):
+    checksum = Checksums(directory).sha256
+    if not intact_stage(folder, checksum) or not intact_stage(labels, checksum):
         return None
     return _lines(folder / file), _lines(labels / "pieces.jsonl")
 

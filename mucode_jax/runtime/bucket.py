@@ -12,10 +12,8 @@ not do: it compares sizes, knows no order of files, and cannot leave checkpoints
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
-import hashlib
 import importlib.util
 import logging
 import os
@@ -31,13 +29,15 @@ from typing import Any
 
 from mucode_jax.runtime import hosts
 from mucode_jax.runtime.command import cache
+from mucode_jax.runtime.files import CHECKSUMS, Checksums
 from mucode_jax.runtime.lease import Lease, asking, repeat
 
 EVERY_S = 30.0  # how often pieces are uploaded; less often where that takes long
 
 _DIRECT = "checkpoints"  # folders that orbax writes to the bucket itself
 _BESIDE = ("xla", "tensorboard")  # folders beside the stages: compiled programs, summaries
-_NOT_MIRRORED = ("lock", "mirror")  # here and there files of these names are different things
+# Here and there files of these names are different things.
+_NOT_MIRRORED = ("lock", "mirror", CHECKSUMS)
 _GROWING = "pieces"  # folders of files that are appended to
 _LAST = "stage.json"  # a stage is finished when this is there
 
@@ -98,11 +98,21 @@ class Folder:
     Attributes:
       path: where this host works.
       where: what a person calls it.
+      checksums: of files.
     """
 
-    def __init__(self, where: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, where: str | os.PathLike[str], say: Callable[[str], None], *, verify: bool = False
+    ) -> None:
+        """
+        Args:
+          where: the folder.
+          say: shows one line.
+          verify: see `Checksums`.
+        """
         self.where = str(where)
         self.path = pathlib.Path(where)
+        self.checksums = Checksums(self.path, verify=verify)
 
     def hold(self) -> None:
         """Keeps other runs out from here on."""
@@ -136,18 +146,27 @@ class Folder:
 class Bucket(Folder):
     """gs://BUCKET/PATH and this host's mirror of it. Methods raise OSError where it fails."""
 
-    def __init__(self, where: str, say: Callable[[str], None], kind: str | None = None) -> None:
+    def __init__(
+        self,
+        where: str | os.PathLike[str],
+        say: Callable[[str], None],
+        kind: str | None = None,
+        *,
+        verify: bool = False,
+    ) -> None:
         """
         Args:
           where: gs://BUCKET/PATH.
           say: shows one line.
           kind: names mirrors of one bucket for different uses; by default one per host.
+          verify: see `Checksums`.
 
         Raises:
           ValueError: it is no such address, or gcsfs is not installed.
         """
-        self.where = where.rstrip("/")
+        self.where = str(where).rstrip("/")
         self.path = local(where, kind)
+        self.checksums = Checksums(self.path, verify=verify)
         if importlib.util.find_spec("gcsfs") is None:
             raise ValueError(f"{where} needs gcsfs; install it with pip install -e '.[gcs]'")
         self._say = say
@@ -182,7 +201,8 @@ class Bucket(Folder):
                     (self.path / file).unlink()
                 if name and not remote:
                     shutil.rmtree(self.path / name, ignore_errors=True)
-            changed = [n for n, md5 in remote.items() if _md5(self.path / n) != md5]
+            changed = [n for n, md5 in remote.items() if self._md5(n) != md5]
+            self.checksums.save()
             for n in changed:
                 (self.path / n).unlink(missing_ok=True)  # it may be linked to another run's
             if changed:
@@ -285,6 +305,11 @@ class Bucket(Folder):
         paths = sorted(path for path in (self.path / name).rglob("*") if path.is_file())
         return [n for n in (str(path.relative_to(self.path)) for path in paths) if _mirrored(n)]
 
+    def _md5(self, name: str) -> str | None:
+        """As the bucket shows it; None: there is no such file here."""
+        path = self.path / name
+        return self.checksums.md5(path) if path.is_file() else None
+
     def _here(self, names: list[str]) -> list[str]:
         return [str(self.path / name) for name in names]
 
@@ -318,11 +343,3 @@ def _state(file: pathlib.Path) -> State | None:
     except FileNotFoundError:
         return None
     return stat.st_mtime_ns, stat.st_size
-
-
-def _md5(file: pathlib.Path) -> str | None:
-    """As the bucket shows it; None: there is no such file."""
-    if not file.is_file():
-        return None
-    with open(file, "rb") as f:
-        return base64.b64encode(hashlib.file_digest(f, "md5").digest()).decode()

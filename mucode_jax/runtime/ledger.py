@@ -11,13 +11,14 @@ import json
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mucode_jax.runtime import pieces
 from mucode_jax.runtime.files import checksum, write_atomically
 
 Json = Any
+Checksum = Callable[[pathlib.Path], str]  # SHA-256 of a file, in hexadecimal
 
 CHECKPOINTS = "checkpoints"  # of a training, in its stage's folder until the stage is finished
 _TEMPORARY = {"begun.json", "stage.json", pieces.FOLDER, CHECKPOINTS}
@@ -41,7 +42,7 @@ class Stage:
     fingerprint: str
     record: Mapping[str, Json]
 
-    def damage(self) -> str | None:
+    def damage(self, checksum: Checksum = checksum) -> str | None:
         """The first file that has changed since it was written, and how; None: none has."""
         for file, expected in self.record["files"].items():
             path = self.path / file
@@ -71,19 +72,19 @@ def read_stage(path: pathlib.Path, name: str = "") -> Stage | None:
     return Stage(name, path, fingerprint, record)
 
 
-def intact_stage(path: pathlib.Path) -> Stage | None:
+def intact_stage(path: pathlib.Path, checksum: Checksum = checksum) -> Stage | None:
     """As `read_stage`, with all of its files compared to their checksums.
 
     Raises:
       ValueError: its ledger or a file is damaged or missing.
     """
     stage = read_stage(path)
-    if stage is not None and (damage := stage.damage()):
+    if stage is not None and (damage := stage.damage(checksum)):
         raise ValueError(f"{path}: {damage}; run main again, which makes what is damaged anew")
     return stage
 
 
-def write_stage(path: pathlib.Path, begun: Json, counts: Json) -> None:
+def write_stage(path: pathlib.Path, begun: Json, counts: Json, checksum: Checksum) -> None:
     """Finishes the stage in `path`: writes its ledger, removes what was needed to make it."""
     files = {str(file.relative_to(path)): checksum(file) for file in _outputs(path)}
     record = {

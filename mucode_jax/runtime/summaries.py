@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 
@@ -15,6 +17,18 @@ import jax
 _FIRST_PROFILED = 3
 
 Note = Callable[[int, Mapping[str, float]], None]
+
+
+def _writer_class() -> Any:
+    """tensorboardX's, imported without torch: where that is installed it takes two seconds."""
+    absent: dict[str, Any] = {} if "torch" in sys.modules else {"torch": None}
+    sys.modules.update(absent)
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        for name in absent:
+            del sys.modules[name]
+    return SummaryWriter
 
 
 @contextlib.contextmanager
@@ -27,9 +41,7 @@ def watched(directory: pathlib.Path, name: str, *, profile_steps: int = 0) -> It
       name: of the training, a folder below.
       profile_steps: so many steps are captured by JAX's profiler; 0 is none.
     """
-    from tensorboardX import SummaryWriter
-
-    writer = SummaryWriter(str(directory / name), write_to_disk=jax.process_index() == 0)
+    writer = _writer_class()(str(directory / name), write_to_disk=jax.process_index() == 0)
     seen = 0
 
     def note(step: int, metrics: Mapping[str, float]) -> None:

@@ -33,6 +33,7 @@ class Workdir:
       stages: those that this process has made or found finished, in the order it asked for them.
       making: the name of the stage that is being made, "" for none.
       made: whether this process has made a stage.
+      checksums: of files, here and elsewhere.
       meter: called when this process has made a stage, or a part of it; returns numbers that add up
         over interruptions. They are recorded beside its time, for the first host, and decide
         nothing.
@@ -43,6 +44,7 @@ class Workdir:
         path: str | os.PathLike[str],
         say: Callable[[str], None] = print,
         lenders: Sequence[pathlib.Path] = (),
+        verify: bool = False,
     ) -> None:
         """Opens or makes the folder.
 
@@ -51,12 +53,16 @@ class Workdir:
           say: shows one line: what is made again, and why.
           lenders: other work directories; a stage of the same settings and inputs that one of them
             has is taken over (as hard links) instead of made.
+          verify: every file of a finished stage is read and compared to its checksum; else those
+            whose size, time of change or inode is another than when that was last done.
 
         Raises:
           ValueError: it cannot be written, or another process works in it.
         """
-        self._away = bucket.Bucket(str(path), say) if bucket.named(path) else bucket.Folder(path)
+        place = bucket.Bucket if bucket.named(path) else bucket.Folder
+        self._away = place(path, say, verify=verify)
         self.path, self.where = self._away.path, self._away.where
+        self.checksums = self._away.checksums
         self.stages: list[Stage] = []
         self.making, self.made = "", False
         self.meter: Callable[[], Mapping[str, float]] = dict
@@ -165,7 +171,9 @@ class Workdir:
         self._lock_again_if_removed()
         self._away.pull(folder)
         if stage := self._finished(name):
-            reason = ledger.reason_to_redo(stage.record, settings, inputs) or stage.damage()
+            reason = ledger.reason_to_redo(stage.record, settings, inputs)
+            reason = reason or stage.damage(self.checksums.sha256)
+            self.checksums.save()
             if reason is None:
                 return None
             self._say(f"{name}: {reason}; made again")
@@ -204,7 +212,8 @@ class Workdir:
                     self._away.pull(folder)
                 counts = make(path)
         if hosts.first():
-            ledger.write_stage(path, begun, counts)
+            ledger.write_stage(path, begun, counts, self.checksums.sha256)
+            self.checksums.save()
             self._away.push(folder, whole=True)
         hosts.wait(name, self._say)
         if not hosts.first():
@@ -241,7 +250,7 @@ class Workdir:
             if (
                 stage is None
                 or ledger.reason_to_redo(stage.record, settings, inputs)
-                or stage.damage()
+                or stage.damage(self.checksums.sha256)
             ):
                 continue
             path = self.path / "stages" / name
@@ -252,6 +261,7 @@ class Workdir:
                 (new / file).parent.mkdir(parents=True, exist_ok=True)
                 _link(stage.path / file, new / file)
             new.rename(path)
+            self.checksums.save()
             return True
         return False
 

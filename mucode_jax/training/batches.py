@@ -36,6 +36,7 @@ Batch = dict[str, np.ndarray]
 Key = tuple[keys.Part, ...]
 Pair = tuple[VerifierExample, VerifierExample]
 Rows = Sequence[Sequence[Any]]  # per row, the examples or pairs in it
+_ENDS = 16  # places for the ends of a row's texts, at least; above it powers of two
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,8 +214,9 @@ def _pack(
             f"needed), or lower config.{packing.section}.batch"
         )
     most = texts * max(len(row) for rows in filled for row in rows)
-    # Powers of two: so that other data have the same shape, and the same program.
-    shape = Shape(packing.rows or needed, length, 1 << (most - 1).bit_length())
+    # So that other data have the same shape, and the same program; reading ends costs nothing.
+    ends = max(_ENDS, 1 << (most - 1).bit_length())
+    shape = Shape(packing.rows or needed, length, ends)
     packed = iter(
         [[examples[kept[step[i]]] for i in row] for row in rows]
         for step, rows in zip(steps, filled, strict=True)

@@ -24,6 +24,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,11 +62,16 @@ class Run:
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        compiled = environment.pop("JAX_COMPILATION_CACHE_DIR", "")
+        if os.path.isdir(compiled) and not (directory / "xla").exists():
+            # Not the one of all tests: a process that is killed may leave half a program there.
+            shutil.copytree(compiled, directory / "xla", copy_function=os.link)
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in `end`)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mucode_jax.main", *TINY, "--workdir", str(directory)],
             cwd=ROOT,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+            env=environment,
             stdout=subprocess.DEVNULL,
             stderr=self._log,
             start_new_session=True,  # what Ctrl-C reaches

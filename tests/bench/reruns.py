@@ -45,6 +45,7 @@ CHANGES = {
     "iterations": 2,
     "generator.dtype": "bfloat16",
     "generator.param_dtype": "bfloat16",
+    "generator.stored_dtype": "bfloat16",
     "verifier.path": "mini",
     "train.size": 5,
     "train.seed": 3,

@@ -23,6 +23,7 @@ from mucode_jax.runtime.pieces import Pieces
 from mucode_jax.runtime.progress import Progress
 from mucode_jax.runtime.workdir import Workdir
 from tests import fake_gcs, invented, micro
+from tests.runtime.test_workdir import spoil_unseen
 
 if importlib.util.find_spec("gcsfs") is None:
     pytest.skip("needs gcsfs (extra `gcs`)", allow_module_level=True)
@@ -77,6 +78,20 @@ def test_a_finished_stage_is_found_by_another_machine(cloud, tmp_path, monkeypat
         assert again.fingerprint == first.fingerprint
         assert (again.path / "model/weights").read_bytes() == bytes(range(256)) * 25_000
         assert there.path != here.path
+
+
+def test_a_mirror_that_looks_as_before_is_compared_to_the_bucket_only_to_verify(cloud):
+    lines = []
+
+    def weights(verify=False):
+        with contextlib.closing(Workdir(RUN, lines.append, verify=verify)) as workdir:
+            return workdir.stage("a", {}, {}, fill).path / "model/weights"
+
+    whole = weights().read_bytes()
+    spoil_unseen(weights())
+    assert weights().read_bytes() != whole
+    assert weights(verify=True).read_bytes() == whole
+    assert all("looking into" in line for line in lines)  # fetched again, nothing made again
 
 
 def test_the_ledger_goes_up_when_everything_else_is_there(cloud):
@@ -262,7 +277,6 @@ import sys
 from mucode_jax.runtime import bucket, lease
 from tests import micro
 lease.BEAT_S = bucket.EVERY_S = 0.1
-(bucket.local(sys.argv[1]) / "xla").mkdir(parents=True)  # not the tests' own: it is killed
 sys.exit(micro.run(*sys.argv[1:]))
 """
 
@@ -274,7 +288,12 @@ def test_a_run_killed_half_way_ends_on_another_machine_with_the_results_of_a_fol
     killed = subprocess.Popen(
         [sys.executable, "-c", MICRO, RUN, *FEW],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # Not the tests' compiled programs: it is killed, perhaps while it writes one.
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -4,11 +4,12 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 
 import pytest
 
 from mucode_jax.runtime import ledger
-from mucode_jax.runtime.files import write_atomically
+from mucode_jax.runtime.files import CHECKSUMS, write_atomically
 from mucode_jax.runtime.pieces import Pieces
 from mucode_jax.runtime.workdir import Workdir
 
@@ -29,7 +30,7 @@ class Killed(BaseException):
     """Ends a session as SIGKILL does: nothing that follows is done."""
 
 
-def killed_ledger(path, begun, counts):
+def killed_ledger(path, *_):
     (path / "stage.json.part").write_text("{")
     raise Killed
 
@@ -138,6 +139,56 @@ def test_a_damaged_or_missing_file_is_noticed(workdir, lines):
         "a: out.txt does not match its checksum; made again",
         "a: out.txt is missing; made again",
     ]
+
+
+def spoil_unseen(file):
+    """Changes a file's last byte; its size, time of change and inode stay."""
+    before = file.stat()
+    with open(file, "r+b") as f:
+        f.seek(-1, os.SEEK_END)
+        f.write(b"!")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def reopened(path, make, **options):
+    """What a new process says of the stage `a` of a work directory."""
+    lines = []
+    with contextlib.closing(Workdir(path, lines.append, **options)) as workdir:
+        workdir.stage("a", {}, {}, make)
+    return lines
+
+
+def test_files_that_look_as_before_are_read_again_only_to_verify(tmp_path):
+    make = Maker()
+    assert not reopened(tmp_path, make)
+    spoil_unseen(tmp_path / "stages/a/out.txt")
+    assert not reopened(tmp_path, make) and make.calls == 1
+    told = ["a: out.txt does not match its checksum; made again"]
+    assert reopened(tmp_path, make, verify=True) == told
+    assert not reopened(tmp_path, make, verify=True) and make.calls == 2
+
+
+@pytest.mark.parametrize("memory", [None, "", "[1]", '{"a": 1}'])
+def test_without_what_was_remembered_every_file_is_read(tmp_path, memory):
+    make = Maker()
+    reopened(tmp_path, make)
+    spoil_unseen(tmp_path / "stages/a/out.txt")
+    (tmp_path / CHECKSUMS).unlink()
+    if memory is not None:
+        (tmp_path / CHECKSUMS).write_text(memory)
+    assert reopened(tmp_path, make) == ["a: out.txt does not match its checksum; made again"]
+
+
+def test_a_copied_work_directory_is_read_once_and_then_remembered(tmp_path):
+    make = Maker()
+    reopened(tmp_path / "one", make)
+    for name in ("damaged", "whole"):
+        shutil.copytree(tmp_path / "one", tmp_path / name)  # times stay, inodes do not
+    spoil_unseen(tmp_path / "damaged/stages/a/out.txt")
+    assert "does not match" in reopened(tmp_path / "damaged", make)[0]
+    assert not reopened(tmp_path / "whole", make)
+    spoil_unseen(tmp_path / "whole/stages/a/out.txt")
+    assert not reopened(tmp_path / "whole", make)
 
 
 def test_an_interrupted_stage_keeps_its_pieces_if_its_settings_are_the_same(workdir, lines):

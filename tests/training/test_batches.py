@@ -1,5 +1,6 @@
 """Packing, pairs and splits: what is in a row, what is left out, what depends on what."""
 
+import itertools
 import re
 
 import numpy as np
@@ -47,22 +48,39 @@ def test_an_sft_row_is_laid_out_as_by_hand():
         np.testing.assert_array_equal(batch[name], values, err_msg=name)
 
 
+def assert_filled_up(array, expected):
+    """Texts' places: as expected, and zeros behind."""
+    texts = len(expected[0])
+    np.testing.assert_array_equal(array[:, :texts], expected)
+    assert array.shape[1] >= 8 and not array[:, texts:].any()
+
+
+def test_verifiers_of_different_data_share_a_shape():
+    completions = [_completion("a", range(1, n), n % 2) for n in (3, 4, 5, 6, 7, 8, 9, 12)]
+    pairs = list(itertools.product(completions[::2], completions[1::2]))
+    shapes = set()
+    for some in (pairs[:1], pairs[-3:], pairs):
+        packed = batches.pack_pairs(some, Packing(batch=8, length=24, rows=4), (0,))
+        shapes |= {tuple((k, x.shape) for k, x in batch.items()) for (batch, *_) in packed.epochs}
+    assert len(shapes) == 1
+
+
 def test_singles_and_pairs_are_laid_out_as_by_hand():
     right, wrong = _completion("a", [1, 2, 3], True), _completion("a", [4, 5], False)
     packed = batches.pack_singles([right, wrong], Packing(batch=2, length=6, rows=1), (0,))
     ((batch,),) = packed.epochs
     np.testing.assert_array_equal(batch["tokens"], [[1, 2, 3, 4, 5, 0]])
     np.testing.assert_array_equal(batch["segment_ids"], [[1, 1, 1, 2, 2, 0]])
-    np.testing.assert_array_equal(batch["ends"], [[2, 4]])
-    np.testing.assert_array_equal(batch["labels"], [[1, 0]])
-    np.testing.assert_array_equal(batch["weights"], [[1, 1]])
+    assert_filled_up(batch["ends"], [[2, 4]])
+    assert_filled_up(batch["labels"], [[1, 0]])
+    assert_filled_up(batch["weights"], [[1, 1]])
 
     # The rows of pairs are twice as long.
     packed = batches.pack_pairs([(right, wrong)], Packing(batch=1, length=3, rows=2), (0,))
     ((batch,),) = packed.epochs
     np.testing.assert_array_equal(batch["tokens"], [[1, 2, 3, 4, 5, 0], [0] * 6])
-    np.testing.assert_array_equal(batch["ends"], [[2, 4], [0, 0]])
-    np.testing.assert_array_equal(batch["weights"], [[1], [0]])
+    assert_filled_up(batch["ends"], [[2, 4], [0, 0]])
+    assert_filled_up(batch["weights"], [[1], [0]])
 
 
 def test_what_is_too_long_is_dropped_and_counted_and_a_pair_by_its_members_alone():
