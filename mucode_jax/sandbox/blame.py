@@ -14,7 +14,7 @@ import builtins
 import types
 from collections.abc import Iterator
 
-from . import statements
+from . import remote, statements
 from .refusals import PROGRAM_MODULES
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -27,6 +27,7 @@ def of(
     theirs: tuple[str, ...],
     prelude: frozenset[str],
     *,
+    callables: frozenset[str],
     asked: bool,
 ) -> str:
     """Whose: "tests", with which any program would have met `error`; "raised", for the tests raised
@@ -36,17 +37,21 @@ def of(
       error: raised in the judge, by no assertion, and not by the program.
       texts: the test statements.
       prepared: the same, ready.
-      theirs: the names that are the program's; but where it was not asked for anything, not those
-        of its functions and objects.
+      theirs: the names that are the program's.
       prelude: the names that tests find without importing them.
+      callables: those of `theirs` that are functions and classes.
       asked: whether the program was asked for anything after it was loaded.
     """
     span = failing(error)
     if span is None:
         return "tests"  # they could not even be called
+    if remote.was_called_back(error):
+        return "unclear"  # the program could have caught it
     number, first = prepared.place(span[0])
     span = (first, first + span[1] - span[0], *span[2:])
     trees = statements.parsed(texts)
+    if not asked:  # so none of them was called
+        theirs = tuple({*theirs} - (callables & _only_called(trees)))
     touched = _touched(trees, theirs, prelude, asked=asked)
     own = set()
     for node in ast.walk(trees[number - 1]):
@@ -56,6 +61,9 @@ def of(
             return "unclear" if _modules(node) & {*PROGRAM_MODULES} else "tests"
         if hasattr(node, "lineno") and _within(_span(node), span):
             own |= set(_names(node))
+        for catching in _catching(node):
+            if _within(span, _span(node)):
+                own |= {name for part in ast.walk(catching) for name in _names(part)}
     return "unclear" if own & touched else "tests"
 
 
@@ -74,6 +82,17 @@ def failing(error: BaseException) -> tuple[int, int, int, int] | None:
     return span
 
 
+def _catching(node: ast.AST) -> list[ast.AST]:
+    """What decides whether an exception in `node` goes further: contexts, decorators, `except`."""
+    if isinstance(node, (ast.With, ast.AsyncWith)):
+        return [item.context_expr for item in node.items]
+    if isinstance(node, _DEFINITIONS):
+        return list(node.decorator_list)
+    if isinstance(node, ast.Try):
+        return [handler.type for handler in node.handlers if handler.type is not None]
+    return []
+
+
 def _span(node: ast.AST) -> tuple[int, int, int, int]:
     return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset  # type: ignore
 
@@ -89,6 +108,15 @@ def _names(node: ast.AST) -> Iterator[str]:
         yield node.id
     elif isinstance(node, ast.Attribute):
         yield f".{node.attr}"
+
+
+def _only_called(trees: list[ast.Module]) -> set[str]:
+    """The names with which the tests do nothing but call them."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    called = [x.func for x in nodes if isinstance(x, ast.Call) and isinstance(x.func, ast.Name)]
+    uses = [x.id for x in nodes if isinstance(x, ast.Name)]
+    calls = [x.id for x in called]
+    return {name for name in calls if calls.count(name) == uses.count(name)}
 
 
 def _modules(node: ast.Import | ast.ImportFrom) -> set[str | None]:

@@ -1,19 +1,20 @@
-"""Values on their way between the judge and a program, as JSON of plain types.
+"""Values that cannot change, on their way between the judge and a program, as JSON.
 
-Scalars stand for themselves; everything else is `[tag, ...]`. A subclass is read by the methods of
-its base type, so that it cannot lie about its contents, and arrives as the base type. Nothing is
-ever unpickled. What has no plain form (an object, a function, an iterator) travels as a number that
-the other side may refer to, see `remote`.
+None, booleans, numbers, texts stand for themselves; every other value is `[tag, ...]`. What crosses
+here is copied: tuples, bytes, ranges, dates, decimals, paths, numpy's scalars and their like, of
+exactly these types. Whatever else a value is or has in it (a list, an object, a function) is left
+to `other` and `refer`: see `mirror` and `standins`. Nothing is ever unpickled, and a value is read
+by the methods of its own type, never by a program's.
 """
 
 from __future__ import annotations
 
-import collections
 import datetime
 import decimal
 import fractions
 import sys
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterable
 from typing import Any
 
 MAX_DEPTH = 100
@@ -23,102 +24,120 @@ _SHORT = 1_000
 _MAX_EXPONENT = 10_000
 _BIG = 1 << 63
 _KEEP = frozenset({str, float, bool, type(None)})
-_ARRAY_KINDS = "biufcSU"
-_DATES = {
-    datetime.datetime: ("year", "month", "day", "hour", "minute", "second", "microsecond"),
-    datetime.date: ("year", "month", "day"),
-    datetime.time: ("hour", "minute", "second", "microsecond"),
-    datetime.timedelta: ("days", "seconds", "microseconds"),
-}
-_DATE_NAMES = {kind.__name__: kind for kind in _DATES}
+ARRAY_KINDS = "biufcSUmM"
+_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 
-Opaque = Callable[[Any], list]
+Other = Callable[[Any, int], list]  # (a value, how deep it lies) -> what stands for it
+Refer = Callable[[list], Any]
 
 
 class Malformed(ValueError):
     """What arrived is not in the format, or beyond its bounds."""
 
 
-def encode(value: Any, opaque: Opaque, depth: int = 0) -> Any:
+def encode(value: Any, other: Other, depth: int = 0) -> Any:
     """`value` as JSON-ready data.
 
     Args:
       value: anything.
-      opaque: gives the `[tag, ...]` of a value that has no plain form.
+      other: gives the `[tag, ...]` of a value that is not dealt with here.
       depth: how deep `value` lies in the whole.
 
     Raises:
-      ValueError: nested deeper than `MAX_DEPTH`, cyclic values among them.
+      ValueError: nested deeper than `MAX_DEPTH`.
     """
     kind = type(value)
     if kind in _KEEP:
         return value
+    if kind is int:
+        return value if -_BIG < value < _BIG else ["int", f"{value:x}"]
     if depth > MAX_DEPTH:
         raise ValueError(f"a value is nested deeper than {MAX_DEPTH} levels")
-    if issubclass(kind, int):
-        value = int.__pos__(value)
-        return value if -_BIG < value < _BIG else ["int", f"{value:x}"]
-    if issubclass(kind, str):
-        return str.__str__(value)
-    if issubclass(kind, float):
-        return float.__pos__(value)
-
-    def items(iterable: Any) -> list:
-        return [x if type(x) in _KEEP else encode(x, opaque, depth + 1) for x in iterable]
-
-    if issubclass(kind, list):
-        return ["list", items(list.__iter__(value))]
-    if issubclass(kind, tuple):
-        return ["tuple", items(tuple.__iter__(value))]
-    if issubclass(kind, dict):
-        tag = _dict_tag(kind)
-        return [tag, items(dict.keys(value)), items(dict.values(value))]
-    if issubclass(kind, (set, frozenset)):
-        base = set if issubclass(kind, set) else frozenset
-        return [base.__name__, items(base.__iter__(value))]
-    if issubclass(kind, collections.deque):
-        return ["deque", items(collections.deque.__iter__(value))]
-    return _encode_rare(value, kind, items, opaque, depth)
+    if kind is tuple:
+        return ["tuple", items(value, other, depth)]
+    if kind in _ENCODERS:
+        data = _ENCODERS[kind](value, other, depth)
+    else:
+        data = _encode_rare(value, kind)
+    return data or other(value, depth)
 
 
-def _dict_tag(kind: type) -> str:
-    if issubclass(kind, collections.OrderedDict):
-        return "OrderedDict"
-    return "Counter" if issubclass(kind, collections.Counter) else "dict"
+def items(values: Iterable, other: Other, depth: int) -> list:
+    """All of `values`, encoded, as parts of a value at `depth`."""
+    return [x if type(x) in _KEEP else encode(x, other, depth + 1) for x in values]
 
 
-def _encode_rare(value: Any, kind: type, items: Any, opaque: Opaque, depth: int) -> Any:
-    if issubclass(kind, complex):
-        plain = complex.__pos__(value)
-        return ["complex", plain.real, plain.imag]
-    if issubclass(kind, (bytes, bytearray)):
-        base = bytes if issubclass(kind, bytes) else bytearray
-        return [base.__name__, base.hex(value)]
-    if kind is range:
-        return ["range", items((value.start, value.stop, value.step))]
-    if kind is slice:
-        return ["slice", items((value.start, value.stop, value.step))]
-    if kind is type({}.keys()):
-        return ["keys", items(value)]
-    if kind is type({}.values()):
-        return ["values", items(value)]
-    if kind is type({}.items()):
-        return ["items", items(value)]
-    if kind is decimal.Decimal:
-        return ["Decimal", str(value)]
-    if kind is fractions.Fraction:
-        return ["Fraction", *items((value.numerator, value.denominator))]
-    if kind in _DATES and getattr(value, "tzinfo", None) is None:
-        return [kind.__name__, [getattr(value, name) for name in _DATES[kind]]]
+def _encode_datetime(value: datetime.datetime, other: Other, depth: int) -> list | None:
+    zone = encode(value.tzinfo, lambda x, _: [], depth)
+    parts = value.timetuple()[:6]
+    return None if zone == [] else ["datetime", [*parts, value.microsecond], zone, value.fold]
+
+
+def _encode_time(value: datetime.time, other: Other, depth: int) -> list | None:
+    zone = encode(value.tzinfo, lambda x, _: [], depth)
+    parts = [value.hour, value.minute, value.second, value.microsecond]
+    return None if zone == [] else ["time", parts, zone, value.fold]
+
+
+def _interval(value: datetime.timedelta) -> list[int]:
+    return [value.days, value.seconds, value.microseconds]
+
+
+def _encode_timezone(value: datetime.timezone, other: Other, depth: int) -> list:
+    name = value.tzname(None)
+    offset = value.utcoffset(None)
+    own = name != datetime.timezone(offset).tzname(None)
+    return ["timezone", _interval(offset), name if own else None]
+
+
+def _of_three(tag: str) -> Callable:
+    return lambda x, other, depth: [tag, items((x.start, x.stop, x.step), other, depth)]
+
+
+def _of_all(tag: str) -> Callable:
+    return lambda x, other, depth: [tag, items(x, other, depth)]
+
+
+_ENCODERS: dict[type, Callable[[Any, Other, int], list | None]] = {
+    frozenset: _of_all("frozenset"),
+    complex: lambda x, other, depth: ["complex", x.real, x.imag],
+    bytes: lambda x, other, depth: ["bytes", x.hex()],
+    range: _of_three("range"),
+    slice: _of_three("slice"),
+    type({}.keys()): _of_all("keys"),
+    type({}.values()): _of_all("values"),
+    type({}.items()): _of_all("items"),
+    types.MappingProxyType: lambda x, other, depth: [
+        *("mappingproxy", items(x.keys(), other, depth), items(x.values(), other, depth))
+    ],
+    type(...): lambda x, other, depth: ["Ellipsis"],
+    type(NotImplemented): lambda x, other, depth: ["NotImplemented"],
+    decimal.Decimal: lambda x, other, depth: ["Decimal", str(x)],
+    fractions.Fraction: lambda x, other, depth: [
+        *("Fraction", encode(x.numerator, other), encode(x.denominator, other))
+    ],
+    datetime.datetime: _encode_datetime,
+    datetime.date: lambda x, other, depth: ["date", [x.year, x.month, x.day]],
+    datetime.time: _encode_time,
+    datetime.timedelta: lambda x, other, depth: ["timedelta", _interval(x)],
+    datetime.timezone: _encode_timezone,
+}
+
+
+def _encode_rare(value: Any, kind: type) -> list | None:
+    """Of a type whose module is loaded only where a program or a test uses it."""
     np = sys.modules.get("numpy")
-    if np is None:
-        return opaque(value)
-    if kind is np.ndarray and value.dtype.kind in _ARRAY_KINDS:
-        return ["array", value.dtype.str, list(value.shape), value.tobytes().hex()]
-    if issubclass(kind, np.generic) and value.dtype.kind in _ARRAY_KINDS:
-        plain = value.item()
-        return encode(float(value) if type(plain) is kind else plain, opaque, depth + 1)
-    return opaque(value)
+    if np is not None and issubclass(kind, np.generic):
+        if value.dtype.kind not in ARRAY_KINDS or kind is not value.dtype.type:
+            return None
+        return ["scalar", value.dtype.str, value.tobytes().hex()]
+    if kind.__name__ in _PATHS and kind is getattr(sys.modules["pathlib"], kind.__name__, None):
+        return ["path", kind.__name__, str(value)]
+    if kind is getattr(sys.modules.get("uuid"), "UUID", None):
+        return ["UUID", f"{value.int:x}"]
+    if kind is getattr(sys.modules.get("zoneinfo"), "ZoneInfo", None) and value.key:
+        return ["ZoneInfo", value.key]
+    return None
 
 
 def check_bounds(data: bytes) -> None:
@@ -127,13 +146,13 @@ def check_bounds(data: bytes) -> None:
         raise Malformed("a value is too large to be carried out of the sandbox")
 
 
-def decode(data: Any, refer: Callable[[list], Any]) -> Any:
+def decode(data: Any, refer: Refer) -> Any:
     """The inverse of `encode`, for data that nobody vouches for.
 
     Args:
       data: what `json.loads` gave.
-      refer: gives the stand-in for a `[tag, ...]` that is not of a plain type, and builds a range
-        that is long to go through; raises Malformed for one that it does not know.
+      refer: gives what a `[tag, ...]` stands for that is not known here, and builds a range that
+        is long to go through; raises Malformed for one that it does not know.
 
     Raises:
       Malformed: not in the format.
@@ -143,73 +162,53 @@ def decode(data: Any, refer: Callable[[list], Any]) -> Any:
             raise Malformed("a bare JSON object")
         return data
     try:
-        return _decode(data, refer)
+        decoder = _DECODERS.get(data[0])
+        return refer(data) if decoder is None else decoder(refer, *data[1:])
     except Malformed:
         raise
     except (TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
         raise Malformed(f"{type(error).__name__}: {error}") from None
 
 
-def _decode(data: list, refer: Callable[[list], Any]) -> Any:
-    tag, *rest = data
-
-    def items(parts: list) -> list:
-        if type(parts) is not list:
-            raise Malformed("a list is missing")
-        return [x if type(x) is not list else decode(x, refer) for x in parts]
-
-    match tag:
-        case "list":
-            return items(rest[0])
-        case "tuple" | "set" | "frozenset" | "deque":
-            return _COLLECTIONS[tag](items(rest[0]))
-        case "dict" | "OrderedDict" | "Counter":
-            return _COLLECTIONS[tag](zip(items(rest[0]), items(rest[1]), strict=True))
-        case "int":
-            return int(rest[0], 16)
-        case "complex":
-            return complex(float(rest[0]), float(rest[1]))
-        case "bytes" | "bytearray":
-            return _COLLECTIONS[tag].fromhex(rest[0])
-        case "range":
-            made = range(*items(rest[0]))
-            return made if len(made) <= _SHORT else refer(data)
-        case "slice":
-            return slice(*items(rest[0]))
-        case "keys":
-            return dict.fromkeys(items(rest[0])).keys()
-        case "values":
-            return dict(enumerate(items(rest[0]))).values()
-        case "items":
-            return dict(items(rest[0])).items()
-        case "Decimal":
-            return _decimal(rest[0])
-        case "Fraction":
-            return _fraction(*items(rest))
-        case "array":
-            return _array(*rest)
-    if tag in _DATE_NAMES:
-        return _DATE_NAMES[tag](*items(rest[0]))
-    return refer(data)
+def decoded_items(parts: Any, refer: Refer) -> list:
+    """The inverse of `items`."""
+    if type(parts) is not list:
+        raise Malformed("a list is missing")
+    return [x if type(x) is not list else decode(x, refer) for x in parts]
 
 
-def is_mutable(value: Any) -> bool:
-    """Whether a call may have changed `value` in place, as far as that can be carried back."""
-    if isinstance(value, (list, dict, set, bytearray)):
-        return True
-    np = sys.modules.get("numpy")
-    return np is not None and isinstance(value, np.ndarray)
+def _decode_range(refer: Refer, parts: Any) -> Any:
+    made = range(*decoded_items(parts, refer))
+    return made if len(made) <= _SHORT else refer(["range", parts])
 
 
-_COLLECTIONS: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (
-        *(tuple, set, frozenset, collections.deque, dict, collections.OrderedDict),
-        *(collections.Counter, bytes, bytearray),
-    )
-}
-# A Counter of pairs would count the pairs.
-_COLLECTIONS["Counter"] = lambda pairs: collections.Counter(dict(pairs))
+def _decode_datetime(kind: Any) -> Callable[..., Any]:
+    def decoder(refer: Refer, parts: Any, zone: Any, fold: Any) -> Any:
+        return kind(*decoded_items(parts, refer), tzinfo=decode(zone, refer), fold=fold)
+
+    return decoder
+
+
+def _decode_timezone(refer: Refer, offset: Any, name: Any) -> datetime.timezone:
+    interval = datetime.timedelta(*decoded_items(offset, refer))
+    return datetime.timezone(interval) if name is None else datetime.timezone(interval, name)
+
+
+def _decode_mapping(refer: Refer, keys: Any, values: Any) -> types.MappingProxyType:
+    pairs = zip(decoded_items(keys, refer), decoded_items(values, refer), strict=True)
+    return types.MappingProxyType(dict(pairs))
+
+
+def _made_of_all(make: Callable[[list], Any]) -> Callable[..., Any]:
+    return lambda refer, parts: make(decoded_items(parts, refer))
+
+
+def _made_of_each(make: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda refer, parts: make(*decoded_items(parts, refer))
+
+
+def _made_of_words(make: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda refer, *words: make(*words)
 
 
 def _decimal(text: str) -> decimal.Decimal:
@@ -220,20 +219,69 @@ def _decimal(text: str) -> decimal.Decimal:
     return value
 
 
-def _fraction(above: int, below: int) -> fractions.Fraction:
+def _fraction(refer: Refer, *parts: Any) -> fractions.Fraction:
+    above, below = decoded_items(list(parts), refer)
     # Fraction("1e9999999999") would take for ever.
     if not (isinstance(above, int) and isinstance(below, int)):
         raise Malformed("a fraction of what are no integers")
     return fractions.Fraction(above, below)
 
 
-def _array(dtype: str, shape: list[int], data: str) -> Any:
-    import numpy as np  # not above: where no program has an array it is never loaded
+def _scalar(dtype: str, data: str) -> Any:
+    import numpy as np  # not above: where no program has one it is never loaded
 
     kind = np.dtype(dtype)
-    if kind.kind not in _ARRAY_KINDS:
-        raise Malformed(f"an array of {dtype}")
-    # One side of 0 lets the others be of any length, at no cost but to who goes through them.
-    if any(side > max(_SHORT, len(data)) for side in shape):
-        raise Malformed("an array of nothing, too long to go through")
-    return np.frombuffer(bytes.fromhex(data), kind).reshape(shape).copy()
+    if kind.kind not in ARRAY_KINDS:
+        raise Malformed(f"a scalar of {dtype}")
+    if not kind.itemsize:  # an empty text
+        return kind.type()
+    (value,) = np.frombuffer(bytes.fromhex(data), kind)
+    return value
+
+
+def _path(kind: str, text: str) -> Any:
+    import pathlib
+
+    if kind not in _PATHS or type(text) is not str:
+        raise Malformed("a path of no kind")
+    return getattr(pathlib, kind)(text)
+
+
+def _uuid(digits: str) -> Any:
+    import uuid
+
+    return uuid.UUID(int=int(digits, 16))
+
+
+def _zone(key: str) -> Any:
+    import zoneinfo
+
+    return zoneinfo.ZoneInfo(key)
+
+
+_DECODERS: dict[str, Callable[..., Any]] = {
+    "int": lambda refer, digits: int(digits, 16),
+    "complex": lambda refer, real, imaginary: complex(float(real), float(imaginary)),
+    "bytes": lambda refer, digits: bytes.fromhex(digits),
+    "tuple": _made_of_all(tuple),
+    "frozenset": _made_of_all(frozenset),
+    "keys": _made_of_all(lambda keys: dict.fromkeys(keys).keys()),
+    "values": _made_of_all(lambda values: dict(enumerate(values)).values()),
+    "items": _made_of_all(lambda pairs: dict(pairs).items()),
+    "range": _decode_range,
+    "slice": _made_of_each(slice),
+    "mappingproxy": _decode_mapping,
+    "Ellipsis": lambda refer: ...,
+    "NotImplemented": lambda refer: NotImplemented,
+    "Decimal": _made_of_words(_decimal),
+    "Fraction": _fraction,
+    "date": _made_of_each(datetime.date),
+    "timedelta": _made_of_each(datetime.timedelta),
+    "datetime": _decode_datetime(datetime.datetime),
+    "time": _decode_datetime(datetime.time),
+    "timezone": _decode_timezone,
+    "scalar": _made_of_words(_scalar),
+    "path": _made_of_words(_path),
+    "UUID": _made_of_words(_uuid),
+    "ZoneInfo": _made_of_words(_zone),
+}

@@ -8,7 +8,7 @@ import reprlib
 import traceback
 from typing import Any
 
-from . import channel, codec, remote, statements
+from . import channel, codec, mirror, remote, standins, statements
 
 MODES = ("values", "traceback", "none")
 MAX_TEXT = 2_000
@@ -58,7 +58,7 @@ def shown(value: Any, limit: int = _MAX_VALUE) -> str:
 
 
 def _is_bulky(value: Any) -> bool:
-    return hasattr(type(value), "__len__") and type(value) is not remote.Remote and len(value) > 100
+    return hasattr(type(value), "__len__") and not standins.is_theirs(value) and len(value) > 100
 
 
 def comparison(
@@ -111,8 +111,19 @@ def _names(node: ast.expr, name: str) -> bool:
 
 
 def _argument(data: Any) -> str:
+    """What was passed, by its JSON: the value itself may have changed."""
+    lent = mirror.Mirror(2)
+
+    def refer(data: list) -> Any:
+        if data[0] == "range":
+            return range(*data[1])
+        return lent.decode(data, decoded) if data[0] in mirror.KINDS else ...
+
+    def decoded(data: Any) -> list:
+        return codec.decoded_items(data, refer)
+
     try:
-        return shown(codec.decode(data, lambda x: range(*x[1]) if x[0] == "range" else ...))
+        return shown(codec.decode(data, refer))
     except codec.Malformed:
         return "..."
 

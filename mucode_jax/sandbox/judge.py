@@ -26,12 +26,15 @@ from . import (
     blame,
     channel,
     codec,
+    errors,
     feedback,
     isolation,
     namespaces,
     pytest_words,
+    recording,
     refusals,
     remote,
+    standins,
     starvation,
     statements,
 )
@@ -53,7 +56,7 @@ class Verdict:
       summary: the same in one line.
       values: for a failed comparison, what was returned and what expected.
       in_tests: an error that came about in the tests' own code.
-      recorded: the value that was asked for, as data of `codec`.
+      recorded: the value that was asked for, as data of `recording`.
     """
 
     status: str
@@ -71,7 +74,7 @@ class _HandedOver(BaseException):
 # What ends the tests of a program, whatever a test expects.
 _FATAL = (
     *(_HandedOver, channel.Gone, channel.Late, codec.Malformed),
-    *(remote.NeverStarted, remote.Unsendable, refusals.BrokenTest),
+    *(remote.NeverStarted, standins.Unsendable, refusals.BrokenTest),
 )
 
 
@@ -130,6 +133,8 @@ class _Conversation(channel.Guarded):
 
     def send(self, message: Any) -> None:
         self.sent += 1
+        if _is_redirected():
+            self._shown = [os.fstat(handle).st_size for handle in self._output]
         try:
             super().send(message)
         except (channel.Gone, channel.Late) as error:
@@ -143,7 +148,8 @@ class _Conversation(channel.Guarded):
             self.ended = error
             raise
         finally:
-            self._show()
+            if _is_redirected():
+                self._show()
 
     def _show(self) -> None:
         """Writes what the program has written to where a test has redirected the judge's output."""
@@ -153,6 +159,10 @@ class _Conversation(channel.Guarded):
                 data = os.pread(self._output[i], size - self._shown[i], self._shown[i])
                 stream.write(data.decode("utf-8", "replace"))
             self._shown[i] = size
+
+
+def _is_redirected() -> bool:
+    return sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__
 
 
 class _Solution(types.ModuleType):
@@ -273,7 +283,6 @@ class _Run:
         if prepared.served:
             self._names["__builtins__"] = _builtins(link)
         self._own = own
-        self._theirs: dict[str, Any] = {}
         self._kept: dict[int, Any] = {}
         self._compared = -1  # the comparison that was made last
         self._count = 0  # what was asserted, and tests that were run
@@ -294,11 +303,11 @@ class _Run:
             except _HandedOver:
                 raise
             except BaseException:
-                if self._guarded.ended is None:
+                if self._fault() is None:
                     raise
-            if self._guarded.ended is not None:
-                raise self._guarded.ended  # a test that expects any exception does not catch this
-            data = codec.encode(self._names[recorded], _unrecorded) if recorded else None
+            if (fault := self._fault()) is not None:
+                raise fault  # a test that expects any exception does not catch this
+            data = recording.encode(self._names[recorded]) if recorded else None
             return Verdict("pass", recorded=data)
         except remote.NeverStarted:
             return Verdict("unstarted")
@@ -308,28 +317,27 @@ class _Run:
             return Verdict("late")
         except codec.Malformed as error:
             return Verdict("error", summary=f"no result: {error}")
-        except (remote.Unsendable, refusals.BrokenTest) as error:
+        except (standins.Unsendable, refusals.BrokenTest) as error:
             return Verdict("broken", summary=str(error), in_tests=True)
         except _HandedOver:
             raise
         except BaseException as error:
-            if isinstance(error, MemoryError) and not hasattr(error, "remote"):
+            if isinstance(error, MemoryError) and errors.text_of(error) is None:
                 return Verdict("oom", summary="MemoryError: the returned values are too large")
             return self._raised(error)
 
+    def _fault(self) -> BaseException | None:
+        """What has ended the conversation, if it has ended."""
+        return self._guarded.ended or self._link.fault
+
     def _test(self, program: str, setup: str) -> None:
-        self._theirs = self._names_of(program, setup)
-        self._names.update(self._theirs)
+        self._link.load(program, setup, self._prepared.wanted, self._names)
         self._loaded = self._guarded.sent
-        changing = [name for name, x in self._theirs.items() if type(x) is not remote.Remote]
         for piece, cases in zip(self._prepared.pieces, self._prepared.cases, strict=True):
-            for name in changing:
-                if name in piece.co_names:
-                    self._names[name] = self._link.value_of(name)
             try:
                 exec(piece, self._names)
             except SystemExit as error:
-                if error.code:
+                if not _is_own_exit(error):
                     raise
             if cases:
                 from .cases import run
@@ -338,19 +346,9 @@ class _Run:
         if self._texts and not self._count and self._guarded.sent == self._loaded:
             raise refusals.BrokenTest("the tests run nothing: they assert nothing, call nothing")
 
-    def _names_of(self, program: str, setup: str) -> dict[str, Any]:
-        """The names that are the program's, see `statements`."""
-        prepared = self._prepared
-        if prepared.free:
-            return self._link.load(program, setup, list(prepared.free))
-        found = self._link.load(program, setup, list(prepared.known))
-        if len(found) > 1:
-            found = {name: value for name, value in found.items() if name in prepared.innermost}
-        return found
-
     def _raised(self, error: BaseException) -> Verdict:
         frames = feedback.test_frames(error, self._prepared.lines)
-        if (inside := getattr(error, "remote", None)) is not None:
+        if (inside := errors.text_of(error)) is not None:
             status = "oom" if isinstance(error, MemoryError) else "error"
             text = feedback.joined(frames, inside["text"])
             return Verdict(status, text, inside["last"].strip().split("\n")[-1])
@@ -359,10 +357,16 @@ class _Run:
             failed = frames.rstrip("\n").rsplit("\n", 1)[-1].strip()
             return Verdict("fail", feedback.whole(frames, line), failed, self._values(error))
         asked = self._guarded.sent > self._loaded
-        names = {*self._prepared.free, *self._theirs}
-        if not asked:
-            names -= {x for x, value in self._theirs.items() if type(value) is remote.Remote}
-        fault = blame.of(error, self._texts, self._prepared, tuple(names), self._own, asked=asked)
+        given = self._link.given
+        fault = blame.of(
+            error,
+            self._texts,
+            self._prepared,
+            (*self._prepared.free, *given),
+            self._own,
+            callables=frozenset(x for x in given if standins.is_callable(given[x])),
+            asked=asked,
+        )
         if fault == "tests" and self._shared and asked:
             fault = "unclear"  # it may have come by the files
         if fault == "tests":
@@ -392,14 +396,19 @@ class _Run:
         return f"test {number}, line {first} fails with any program: {source}: {line}"
 
 
-def _unrecorded(value: Any) -> list:
-    raise refusals.BrokenTest(f"a {type(value).__name__} cannot be recorded")
+def _is_own_exit(error: SystemExit) -> bool:
+    """Whether a text ended itself, and says that all is well; never what the program raised."""
+    if type(error) is not SystemExit or errors.text_of(error) is not None:
+        return False
+    return error.code is None or (type(error.code) in (int, bool) and error.code == 0)
 
 
 def _described(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}".rstrip().removesuffix(":")
-    except Exception:  # a message of the program's: an object that is gone, too long an integer
+    except _HandedOver:
+        raise
+    except BaseException:  # a message of the program's: an object that is gone, too long an integer
         return type(error).__name__
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from . import standins
+
 WORDS = frozenset(
     (
         *("raises", "approx", "fixture", "mark", "param", "fail", "skip", "xfail", "importorskip"),
@@ -151,6 +153,11 @@ class approx:
             return False
         if actual == expected:
             return True
+        if standins.is_object(actual):  # its operators are the program's, and would be told
+            plain = standins.class_handle(type(actual)).plain
+            if plain not in (int, float, complex):
+                return False
+            actual = plain.__pos__(actual)
         try:
             if math.isnan(abs(expected)):
                 return self.nan_ok and math.isnan(abs(actual))

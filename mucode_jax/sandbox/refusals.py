@@ -18,7 +18,6 @@ from . import pytest_words
 
 PROGRAM_MODULES = ("solution", "__main__")  # what tests call the program when they import it
 _STREAMS = ("sys.stdout", "sys.stderr")
-_LONG = 100
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _ASYNC = (ast.Await, ast.AsyncFor, ast.AsyncWith)
 
@@ -27,17 +26,19 @@ class BrokenTest(ValueError):
     """The test text itself is at fault."""
 
 
-def check(trees: list[ast.Module]) -> None:
-    """Raises BrokenTest for the first thing in the texts that cannot be run."""
-    fixtures = {*pytest_words.FIXTURES}
-    for tree in trees:
-        fixtures |= {f.name for f in _walk(tree) if isinstance(f, _FUNCTIONS) and _is_fixture(f)}
-    for number, tree in enumerate(trees, 1):
-        modules = dict(_modules(tree))
-        for node in _walk(tree):
+def check(trees: list[ast.Module], nodes: list[list[ast.AST]]) -> None:
+    """Raises BrokenTest for the first thing in the texts that cannot be run.
+
+    Args: the texts; of each of them what `walk` gives.
+    """
+    functions = (x for inside in nodes for x in inside if isinstance(x, _FUNCTIONS))
+    fixtures = {*pytest_words.FIXTURES, *(x.name for x in functions if _is_fixture(x))}
+    for number, (tree, inside) in enumerate(zip(trees, nodes, strict=True), 1):
+        modules = dict(_modules(inside))
+        for node in inside:
             if reason := _reason(node, modules):
                 raise BrokenTest(f"test {number}, line {node.lineno}: {reason}")
-        for function, reason in _of_cases(tree, fixtures):
+        for function, reason in _of_cases(tree, inside, fixtures):
             raise BrokenTest(f"test {number}, line {function.lineno}: {reason}")
 
 
@@ -61,20 +62,21 @@ def check_setup(setup: str) -> None:
                 raise BrokenTest(f"the setup of the tests, line {node.lineno}: no module {root!r}")
 
 
-def _walk(tree: ast.AST) -> Iterator[ast.AST]:
-    """As `ast.walk`, but past long displays of data: a text may consist of half a megabyte."""
+def walk(tree: ast.AST) -> list[ast.AST]:
+    """The nodes of a text in its order, but for operators and constants, of which data consist."""
+    nodes = []
     pending = [tree]
     while pending:
         node = pending.pop()
-        yield node
-        long = len(getattr(node, "elts", ())) > _LONG or len(getattr(node, "keys", ())) > _LONG
-        if not long:
-            pending += reversed(list(ast.iter_child_nodes(node)))
+        nodes.append(node)
+        children = ast.iter_child_nodes(node)
+        pending += reversed([x for x in children if type(x) is not ast.Constant and x._fields])
+    return nodes
 
 
-def _modules(tree: ast.Module) -> Iterator[tuple[str, str]]:
+def _modules(nodes: list[ast.AST]) -> Iterator[tuple[str, str]]:
     """(name, what it was imported as a name for), like ("mp", "unittest.mock.patch")."""
-    for node in _walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 root = alias.name.partition(".")[0]
@@ -140,9 +142,11 @@ def _is_fixture(function: ast.AST) -> bool:
     return any("fixture" in ast.unparse(x) for x in function.decorator_list)
 
 
-def _of_cases(tree: ast.Module, fixtures: set[str]) -> Iterator[tuple[ast.AST, str]]:
+def _of_cases(
+    tree: ast.Module, nodes: list[ast.AST], fixtures: set[str]
+) -> Iterator[tuple[ast.AST, str]]:
     """The functions and classes that are tests and cannot be run, and why."""
-    loads = {x.id for x in _walk(tree) if isinstance(x, ast.Name) and type(x.ctx) is ast.Load}
+    loads = {x.id for x in nodes if isinstance(x, ast.Name) and type(x.ctx) is ast.Load}
     for node in tree.body:
         if isinstance(node, _FUNCTIONS) and node.name.startswith("test"):
             if node.name not in loads:
@@ -196,7 +200,7 @@ _LOADING_OF_OS = re.compile("(exec|spawn|posix_spawn|popen|system).*")
 def check_shared(trees: list[ast.Module]) -> None:
     """Raises BrokenTest for a test that would run what the program may have written to a file."""
     for number, tree in enumerate(trees, 1):
-        for node in _walk(tree):
+        for node in walk(tree):
             names: set[str] = set()
             match node:
                 case ast.Import(names=aliases):

@@ -1,37 +1,55 @@
-"""The judge's stand-ins for what lives in the untrusted process.
+"""The judge's side of the conversation with one program.
 
-A test runs in the judge. Where it names something that the program defines it meets a `Remote`,
-whose calls, attributes and items are carried out inside and whose results come back as plain
-values. An equality that the program defines is asked only where both sides are the program's own.
-A `Remote` equals a plain value only where its class derives from a plain type, and then by the
-methods of that type, here.
+A test runs in the judge. Where it uses what lives in the program's process (`standins`), one
+operation is carried out there and its result comes back. What crosses, and in which form:
+
+- values that cannot change: copies (`codec`); containers: the same on both sides (`mirror`);
+- objects, classes and functions of the program: stand-ins here, `["object", number, ..]` once and
+  `["object", number]` from then on, likewise `class` and `function`;
+- functions, iterators and exception classes of the test: stand-ins there, `["test", number, ..]`;
+- classes and functions of Python's library: by name (`library`); exceptions: copies that are the
+  same on both sides (`errors`).
+
+Every message ends with what changed since the last one: `[]`, or `[contents of containers, numbers
+that are forgotten]`; the program adds the global names that it has bound anew.
 """
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import dataclasses
-import itertools
+import importlib
+import re
+import sys
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
-from . import channel, codec
+from . import channel, codec, errors, library, standins
+from .mirror import KINDS, Mirror
+from .standins import ClassHandle, Handle, Unsendable, class_handle, is_theirs
 
 _LIGHT_BYTES = 64 << 10
 _MAX_TEXT = 20_000  # characters of what an exception says
-_MAX_ITEMS = 100_000  # of an iterator of the test's
-
-
-class Unsendable(TypeError):
-    """A test passes a value to the program that cannot cross the border: the test's fault."""
+_MAX_NAME = 200
+_NOTHING = object()
+_PLAIN_TYPES = {
+    kind.__name__: kind for kind in (int, float, complex, str, bytes, tuple, frozenset)
+} | {name: kind.base for name, kind in KINDS.items() if name not in ("ndarray", "array")}
+_ODD = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+_METHODS = (types.MethodType, types.BuiltinMethodType)
 
 
 class NeverStarted(Exception):
     """The process ended before it read the program: nobody's fault."""
+
+
+class StoppedElsewhere(Exception):
+    """StopIteration that is none of an iterator's: it must not end a loop of the judge's."""
+
+
+StoppedElsewhere.__name__ = StoppedElsewhere.__qualname__ = "StopIteration"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,32 +62,89 @@ class Call:
     result: Any
 
 
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What the tests want of the program.
+
+    Attributes:
+      names: those that may be its own.
+      judges: of these, those that are the judge's own whatever the program makes of them, but for
+        a class or function of the library of that very name.
+      classes: of these, those that the tests use as classes.
+      guarded: first and last lines of `with` blocks whose body asserts something.
+      stops: the tests deal with StopIteration by name.
+    """
+
+    names: tuple[str, ...]
+    judges: frozenset[str] = frozenset()
+    classes: frozenset[str] = frozenset()
+    guarded: tuple[tuple[int, int], ...] = ()
+    stops: bool = False
+
+
+@dataclasses.dataclass
+class _Object:
+    """A stand-in that was handed out: it may be gone before the program knows."""
+
+    standin: Callable[[], Any]
+    kind: type
+    name: str
+    contents: Any
+
+
 class Link:
     """The conversation with one program.
 
     Attributes:
       last: the most recent call that returned.
+      fault: what ended the conversation, if it has ended: no verdict can be a pass then.
+      given: the names that the program has bound, with what they are bound to now.
+      fresh, gone: see `standins.Ask`.
     """
 
     def __init__(self, guarded: channel.Guarded, before_heavy: Callable[[], None]):
         """Args: the connection; what to do before a large value is looked at."""
         self.last: Call | None = None
+        self.fault: BaseException | None = None
+        self.given: dict[str, Any] = {}
+        self.fresh: set[int] = set()
+        self.gone: list[int] = []
         self._guarded = guarded
         self._before_heavy = before_heavy
-        self._functions: list[Callable] = []
+        self._wanted = Wanted(())
+        self._namespace: dict[str, Any] = {}
+        self._bound: dict[str, Any] = {}
+        self._mirror = Mirror(1)
+        self._objects: dict[int, _Object] = {}
+        self._classes: dict[int, type] = {}
+        self._lent: dict[int, Any] = {}
+        self._lent_numbers: dict[Any, int] = {}
+        self._decoding = 0
 
-    def load(self, program: str, setup: str, names: list[str]) -> dict[str, Any]:
-        """Runs the program; the values of those of `names` that it defines.
+    # The program's life.
+
+    def load(self, program: str, setup: str, wanted: Wanted, namespace: dict[str, Any]) -> None:
+        """Runs the program; `namespace` has its names from then on, as they are at any time.
 
         Raises:
-          Exception: what the program raised, see `rebuilt`.
+          BaseException: what the program raised.
         """
-        self._start({"program": program, "setup": setup, "names": names})
-        values = self._answer("loaded")
-        if type(values) is not list or len(values) != len(names):
-            raise codec.Malformed("values of names")
-        pairs = zip(names, values, strict=True)
-        return {name: self._decode(value[1]) for name, value in pairs if value}
+        self._wanted, self._namespace = wanted, namespace
+        self._bound = {name: namespace.get(name, _NOTHING) for name in wanted.names}
+        self._start({"program": program, "setup": setup, "names": wanted.names})
+        self._answer("loaded")
+        for name in wanted.classes:
+            self._show(name, namespace.get(name))
+
+    def value_of(self, name: str) -> Any:
+        """What the program's global `name` is now; raises its NameError."""
+        value = self.do("global", (name,), {})
+        self._show(name, value)
+        return value
+
+    def _show(self, name: str, value: Any) -> None:
+        if name in self._wanted.classes and type(value) is standins.StandInType:
+            class_handle(value).shown = True
 
     def run_whole(self, program: str, setup: str) -> None:
         """Runs the program to the end of its process; raises Gone then, or what it raised."""
@@ -77,6 +152,7 @@ class Link:
         self._answer("ended")
 
     def _start(self, job: dict[str, Any]) -> None:
+        errors.forget_texts()
         with contextlib.suppress(channel.Gone):  # whether it began, the next line tells
             self._guarded.send(job)
         try:
@@ -84,131 +160,358 @@ class Link:
         except channel.Gone:
             raise NeverStarted from None
 
-    def value_of(self, name: str) -> Any:
-        """What the program's global `name` is now."""
-        self._guarded.send(["do", "name", [name], {}])
-        answer = self._answer("value")
-        if not answer:
-            raise NameError(f"name {name!r} is not defined")
-        return self._decode(answer[1])
+    def protects(self, line: int) -> bool:
+        """See `standins.Ask`."""
+        return any(first <= line <= last for first, last in self._wanted.guarded)
+
+    # One operation.
 
     def do(self, operation: str, arguments: tuple, named: dict[str, Any]) -> Any:
-        """Carries out one operation inside; in-place changes come back into `arguments`."""
-        sent = [codec.encode(x, self._opaque) for x in arguments]
-        sent_named = {key: codec.encode(x, self._opaque) for key, x in named.items()}
-        self._guarded.send(["do", operation, sent, sent_named])
-        result = self._decode(self._answer("value", arguments, named))
-        if operation == "call":
-            self.last = Call(arguments[0]._name, sent[1:], sent_named, result)
+        """Carries out one operation inside; raises what it raised."""
+        if self.fault is not None:
+            raise self.fault
+        try:
+            sent = [_told(x) if is_theirs(x) else self._encode(x) for x in arguments]
+            sent_named = {key: self._encode(x) for key, x in named.items()}
+            self._send(["do", operation, sent, sent_named])
+            result = self._answer("value")
+        except (channel.Gone, channel.Late, codec.Malformed, Unsendable) as fault:
+            self.fault = fault
+            raise
+        except (StopIteration, StopAsyncIteration) as error:
+            if operation in ("__next__", "__anext__") or self._wanted.stops:
+                raise
+            raise _elsewhere(error) from None
+        if operation == "__call__":
+            self.last = Call(_name_of_called(arguments[0]), sent[1:], sent_named, result)
         return result
 
-    def _answer(
-        self, expected: str, arguments: tuple = (), named: Any = types.MappingProxyType({})
-    ):
+    def _send(self, message: list) -> None:
+        self._guarded.send([*message, self._changes()])
+        self._mirror.new.clear()
+
+    def _changes(self) -> list:
+        """What changed here since the last message."""
+        if self._decoding:  # an object's hash is asked for amid an answer
+            return []
+        changed, forgotten = self._mirror.changes(self._items)
+        for number in forgotten:
+            self._objects.pop(number, None)
+        while self.gone:
+            number = self.gone.pop()
+            if number in self._objects and self._objects[number].standin() is None:
+                del self._objects[number]
+                forgotten.append(number)
+        return [changed, forgotten] if changed or forgotten else []
+
+    def _answer(self, expected: str) -> Any:
         while True:
             message, size = self._guarded.receive()
             if size > _LIGHT_BYTES:
                 self._before_heavy()
+            self.fresh = set()
             match message:
-                case ["raised", dict(description)]:
-                    raise rebuilt(description)
-                case ["callback", int(number), list(sent)] if expected == "value":
-                    self._call_back(number, sent)
-                case ["value", result, dict(changed)] if expected == "value":
-                    self._take_back(changed, arguments, named)
-                    return result
                 case [str(kind)] if kind == expected and kind in ("ready", "ended"):
                     return None
-                case ["loaded", values] if expected == "loaded":
-                    return values
-                case _:
-                    raise codec.Malformed("an answer that was not asked for")
+                case ["raised", dict(texts), error, changes]:
+                    raise self._raised(texts, error, changes)
+                case ["value", data, changes] if expected == "value":
+                    (result,) = self._decode_all([data], changes)
+                    return result
+                case ["loaded", changes] if expected == "loaded":
+                    self._decode_all([], changes)
+                    return None
+                case ["callback", number, str(action), list(sent), dict(named), changes]:
+                    if expected == "value":
+                        self._call_back(number, action, sent, named, changes)
+                        continue
+            raise codec.Malformed("an answer that was not asked for")
 
-    def _call_back(self, number: int, sent: list) -> None:
-        if not 0 <= number < len(self._functions):
-            raise codec.Malformed("a callback that does not exist")
+    def _raised(self, texts: dict[str, Any], data: Any, changes: Any) -> BaseException:
+        """The program's exception, with the text that came with it."""
+        (error,) = self._decode_all([data], changes)
+        if not isinstance(error, BaseException):
+            raise codec.Malformed("what was raised is no exception")
+        if not self._mirror.is_ours(error):
+            errors.keep_text(error, {key: _text(texts.get(key)) for key in ("text", "last")})
+        return error
+
+    def _call_back(
+        self, number: Any, action: str, sent: list, named: dict[str, Any], changes: Any
+    ) -> None:
         self._before_heavy()  # the program chose the arguments
+        if number not in self._lent or action not in _ACTIONS:
+            raise codec.Malformed("a callback that does not exist")
+        arguments = self._decode_all([*sent, *named.values()], changes)
+        positional, by_name = (
+            arguments[: len(sent)],
+            zip(named, arguments[len(sent) :], strict=True),
+        )
         try:
-            result = self._functions[number](*(self._decode(x) for x in sent))
-            reply = ["return", codec.encode(result, self._opaque)]
+            result = _ACTIONS[action](self._lent[number], *positional, **dict(by_name))
         except (channel.Gone, channel.Late, codec.Malformed, Unsendable):
             raise
-        except Exception as error:
-            reply = ["throw", f"{type(error).__name__}: {error}"]
-        self._guarded.send(reply)
+        except (Exception, SystemExit, GeneratorExit) as error:
+            reply = ["throw", self._encode(error)]
+        else:
+            reply = ["return", self._encode(result)]
+        self._send(reply)
 
-    def _take_back(self, changed: dict[str, Any], arguments: tuple, named: Any) -> None:
-        for place, data in changed.items():
-            after = self._decode(data)
-            mine = named[place] if place in named else arguments[_index(place, len(arguments))]
-            if isinstance(mine, (list, bytearray)) and isinstance(after, type(mine)):
-                mine[:] = after
-            elif isinstance(mine, (dict, set)) and isinstance(after, (dict, set)):
-                mine.clear()
-                mine.update(after)
-            elif isinstance(mine, np.ndarray) and isinstance(after, np.ndarray):
-                np.copyto(mine, after, casting="unsafe")
+    # Values on their way in.
 
-    def _decode(self, data: Any) -> Any:
-        return codec.decode(data, self._refer)
+    def _encode(self, value: Any, depth: int = 0) -> Any:
+        try:
+            return codec.encode(value, self._other, depth)
+        except ValueError as error:
+            raise Unsendable(f"a test passes what cannot leave the judge: {error}") from None
+
+    def _items(self, values: Any) -> list:
+        return codec.items(values, self._other, 0)
+
+    def _other(self, value: Any, depth: int) -> list:
+        if is_theirs(value) and standins.number_of(value):
+            return _told(value)
+        shared = self._mirror.encode(value, lambda x: codec.items(x, self._other, depth))
+        if shared is not None:
+            return shared
+        if (key := _identity(value)) in self._lent_numbers:
+            return ["test", self._lent_numbers[key]]
+        if (name := _importable(value)) is not None:
+            return name
+        if isinstance(value, BaseException):
+            return self._encode_error(value, depth)
+        if isinstance(value, re.Pattern):
+            return ["pattern", self._encode(value.pattern), value.flags]
+        return self._lend(key, value)
+
+    def _encode_error(self, error: BaseException, depth: int) -> list:
+        number = self._mirror.add(error)
+        kind = self._encode(type(error), depth + 1)
+        # What an assertion says is what the test expects.
+        plain = AssertionError() if isinstance(error, AssertionError) else error
+        parts = errors.parts(plain, lambda x: self._encode(x, depth + 1), sys.maxsize)
+        return ["exception", number, kind, *parts]
+
+    def _lend(self, key: Any, value: Any) -> list:
+        if isinstance(value, type) and issubclass(value, BaseException):
+            base = next(x for x in value.__mro__ if library.name_of(x))
+            what = ["exception", value.__name__, library.name_of(base)]
+        elif callable(value):
+            what = ["function", str(getattr(value, "__name__", type(value).__name__))]
+        elif isinstance(value, Iterator):
+            what = ["generator" if isinstance(value, types.GeneratorType) else "iterator"]
+        elif type(value) is object:
+            what = ["sentinel"]
+        else:
+            raise Unsendable(
+                f"a test passes a {type(value).__name__} to the program, which cannot leave the "
+                "judge; build it in the test's setup, which runs with the program"
+            )
+        number = self._mirror.number()
+        self._lent[number] = value
+        self._lent_numbers[key] = number
+        return ["test", number, *what]
+
+    # Values on their way out: nobody vouches for them.
+
+    def _decode_all(self, data: list, changes: Any) -> list:
+        """All of `data`; then what changed is changed here. Raises Malformed."""
+        self._decoding += 1
+        try:
+            values = codec.decoded_items(data, self._refer)
+            match changes:
+                case []:
+                    pass
+                case [list(changed), list(forgotten), dict(names)]:
+                    self._mirror.apply(changed, forgotten, self._decoded)
+                    for name, value in names.items():
+                        self._bind(name, value)
+                case _:
+                    raise codec.Malformed("changes")
+        except _ODD as error:
+            if isinstance(error, codec.Malformed) or errors.text_of(error) is not None:
+                raise
+            raise codec.Malformed(f"{type(error).__name__}: {error}") from None
+        finally:
+            self._decoding -= 1
+        return values
+
+    def _decoded(self, data: Any) -> list:
+        return codec.decoded_items(data, self._refer)
+
+    def _bind(self, name: str, data: Any) -> None:
+        """The program's global `name` is now this; nothing where `data` is no list of one."""
+        if name not in self._bound:
+            raise codec.Malformed("a name that was not asked for")
+        value = self._decoded(data)[0] if data else _NOTHING
+        if name in self._wanted.judges and not _is_library(data, name):
+            return
+        if self._namespace.get(name, _NOTHING) is not self._bound[name]:
+            return  # a test has bound it to something of its own
+        self._bound[name] = self.given[name] = value
+        if value is _NOTHING:
+            self._namespace.pop(name, None)
+        else:
+            self._namespace[name] = value
 
     def _refer(self, data: list) -> Any:
         match data:
-            case ["object", int(number), str(kind), str(name), bool(truth)]:
-                return Remote(self, number, kind[:200], name[:200], truth)
+            case [str(tag), _, *_] if tag in KINDS:
+                return self._mirror.decode(data, self._decoded)
+            case ["at", number]:
+                value = self._mirror.held(number)
+                return self._known_object(number) if is_theirs(value) else value
+            case ["object", number]:
+                return self._known_object(number)
+            case ["object", number, kind, contents]:
+                return self._object(number, self._class(kind), contents)
+            case ["class", *_]:
+                kind = self._class(data)
+                class_handle(kind).shown = False
+                return kind
+            case ["function", number, str(kind), str(name)]:
+                handle = Handle(self, number, _name(name))
+                return self._new_object(number, standins.FUNCTIONS[kind], handle, None)
+            case ["test", number]:
+                return self._lent[number]
+            case ["library", module, name]:
+                value = library.named(module, name)
+                if not isinstance(value, type) or library.is_plain(value):
+                    return value
+            case ["exception", number, kind, *parts]:
+                return self._exception(number, self._decoded([kind])[0], parts)
             case ["range", list(parts)]:
                 self._before_heavy()
-                return range(*map(self._decode, parts))
+                return range(*self._decoded(parts))
         raise codec.Malformed(f"unknown tag {str(data[:1])[:50]}")
 
-    def _opaque(self, value: Any) -> list:
-        if type(value) is Remote:
-            return ["ours", value._number]
-        name = getattr(value, "__name__", None)
-        if callable(value):
-            if isinstance(name, str) and getattr(builtins, name, None) is value:
-                return ["builtin", name]
-            self._functions.append(value)
-            return ["theirs", len(self._functions) - 1]
-        if isinstance(value, Iterator):
-            items = list(itertools.islice(value, _MAX_ITEMS + 1))
-            if len(items) <= _MAX_ITEMS:
-                return ["iterator", codec.encode(items, self._opaque)]
-        raise Unsendable(
-            f"a test passes a {type(value).__name__} to the program, which cannot leave the judge; "
-            "build it in the test's setup, which runs with the program"
-        )
+    def _exception(self, number: Any, kind: Any, parts: list) -> BaseException:
+        if not isinstance(kind, type) or is_theirs(kind):
+            raise codec.Malformed("an exception of no class")
+        error = errors.made(kind, parts, self._decoded)
+        self._mirror.receive(number, error)
+        errors.complete(error, parts, self._decoded)
+        return error
+
+    def _object(self, number: Any, kind: type, data: Any) -> Any:
+        plain = class_handle(kind).plain
+        mutable = KINDS.get(plain.__name__) if plain else None
+        contents = None if mutable else self._decoded([data])[0]
+        made = self._new_object(number, kind, Handle(self, number), contents)
+        if mutable:
+            self._mirror.receive(number, made, mutable)
+            self._mirror.apply([[number, *data]], [], self._decoded)
+        return made
+
+    def _new_object(self, number: Any, kind: type, handle: Handle, contents: Any) -> Any:
+        if not self._mirror.is_theirs(number) or number in self._objects:
+            raise codec.Malformed("a number that is taken")
+        made = standins.make_object(kind, handle, contents)
+        self.fresh.add(number)
+        try:
+            standin: Callable[[], Any] = weakref.ref(made)
+        except TypeError:  # of a type that has none: it lives until nobody else holds it
+            self._mirror.receive(number, made)
+            return made
+        self._objects[number] = _Object(standin, kind, handle.name, contents)
+        return made
+
+    def _known_object(self, number: Any) -> Any:
+        known = self._objects.get(number)
+        if known is None:
+            value = self._mirror.held(number)
+        elif (value := known.standin()) is None:  # it has gone, and the program does not know yet
+            value = standins.make_object(
+                known.kind, Handle(self, number, known.name), known.contents
+            )
+            known.standin = weakref.ref(value)
+        handle = standins.handle_of(value)
+        if handle.standing is standins.MADE:
+            handle.standing = standins.GIVEN
+        return value
+
+    def _class(self, data: Any) -> type:
+        """The stand-in class that is meant, in whatever sense."""
+        match data:
+            case ["class", number]:
+                return self._classes[number]
+            case [
+                "class",
+                number,
+                name,
+                qualname,
+                module,
+                line,
+                plain,
+                specials,
+                asks,
+                library_name,
+            ]:
+                pass
+            case _:
+                raise codec.Malformed("a class is missing")
+        if not self._mirror.is_theirs(number) or number in self._classes:
+            raise codec.Malformed("a number that is taken")
+        ancestors = [self._ancestor(x) for x in line]
+        known = library_name and self._ancestor(library_name)
+        base = _PLAIN_TYPES[plain] if plain else None
+        handle = ClassHandle(self, number, known, base, frozenset(asks), self._wanted.stops)
+        words = map(_name, (name, qualname, module))
+        origins = {x: self._ancestor(y) if type(y) is list else y for x, y in specials.items()}
+        made = standins.make_class(handle, *words, ancestors, origins)
+        self._classes[number] = made
+        return made
+
+    def _ancestor(self, data: Any) -> type:
+        match data:
+            case ["library", module, name]:
+                kind = library.named(module, name)
+                if isinstance(kind, type):
+                    return kind
+        return self._class(data)
 
 
-def _index(place: str, count: int) -> int:
-    if not (place.isascii() and place.isdigit() and len(place) < 9 and int(place) < count):
-        raise codec.Malformed("a change to an argument that was not there")
-    return int(place)
+def was_called_back(error: BaseException) -> bool:
+    """Whether `error` was raised by something of the test's that the program used."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is Link._call_back.__code__:
+            return True
+        trace = trace.tb_next
+    return False
 
 
-def rebuilt(description: dict[str, Any]) -> Exception:
-    """The program's exception as one of the same built-in class; the texts are in `.remote`."""
-    kind, bases = description.get("kind"), description.get("bases")
-    if type(kind) is not str or type(bases) is not list:
-        raise codec.Malformed("an exception without a kind")
-    kind = _text(kind)[:200].replace("\0", "")
-    texts = {key: _text(description.get(key)) for key in ("message", "text", "last")}
-    base: type[Exception] = Exception
-    for name in bases:
-        found = getattr(builtins, name, None) if type(name) is str else None
-        if isinstance(found, type) and issubclass(found, Exception):
-            base = found
-            break
-    body = {
-        "__init__": lambda self, *arguments: None,
-        "__str__": lambda self: texts["message"],
-        "__module__": "builtins",
-    }
-    if issubclass(base, BaseExceptionGroup):
-        base = Exception
-    error = type(kind, (base,), body)(texts["message"])
-    error.remote = {"kind": kind, **texts}
-    return error
+_ACTIONS: dict[str, Callable[..., Any]] = {
+    "call": lambda function, *arguments, **named: function(*arguments, **named),
+    "next": next,
+    "send": lambda generator, value: generator.send(value),
+    "throw": lambda generator, error: generator.throw(error),
+    "close": lambda generator: generator.close(),
+}
+
+
+def _told(value: Any) -> list:
+    """The JSON of what a stand-in stands for."""
+    return ["object", standins.number_of(value)]
+
+
+def _name_of_called(value: Any) -> str:
+    if standins.is_object(value) and standins.handle_of(value).name:
+        return standins.handle_of(value).name
+    kind = type(value) if standins.is_object(value) else value
+    return type.__getattribute__(kind, "__name__")
+
+
+def _elsewhere(error: BaseException) -> Exception:
+    substitute = StoppedElsewhere(*errors.arguments(error))
+    errors.own_attributes(substitute).update(errors.own_attributes(error))
+    if text := errors.text_of(error):
+        errors.keep_text(substitute, text)
+    return substitute
+
+
+def _name(text: str) -> str:
+    return _text(text)[:_MAX_NAME].replace("\0", "")
 
 
 def _text(value: object) -> str:
@@ -218,133 +521,31 @@ def _text(value: object) -> str:
     return value[:_MAX_TEXT].encode("utf-8", "replace").decode()
 
 
-class Remote:
-    """Something that lives in the untrusted process; see the module's text."""
-
-    __slots__ = ("_link", "_number", "_kind", "_name", "_truth")
-    _link: Link
-    _number: int
-    _kind: str
-    _name: str
-    _truth: bool
-
-    def __init__(self, link: Link, number: int, kind: str, name: str, truth: bool):
-        for slot, value in zip(self.__slots__, (link, number, kind, name, truth), strict=True):
-            object.__setattr__(self, slot, value)
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self._link.do("call", (self, *arguments), named)
-
-    def __getattr__(self, name: str) -> Any:
-        # Protocols such as __array__ are asked of everything by numpy and copy: they are not there.
-        if name.startswith("__"):
-            raise AttributeError(f"{self._kind!r} object has no attribute {name!r}")
-        found = self._link.do("getattr", (self, name), {})
-        if type(found) is Remote and self._kind != "type":
-            object.__setattr__(found, "_name", found._name or name)
-        return found
-
-    @property
-    def __name__(self) -> Any:
-        return self._link.do("getattr", (self, "__name__"), {})
-
-    @property
-    def __doc__(self) -> Any:
-        return self._link.do("getattr", (self, "__doc__"), {})
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._link.do("setattr", (self, name, value), {})
-
-    def __iter__(self) -> Any:
-        iterator = self._link.do("iter", (self,), {})
-        if type(iterator) is not Remote:
-            yield from iterator
-            return
-        while True:
-            try:
-                yield iterator._link.do("next", (iterator,), {})
-            except StopIteration:
-                return
-
-    def __next__(self) -> Any:
-        return self._link.do("next", (self,), {})
-
-    def __instancecheck__(self, value: Any) -> bool:
-        return type(value) is Remote and self._link.do("isinstance", (value, self), {}) is True
-
-    def __bool__(self) -> bool:
-        return self._truth
-
-    def __enter__(self) -> Any:
-        return self._link.do("getattr", (self, "__enter__"), {})()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if error is None:  # an exception of the test's cannot go inside
-            self._link.do("getattr", (self, "__exit__"), {})(None, None, None)
-
-    def __hash__(self) -> int:
-        return hash((Remote, self._number))
-
-    def __str__(self) -> str:
-        return _of_type(str, self._link.do("str", (self,), {}))
-
-    def __repr__(self) -> str:
-        return f"<{self._kind} {self._name}>" if self._name else f"<{self._kind} object>"
-
-    def __len__(self) -> int:
-        return _of_type(int, self._link.do("len", (self,), {}))
-
-    def __int__(self) -> int:
-        return _of_type(int, self._link.do("int", (self,), {}))
-
-    def __float__(self) -> float:
-        return _of_type(float, self._link.do("float", (self,), {}))
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._link.do("getitem", (self, key), {})
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._link.do("setitem", (self, key, value), {})
-
-    def __delitem__(self, key: Any) -> None:
-        self._link.do("delitem", (self, key), {})
-
-    def __eq__(self, other: object) -> Any:
-        if type(other) is not Remote:
-            # What derives from a plain type is compared as such, here.
-            plain = self._link.do("plain", (self,), {})
-            return type(plain) is not Remote and plain == other
-        return self._number == other._number or self._link.do("eq", (self, other), {})
-
-    def __ne__(self, other: object) -> Any:
-        if type(other) is not Remote:
-            return not self == other
-        return self._number != other._number and self._link.do("ne", (self, other), {})
+def _is_library(data: Any, name: str) -> bool:
+    match data:
+        case [["library", str(), str(own)]]:
+            return own == name
+    return False
 
 
-def _of_type(kind: type, value: Any) -> Any:
-    if type(value) is not kind:
-        raise TypeError(f"the program returned {type(value).__name__}, not {kind.__name__}")
-    return value
+def _identity(value: Any) -> Any:
+    """What is the same for the same thing; a method is made anew whenever it is named."""
+    if type(value) in _METHODS and value.__self__ is not None:
+        return id(value.__self__), value.__name__
+    return id(value)
 
 
-def _between_two(name: str) -> Callable[[Remote, Any], Any]:
-    def method(self: Remote, other: Any) -> Any:
-        # A plain operand may be what the test expects, and must not go inside.
-        if type(other) is not Remote:
-            return NotImplemented
-        return self._link.do(name, (self, other), {})
-
-    return method
-
-
-def _of_one(name: str) -> Callable[[Remote], Any]:
-    return lambda self: self._link.do(name, (self,), {})
-
-
-for _name in ("lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
-    setattr(Remote, f"__{_name}__", _between_two(_name))
-for _name in ("matmul", "and_", "or_", "xor"):
-    setattr(Remote, f"__{_name.strip('_')}__", _between_two(_name))
-for _name in ("neg", "pos", "abs", "invert"):
-    setattr(Remote, f"__{_name}__", _of_one(_name))
+def _importable(value: Any) -> list | None:
+    """The JSON of a class or function of the library, which the program has as well."""
+    if isinstance(value, type) and (name := library.name_of(value)):
+        return name
+    owner = getattr(value, "__objclass__", value)  # of a method such as `str.upper`
+    module, name = getattr(owner, "__module__", None), getattr(value, "__qualname__", None)
+    if type(module) is not str or type(name) is not str or not callable(value):
+        return None
+    if module.partition(".")[0] not in sys.stdlib_module_names | {"numpy"}:
+        return None
+    found: Any = sys.modules.get(module) or importlib.import_module("builtins")
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return ["import", module, name] if found is value else None

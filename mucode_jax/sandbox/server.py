@@ -76,7 +76,7 @@ def serve(control: socket.socket, namespace: dict[str, Any], limits: Limits) -> 
         continue
     filter_program = seccomp.prepare(seccomp.program_filter()) if limits.filtered else None
     random.seed(0)  # two runs of one program draw the same numbers
-    prelude = dict(main)
+    session = inside.Session(_CONNECTION, main, dict(main))
     gc.collect()
     gc.freeze()
     while True:
@@ -87,7 +87,7 @@ def serve(control: socket.socket, namespace: dict[str, Any], limits: Limits) -> 
         pid = system.bare_fork()
         if pid == 0:
             _become_program(handles, null, seconds, limits, filter_program)
-            inside.run(_CONNECTION, main, prelude, stdio=stdio)
+            inside.run(session, stdio=stdio)
         for handle in handles:
             os.close(handle)
         most = seconds * (1 + starvation.MOST) + _GRACE_S

@@ -1,9 +1,6 @@
 """Test statements, made ready for the judge: compiled, both sides of every comparison kept.
 
-A test is ordinary Python text. Which of its names are the program's and which the judge's own is
-decided here, so that a program cannot put its own `abs` or `sorted` under a test: the names that
-are neither built in, nor in the prelude, nor made by the tests are the program's; where there is no
-such name, the tested function itself is named like a built-in one (`assert sum(10, 15) == 6`).
+A test is ordinary Python text. Which of its names are the program's is decided in `names`; but
 `from solution import sum` names the program's `sum`, whatever else has that name.
 """
 
@@ -11,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import dataclasses
 import functools
 import symtable
@@ -18,8 +16,9 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from . import refusals
+from . import names, refusals
 from .refusals import PROGRAM_MODULES, BrokenTest
+from .remote import Wanted
 
 FILE = "tests.py"
 KEEP = " keep"  # no program text can use this name
@@ -94,9 +93,8 @@ class Prepared:
       starts: how many lines there are before each of them.
       lines: all their source lines; the line numbers of the pieces count in these.
       comparisons: by the number that the compiled assertion reports.
+      wanted: what they want of the program.
       free: names that only the program can give.
-      known: names of the judge that the tests use; the program's where it alone can be meant.
-      innermost: those of `known` that are called with no other call among the arguments.
       cases: for each statement, the names of what it defines that may be tests to be run: classes,
         and functions that are named `test...` and that no test calls.
       served: the tests import the program, or pytest.
@@ -107,9 +105,8 @@ class Prepared:
     starts: tuple[int, ...]
     lines: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
+    wanted: Wanted
     free: tuple[str, ...]
-    known: tuple[str, ...]
-    innermost: frozenset[str]
     cases: tuple[tuple[str, ...], ...]
     served: bool
     light: bool
@@ -141,11 +138,18 @@ def parsed(statements: tuple[str, ...]) -> list[ast.Module]:
     """The trees of the statements, with line numbers of their own; raises BrokenTest."""
     trees = []
     for number, text in enumerate(statements, 1):
-        try:
+        with _numbered(number):
             trees.append(ast.parse(_plain(text), FILE))
-        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-            raise BrokenTest(f"test {number} is no Python: {error}") from None
     return trees
+
+
+@contextlib.contextmanager
+def _numbered(number: int) -> Iterator[None]:
+    """What is wrong with the text of a test is told with its number, from 1."""
+    try:
+        yield
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise BrokenTest(f"test {number} is no Python: {error}") from None
 
 
 def _plain(text: str) -> str:
@@ -154,47 +158,79 @@ def _plain(text: str) -> str:
 
 def _prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
     lines: list[str] = []
-    pieces, starts, comparisons = [], [], []
+    starts = []
     loads: set[str] = set()
     made: set[str] = set()
+    asked: set[str] = set()  # names that are used before the tests import them from the program
+    taken: set[str] = set()  # names that they have imported from it
     trees = parsed(statements)
-    refusals.check(trees)
+    nodes_of = [refusals.walk(tree) for tree in trees]
+    refusals.check(trees, nodes_of)
+    nodes = [node for inside in nodes_of for node in inside]
     imported = {name for tree in trees for name in _imported(tree)}
     small = sum(map(len, statements)) <= _LIGHT_CHARACTERS
-    nodes = [node for tree in trees for node in ast.walk(tree)] if small else []
     for number, (text, tree) in enumerate(zip(map(_plain, statements), trees, strict=True), 1):
-        try:
+        loaded = set()
+        taken |= set(_taken(tree))
+        with _numbered(number):
             table = symtable.symtable(text, FILE, "exec")
-            for scope in _scopes(table):
-                for symbol in scope.get_symbols():
-                    at_top = scope is table
-                    if symbol.is_referenced() and (at_top or symbol.is_global()):
-                        loads.add(symbol.get_name())
-                    if at_top and (symbol.is_assigned() or symbol.is_imported()):
-                        made.add(symbol.get_name())
-            _drop_star_imports(tree)
-            _keep_comparisons(tree, comparisons)
-            ast.increment_lineno(tree, len(lines))
-            pieces.append(compile(tree, FILE, "exec", dont_inherit=True))
-        except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-            raise BrokenTest(f"test {number} is no Python: {error}") from None
+        for scope in _scopes(table):
+            for symbol in scope.get_symbols():
+                at_top = scope is table
+                if symbol.is_referenced() and (at_top or symbol.is_global()):
+                    loaded.add(symbol.get_name())
+                if at_top and (symbol.is_assigned() or symbol.is_imported()):
+                    made.add(symbol.get_name())
+        loads |= loaded
+        asked |= loaded - taken
+        ast.increment_lineno(tree, len(lines))
         starts.append(len(lines))
         lines += text.split("\n")
-    used = loads - made
     own = prelude | frozenset(dir(builtins))
     # Where the program is imported, nothing but what is asked of it by name is the program's.
-    known = used & own if not imported & set(PROGRAM_MODULES) else set()
+    served = bool(imported & set(PROGRAM_MODULES))
+    known = set() if served else (loads - made) & own
+    wanted = _wanted(statements, trees, nodes, asked - own, known, served=served)
+    light = (small and _is_light(trees, made | (loads - own))) or not statements
+    cases = tuple(tuple(_cases(tree.body, loads)) for tree in trees)
+    pieces, comparisons = [], []
+    for number, tree in enumerate(trees, 1):
+        _drop_star_imports(tree)
+        _keep_comparisons(tree, comparisons)
+        with _numbered(number):
+            pieces.append(compile(tree, FILE, "exec", dont_inherit=True))
     return Prepared(
         pieces=tuple(pieces),
         starts=tuple(starts),
         lines=tuple(lines),
         comparisons=tuple(comparisons),
-        free=tuple(sorted(used - own)),
-        known=tuple(sorted(known)),
-        innermost=frozenset(_innermost(nodes, known)),
-        cases=tuple(tuple(_cases(tree.body, loads)) for tree in trees),
-        served=bool(imported & {*PROGRAM_MODULES, "pytest"}),
-        light=(small and _is_light(nodes, made | (used - own))) or not statements,
+        wanted=wanted,
+        free=tuple(sorted(loads - made - own)),
+        cases=cases,
+        served=served or "pytest" in imported,
+        light=light,
+    )
+
+
+def _wanted(
+    statements: tuple[str, ...],
+    trees: list[ast.Module],
+    nodes: list[ast.AST],
+    free: set[str],
+    known: set[str],
+    *,
+    served: bool,
+) -> Wanted:
+    named, words = nodes, free | known
+    if served:
+        named = [x for tree in parsed(statements) for x in refusals.walk(names.of_program(tree))]
+        words = {x.id for x in named if isinstance(x, ast.Name)}
+    return Wanted(
+        names=tuple(sorted(free | known)),
+        judges=names.judges(trees, free, known),
+        classes=names.classes(named, words),
+        guarded=names.guarded(nodes),
+        stops=any("StopIteration" in (getattr(x, "id", ""), getattr(x, "attr", "")) for x in nodes),
     )
 
 
@@ -211,6 +247,13 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]
+
+
+def _taken(tree: ast.Module) -> Iterator[str]:
+    """The names that a text binds to what it imports from the program, outside of functions."""
+    for node in _statements(tree.body, into_functions=False):
+        if isinstance(node, ast.ImportFrom) and node.module in PROGRAM_MODULES:
+            yield from (alias.asname or alias.name for alias in node.names)
 
 
 def _drop_star_imports(tree: ast.Module) -> None:
@@ -231,16 +274,9 @@ def _cases(body: list[ast.stmt], loads: set[str]) -> Iterator[str]:
                 yield name
 
 
-def _innermost(nodes: list[ast.AST], names: set[str]) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            within = [part for x in (*node.args, *node.keywords) for part in ast.walk(x)]
-            if node.func.id in names and not any(isinstance(part, ast.Call) for part in within):
-                yield node.func.id
-
-
-def _is_light(nodes: list[ast.AST], others: set[str]) -> bool:
-    """Args: all nodes of the tests; the functions that are the tests' own or the program's."""
+def _is_light(trees: list[ast.Module], others: set[str]) -> bool:
+    """Args: the tests; the functions that are the tests' own or the program's."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
     parameters = {node.arg for node in nodes if isinstance(node, ast.arg)}
     functions = _LIGHT_FUNCTIONS | others | parameters
     for node in nodes:

@@ -16,9 +16,11 @@ from typing import Any
 from . import (
     channel,
     codec,
+    errors,
     feedback,
     judge,
     prelude,
+    recording,
     refusals,
     remote,
     server,
@@ -143,7 +145,7 @@ class Trials:
                     "feedback": "",
                     "in_tests": True,
                 }
-            expected = self._recorded[key] = pickle.dumps(codec.decode(values, _refuse))
+            expected = self._recorded[key] = pickle.dumps(recording.decode(values))
             while sum(map(len, self._recorded.values())) > _MOST_RECORDED:
                 del self._recorded[next(iter(self._recorded))]
         return self._run_tests(job, expected)[0]
@@ -233,10 +235,6 @@ class _Process:
         self.stdout, self.stderr = map(_emptied, self._output)
 
 
-def _refuse(data: list) -> Any:
-    raise codec.Malformed(f"unknown tag {data[:1]}")
-
-
 def _memory_file(name: str) -> int:
     """A file that is nowhere in the file system; its descriptor."""
     if hasattr(os, "memfd_create"):
@@ -270,8 +268,8 @@ def _run_whole(job: dict[str, Any], process: _Process, owner: socket.socket) -> 
         return judge.Verdict("unstarted")
     except codec.Malformed as error:
         return judge.Verdict("error", summary=f"no result: {error}")
-    except Exception as error:
-        inside = getattr(error, "remote", None)
+    except BaseException as error:
+        inside = errors.text_of(error)
         if inside is None:  # the description of an exception that made no sense
             return judge.Verdict("error", summary="no result")
         status = "oom" if isinstance(error, MemoryError) else "error"

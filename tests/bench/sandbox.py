@@ -3,6 +3,7 @@
     python tests/bench/sandbox.py speed [--programs 200] [--rounds 5]
     python tests/bench/sandbox.py endurance [--programs 100000] [--killed 0.01]
     python tests/bench/sandbox.py fuzz [--programs 10000]
+    python tests/bench/sandbox.py write FILE [--programs 200]  # for `against.py`; also FILE.classes
 
 `speed` interleaves, in one run on the same programs, the published way (a fresh `python file.py`
 with its prelude, one after the other on each core) and ours, with one worker and with all; CPU time
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import json
 import os
 import pathlib
 import random
@@ -272,6 +274,17 @@ def mutated(number: int) -> str:
     return text
 
 
+def write(count: int, path: pathlib.Path) -> None:
+    """Writes the programs as `mucode_jax.sandbox` reads them; with tests in classes beside it."""
+    work = list(programs(count))
+    for file, items in ((path, work), (pathlib.Path(f"{path}.classes"), in_classes(work))):
+        rows = [
+            {"name": str(i), "code": program, "tests": tests.statements}
+            for i, (program, tests, _) in enumerate(items)
+        ]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def fuzz(count: int, workers: int | None = None) -> Counter:
     """Runs `count` mutated programs; returns how often each status came."""
     tests = Tests(("assert count_vowels('Education') == 5",), timeout_s=2.0)
@@ -283,13 +296,18 @@ def fuzz(count: int, workers: int | None = None) -> Counter:
 def main() -> None:
     """The command line; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("speed", "endurance", "fuzz"))
+    parser.add_argument("what", choices=("speed", "endurance", "fuzz", "write"))
+    parser.add_argument("file", type=pathlib.Path, nargs="?")
     parser.add_argument("--programs", type=int)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--killed", type=float, default=0.01, help="kills a program")
     parser.add_argument("--workers", type=int)
     given = parser.parse_args()
-    if given.what == "speed":
+    if (given.what == "write") != (given.file is not None):
+        parser.error("FILE is for write alone")
+    if given.what == "write":
+        write(given.programs or 200, given.file)
+    elif given.what == "speed":
         speed(given.programs or 200, given.rounds)
     elif given.what == "endurance":
         seen = endurance(given.programs or 100_000, given.killed, given.workers)

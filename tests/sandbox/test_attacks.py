@@ -18,6 +18,12 @@ RUNNERS = 6  # most cases only wait for their limit
 EXCEPTIONS: dict[str, dict[str, str]] = {"namespaces": {}, "landlock": {}}
 
 CALLS_F = ["assert f(3) == 10", "assert f(0) == 1"]
+IN_CLASS = """\
+import unittest
+class TestF(unittest.TestCase):
+    def test_f(self):
+        self.assertEqual(f(3), 10)
+"""
 RIGHT = "def f(x):\n    return 3 * x + 1\n"
 
 
@@ -37,8 +43,72 @@ OWN = {
     ),
     "a_forged_reply_is_no_pass": case(
         "import os, json, struct\n"
-        'for m in (["loaded", []], ["value", 10, {}], ["ended"]):\n'
+        'loaded = ["loaded", [[], [], {"f": [["function", 100, "function", "f"]]}]]\n'
+        'for m in (loaded, ["value", 10, []], ["ended"]):\n'
         "    b = json.dumps(m).encode()\n    os.write(3, struct.pack('!I', len(b)) + b)\n"
+    ),
+    "ending_itself_in_a_call_ends_no_text_of_tests": case("import sys\ndef f(x): sys.exit(0)\n"),
+    "an_own_exit_ends_no_text_of_tests": case(
+        "class Exit(SystemExit): code = 0\ndef f(x): raise Exit(0)\n"
+    ),
+    "an_own_skip_skips_nothing_in_a_class": case(
+        "import unittest\ndef f(x): raise unittest.SkipTest\n", [IN_CLASS]
+    ),
+    "an_own_skip_skips_nothing_in_a_function": case(
+        "import unittest\nclass Skipped(unittest.SkipTest): pass\ndef f(x): raise Skipped\n",
+        ["def test_f():\n    assert f(3) == 10"],
+    ),
+    "a_helper_is_not_called_on_what_a_function_of_the_test_gives": case(
+        "def abs(x): return 0\ndef f(x): return 99\n",
+        ["def got(): return f(3)", "assert abs(got() - 10) < 1e-6"],
+    ),
+    "a_helper_is_not_called_on_what_a_fixture_gives": case(
+        "def abs(x): return 0\ndef f(x): return 99\n",
+        [
+            "import pytest\n@pytest.fixture\ndef value(): return f(3)\n",
+            "def test(value):\n    assert abs(value - 10) < 1e-6",
+        ],
+    ),
+    "a_helper_is_not_called_on_a_parameter": case(
+        "def abs(x): return 0\ndef f(x): return 99\n",
+        [
+            "import pytest\n@pytest.mark.parametrize('value', [f(3)])\n"
+            "def test(value):\n    assert abs(value - 10) < 1e-6"
+        ],
+    ),
+    "a_helper_is_not_called_in_a_method_of_the_test": case(
+        "def abs(x): return 0\ndef f(x): return 99\n",
+        [
+            "class Near:\n    def near(self, a, b): return abs(a - b) < 1e-6\n",
+            "assert Near().near(f(3), 10)",
+        ],
+    ),
+    "a_helper_is_not_called_in_a_test_case": case(
+        "def abs(x): return 0\ndef f(x): return 99\n",
+        [
+            "import unittest\nclass TestF(unittest.TestCase):\n"
+            "    def check(self, got, wanted): self.assertTrue(abs(got - wanted) < 1e-6)\n"
+            "    def test_f(self): self.check(f(3), 10)\n"
+        ],
+    ),
+    "a_helper_is_not_called_on_what_a_branch_has_set": case(
+        "def all(x): return True\ndef f(x): return 99\n",
+        ["right = False\nif f(3) == 10:\n    right = True", "assert all([right])"],
+    ),
+    "a_helper_is_not_called_on_a_long_list": case(
+        "def sorted(x): return [10] * 150\ndef f(x): return 99\n",
+        [f"got = [{', '.join(['f(3)'] * 150)}]", "assert sorted(got) == [10] * 150"],
+    ),
+    "a_number_that_is_nearly_right_does_not_learn_which": case(
+        "told = []\nclass N:\n    def __rsub__(self, o):\n        told.append(o)\n"
+        "        return self\n    __abs__ = lambda s: s\n    __le__ = lambda s, o: True\n"
+        "class M(float):\n    __rsub__ = N.__rsub__\n"
+        "turns = []\ndef f(x):\n    turns.append(x)\n"
+        "    return told[0] if told else N() if len(turns) < 2 else M(5)\n",
+        [
+            "import pytest",
+            "assert any(f(3) == pytest.approx(10) for _ in range(4))",
+        ],
     ),
     "a_reply_of_two_gigabytes_is_not_read": case(
         "import os, struct\nos.write(3, struct.pack('!I', 2**31) + b'x' * 4096)\n"
@@ -49,8 +119,8 @@ OWN = {
     "an_endless_iterator_ends_at_the_limit": case(
         "import itertools\ndef f(x): return itertools.count()\n", ["assert list(f(1)) == [1]"]
     ),
-    "a_value_that_contains_itself_is_an_error": case(
-        "a = []\na.append(a)\ndef f(x): return a\n", expect=("error",)
+    "a_value_that_contains_itself_is_a_value": case(
+        "a = []\na.append(a)\ndef f(x): return a\n", expect=("fail",)
     ),
     "asking_for_a_signal_on_input_is_refused": case(
         "import fcntl, os, signal\nr, w = os.pipe()\n"

@@ -167,3 +167,38 @@ def test_a_main_guard_is_not_run_where_functions_are_asked_for_and_is_for_standa
     assert run(code, stdio=(("1", "2"),)).status == "pass"
     named = "class A: pass\ndef f(x): return repr(A), __name__"
     assert run(named, "assert f(1) == (\"<class '__main__.A'>\", '__main__')").status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("code", "tests"),
+    [
+        ("class g:\n    __enter__ = lambda s: s\n    __exit__ = lambda *_: False\n",
+         ("with g():\n    1 / 0",)),
+        ("def g(f): return f()", ("assert g(lambda: 1 / 0) is None",)),
+        ("def g(f): return f", ("@g\ndef h(): return 1 / 0\nassert h() is None",)),
+        ("class g(Exception): pass", ("try:\n    1 / 0\nexcept g:\n    pass",)),
+        ("def g(x): return x", ("k = g\nassert isinstance(3, k)",)),
+    ],
+)  # fmt: skip
+def test_what_the_program_could_have_caught_is_not_the_tests_fault(run, code, tests):
+    assert run(code, *tests).status == "error"
+
+
+@pytest.mark.parametrize(
+    ("code", "test", "status"),
+    [
+        ("def sum(x): return 3", "from solution import sum\nassert sum([1]) == 3", "pass"),
+        ("def sum(x): return 3", "import solution\nassert solution.sum([1]) == 3", "pass"),
+        ("def sum(x): return 3", "import solution\nassert sum([1]) == 3", "fail"),
+        ("def sum(x): return 3", "from solution import g\nassert sum([1]) == 1", "error"),
+        ("n = 0\ndef f():\n    global n\n    n += 1",
+         "from solution import f, n\nf()\nassert n == 0\nimport solution\nassert solution.n == 1",
+         "pass"),
+        ("class P:\n    def __init__(s, x): s.x = x\n    def __add__(s, y): return s.x + y",
+         "import solution as s\nq = s.P(1)\nassert q.x == 1\nassert q + 2 == 3", "pass"),
+        ("class P:\n    def __init__(s, x): s.x = x\n    def __add__(s, y): return s.x + y",
+         "from solution import P as Q\nq = Q(1)\nassert q.x == 1\nassert q + 2 == 3", "pass"),
+    ],
+)  # fmt: skip
+def test_what_is_imported_is_the_programs(run, code, test, status):
+    assert run(code, test).status == status
