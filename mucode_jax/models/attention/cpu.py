@@ -3,9 +3,9 @@
 Whole rows: head by head, in blocks of queries. The backward pass computes the scores again, so that
 nothing of size [T, S] is kept.
 
-Decoding: each row on its own, page by page. A batched product over the pages makes XLA's CPU backend
-copy and regroup all of them at every step. Here a loop goes over the rows, and for each row another
-one over as many pages as it has. What a row gets depends on that row alone.
+Decoding: each row on its own, page by page. A batched product over the pages makes XLA copy and
+regroup all of them at every step. Here a loop goes over the rows, and for each row another one over
+as many pages as it has. What a row gets depends on that row alone.
 """
 
 from __future__ import annotations
