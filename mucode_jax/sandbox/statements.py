@@ -193,7 +193,8 @@ def _prepare(statements: tuple[str, ...], prelude: frozenset[str]) -> Prepared:
     known = set() if served else (loads - made) & own
     wanted = _wanted(statements, trees, nodes, asked - own, known, served=served)
     light = (small and _is_light(trees, made | (loads - own))) or not statements
-    cases = tuple(tuple(_cases(tree.body, loads)) for tree in trees)
+    calls = {x.func.id for x in nodes if isinstance(x, ast.Call) and isinstance(x.func, ast.Name)}
+    cases = tuple(tuple(_cases(tree.body, loads, calls)) for tree in trees)
     pieces, comparisons = [], []
     for number, tree in enumerate(trees, 1):
         _drop_star_imports(tree)
@@ -296,13 +297,15 @@ def _drop_star_imports(tree: ast.Module) -> None:
                     tree.body[i] = ast.copy_location(ast.Pass(), node)
 
 
-def _cases(body: list[ast.stmt], loads: set[str]) -> Iterator[str]:
+def _cases(body: list[ast.stmt], loads: set[str], calls: set[str]) -> Iterator[str]:
     for node in _statements(body, into_functions=False):
         match node:
             case ast.ClassDef(name=name):
                 yield name
-            case ast.FunctionDef(name=name) if name.startswith("test") and name not in loads:
-                yield name
+            case ast.FunctionDef(name=name, args=args) if name.startswith("test"):
+                takes = [*args.posonlyargs, *args.args, *args.kwonlyargs]
+                if name not in (loads if takes else calls):
+                    yield name
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() | ast.Lambda()):
                 if name not in loads:
                     yield name

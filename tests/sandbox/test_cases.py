@@ -338,3 +338,17 @@ def test_a_test_that_expects_any_exception_does_not_catch_the_programs_end(run, 
 def test_a_difference_between_long_lists_is_no_timeout(run):
     test = SORTS.replace("[3, 1]), [1, 3]", "list(range(3000))), list(range(3000))[::-1]")
     assert run(RIGHT, test, timeout_s=5.0).status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("test", "status"),
+    [
+        ("def test_f():\n    assert f(1) == 3\ntests = [test_f]\n", "fail"),
+        ("def test_f():\n    assert f(1) == 2\nfor t in [test_f]:\n    t()\n", "pass"),
+        ("def test(c):\n    assert c(1) == 2\ndef run(t, c):\n    t(c)\nrun(test, f)\n", "pass"),
+        ("class B(A): pass\n", "infra"),
+    ],
+)
+def test_what_is_named_and_not_called_is_run_and_no_class_is_derived(run, test, status):
+    code = "class A: pass\ndef f(x): return x + 1\n"
+    assert run(code, test).status == status
