@@ -79,9 +79,11 @@ def members(session):
     return lines
 
 
-@pytest.mark.parametrize("command", ["solve", "score", "export", "aot"])
-def test_while_the_command_starts(command):
-    interrupted([command], module="jax")
+@pytest.mark.parametrize(
+    ("command", "module"), [("solve", "jax"), ("score", "jax"), ("export", "numpy"), ("aot", "jax")]
+)
+def test_while_the_command_starts(command, module):
+    interrupted([command], module=module)
 
 
 @pytest.fixture
