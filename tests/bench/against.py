@@ -1,7 +1,9 @@
-"""A command of this commit beside the same command of another, run in turns: time, CPU, ratio.
+r"""A command of this commit beside the same command of another, run in turns: time, CPU, ratio.
 
-python tests/bench/against.py 3591634 -- -m mucode_jax.main --config quickstart:tiny --workdir {}/w
-python tests/bench/against.py 3591634 --repeats 5 -- -m mucode_jax.sandbox --programs P --out {}/out
+python tests/bench/against.py 3591634 -- \
+    -m mucode_jax.main --config configs/quickstart.py --workdir {}/w
+python tests/bench/against.py 3591634 --repeats 5 -- \
+    -m mucode_jax.sandbox --programs P --out {}/out
 
 What follows `--` are Python's arguments. `{}` is a folder of each run's own. The
 other commit gets a worktree and an environment of its own, with the extras of --extras; with --keep
