@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     s.batch = 24
     s.rows = 16 if tiny else 0  # one shape, where compiling takes longer than padding
     s.length = 288
-    s.learning_rate = 7e-4
+    s.learning_rate = 5e-4
     s.eps = 1e-8
 
     c.search.searches = 1
