@@ -218,6 +218,8 @@ def _contains(self: Any, member: Any) -> bool:
 def _exit(self: Any, kind: Any, error: Any, trace: Any) -> Any:
     """Leaves a `with`; the program cannot swallow a failed assertion, nor have one left out."""
     swallows = _ask(self, "__exit__", kind, error, None)
+    if error is None:
+        return swallows
     if isinstance(error, AssertionError) or not isinstance(error, Exception):
         return False
     return swallows and not handle_of(self).link.protects(trace.tb_lineno)

@@ -428,7 +428,7 @@ class Disagreement:
         """Which difference of the sandbox's README it is; "" where it is none."""
         if "is no plain value, which this wants" in self.outcome.summary:
             return "2, arithmetic of an object that was given"
-        ended = [x for y in _statements(self.pair.tests, self.outcome) for x in ast.walk(y)]
+        ended = [x for y in _statements(self.pair, self.outcome) for x in ast.walk(y)]
         asserted = [x.test for x in ended if isinstance(x, ast.Assert)]
         compared = [x for x in ended if isinstance(x, ast.Compare)]
         members = any(isinstance(x.ops[0], (ast.In, ast.NotIn)) for x in compared)
@@ -438,14 +438,20 @@ class Disagreement:
         methods = re.search("__(eq|ne|lt|le|gt|ge)__|total_ordering", self.pair.program)
         if methods and (orders or any(x not in asserted for x in compared)):
             return "1, comparison with a plain value"
+        if re.search(r"\((set|frozenset)\):", self.pair.program) and "{" in self.outcome.summary + (
+            ast.unparse(ast.Module([x for x in ended if isinstance(x, ast.stmt)], []))
+        ):
+            return "9, order of a set's items"
         return ""
 
 
-def _statements(tests: tuple[str, ...], outcome: Outcome) -> Iterator[ast.stmt]:
-    """The statements of the tests through which the sandbox came to its verdict."""
-    lines = lines_of(outcome)
-    for node in ast.parse("\n".join(tests)).body:
-        if any(node.lineno <= line <= (node.end_lineno or node.lineno) for line in lines):
+def _statements(pair: Pair, outcome: Outcome) -> Iterator[ast.stmt]:
+    """The statements of the tests through which the two verdicts were come to, and those before."""
+    lines = {pair.line, *lines_of(outcome)} - {0}
+    body = ast.parse("\n".join(pair.tests)).body
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        ends = [node, after] if isinstance(node, ast.Try) and after else [node]
+        if any(x.lineno <= line <= (x.end_lineno or x.lineno) for line in lines for x in ends):
             yield node
 
 
