@@ -180,7 +180,7 @@ def _assertion(step: str, space: dict[str, Any], chance: random.Random, wrong: b
     if kind in (int, float):
         forms += [
             f"assert abs({step} - {text}) < 1e-6",
-            f"assert {step} <= {text} <= {step}" if False else f"assert {step} - {text} == 0",
+            f"assert {step} - {text} == 0",
         ]
     return chance.choice(forms)
 
@@ -339,7 +339,9 @@ def reason(outcome: Outcome) -> str:
         return (re.findall(r": (\w+)(?=: |$)", outcome.summary.split("\n")[0]) or ["infra"])[-1]
     if outcome.status != "error":
         return outcome.status
-    return outcome.summary.partition(":")[0].rpartition(".")[2].strip()
+    # A message of several lines goes on indented, as that of a Flag does.
+    (*_, last) = re.findall(r"^[A-Za-z_].*", outcome.feedback, re.M) or [outcome.summary]
+    return last.partition(":")[0].rpartition(".")[2].strip()
 
 
 def lines_of(outcome: Outcome) -> list[int]:

@@ -289,7 +289,7 @@ def lazy{f}(items):
             "seen",
             f"any(x > 2 for x in {f}({n}))",
             f"'-'.join(map(str, {f}(3)))",
-            f"a{f}" if False else f"[*{f}(2), *{f}(1)]",
+            f"[*{f}(2), *{f}(1)]",
         ),
         f"!def both():\n    r = yield from {f}(2)\n    yield r",
         "list(both())",
@@ -943,7 +943,7 @@ def dates(pen: Pen) -> tuple[str, list[str]]:
         ),
     )
     y, m, d = (
-        pen.integer(1990, 2030) if False else pen.chance.randrange(1990, 2030),
+        pen.chance.randrange(1990, 2030),
         pen.chance.randrange(1, 13),
         pen.chance.randrange(1, 28),
     )

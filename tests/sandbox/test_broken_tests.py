@@ -10,16 +10,6 @@ from mucode_jax.sandbox import Pool
 RIGHT = "def f(x): return x + 1\n"
 
 
-@pytest.fixture(scope="module")
-def run():
-    with Pool(workers=2) as pool:
-
-        def run(code, *statements, **fields):
-            return pool.submit(code, Tests(statements, **fields)).result(timeout=300)
-
-        yield run
-
-
 @pytest.mark.parametrize(
     ("tests", "summary"),
     [

@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mucode_jax.core.records import Tests
-from mucode_jax.sandbox import Pool
-
 RIGHT = "def task_func(a): return sorted(a)\ndef f(x): return x + 1\n"
 WRONG = "def task_func(a): return a\ndef f(x): return x\n"
-
-
-@pytest.fixture(scope="module")
-def run():
-    with Pool(workers=2) as pool:
-
-        def run(code, *statements, **fields):
-            return pool.submit(code, Tests(statements, **fields)).result(timeout=300)
-
-        yield run
 
 
 SORTS = """\

@@ -13,16 +13,6 @@ from mucode_jax.sandbox import Pool, feedback
 
 
 @pytest.fixture(scope="module")
-def run():
-    with Pool(workers=2) as pool:
-
-        def run(code, *statements, **fields):
-            return pool.submit(code, Tests(statements, **fields)).result(timeout=300)
-
-        yield run
-
-
-@pytest.fixture(scope="module")
 def bare():
     with Pool(workers=1, feedback="traceback") as pool:
         yield lambda code, *tests: pool.submit(code, Tests(tests)).result(timeout=300)
