@@ -339,9 +339,10 @@ def reason(outcome: Outcome) -> str:
         return (re.findall(r": (\w+)(?=: |$)", outcome.summary.split("\n")[0]) or ["infra"])[-1]
     if outcome.status != "error":
         return outcome.status
-    # A message of several lines goes on indented, as that of a Flag does.
-    (*_, last) = re.findall(r"^[A-Za-z_].*", outcome.feedback, re.M) or [outcome.summary]
-    return last.partition(":")[0].rpartition(".")[2].strip()
+    said = outcome.summary
+    if said[:1].isspace():  # the last line of a message of several, such as that of a Flag
+        said = re.findall(r"^[A-Za-z_].*", outcome.feedback, re.M)[-1]
+    return said.partition(":")[0].rpartition(".")[2].strip()
 
 
 def lines_of(outcome: Outcome) -> list[int]:
